@@ -1,0 +1,189 @@
+"""Every part's architecture as a frozen dataclass; the numbers of the paper's Table 4 go in here.
+
+Only the standard library is imported, so a config can be read where no array library is. Values are
+checked where they are written down (`__post_init__`), and the message names the field, its value
+and the values that work. `from_dict` and `to_dict` are the only way in and out of JSON.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DTypePolicy:
+    """Which numbers are kept and computed in which precision (paper, appendix B.1.2).
+
+    The paper keeps trained parameters and optimizer state in float32, frozen ones in bfloat16, and
+    computes in bfloat16. Norm statistics, softmax, gates, logits and the loss are float32 always.
+    """
+
+    frozen: str = "bfloat16"
+    trainable: str = "float32"
+    compute: str = "bfloat16"
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """A decoder-only language model (paper: Chinchilla; public: Llama and its kin)."""
+
+    vocab_size: int
+    num_layers: int
+    width: int
+    num_heads: int
+    head_dim: int
+    ffw_width: int
+    num_kv_heads: int | None = None  # None: as many as num_heads
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_eps: float = 1e-5
+    activation: Activation = "silu"
+    gated_ffw: bool = True  # SwiGLU and its kin; False is a plain two-layer feed-forward
+    positions: Literal["rope"] = "rope"
+    rope_base: float = 10_000.0
+    use_bias: bool = False
+    tied_head: bool = True
+    max_length: int = 2048
+
+    def __post_init__(self):
+        _check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePreprocessing:
+    """From a decoded picture to the uint8 square the encoder takes, and on to its input range."""
+
+    size_px: int = 320
+    background: tuple[int, int, int] = (255, 255, 255)  # seen through transparent pixels
+    pad: tuple[int, int, int] = (124, 116, 104)  # the paper pads with the mean value
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of values in [0, 1]
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """A frozen image encoder; `kind` names the file in `flamingo_jax/models/`."""
+
+    kind: Literal["efficientnet_lite", "patches"]
+    variant: str
+    num_features: int  # P, features a frame at preprocessing.size_px
+    width: int  # E, channels of one feature
+    preprocessing: ImagePreprocessing = ImagePreprocessing()
+    standardize: bool = False  # (x - channel_mean) / channel_std, frozen data statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class ResamplerConfig:
+    """Perceiver Resampler (paper, section 2.1 and appendix A.1.1; Table 4)."""
+
+    num_latents: int = 64
+    depth: int = 6
+    width: int = 1536
+    num_heads: int = 16
+    head_dim: int = 96
+    ffw_multiplier: int = 4
+    activation: Activation = "squared_relu"
+    num_frames: int = 8  # learned temporal embeddings; 0 is none
+    interpolate_frames: bool = True  # other frame counts than num_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossAttentionConfig:
+    """GATED XATTN-DENSE blocks (paper, section 2.2 and appendix A.1.2; Table 4).
+
+    A block stands before language-model block `offset`, `offset + every`, and so on to the end.
+    """
+
+    every: int = 1
+    offset: int = 0
+    num_heads: int = 16
+    head_dim: int = 128
+    ffw_multiplier: int = 4
+    activation: Activation = "squared_relu"
+    normalize_media: bool = True  # layer norm on keys and values; OpenFlamingo has none
+    attend: Literal["last", "all_previous"] = "last"
+
+
+@dataclasses.dataclass(frozen=True)
+class FlamingoConfig:
+    """The whole model: two frozen parts, two trained ones, and the new tokens' embeddings."""
+
+    language_model: LanguageModelConfig
+    vision: VisionConfig
+    resampler: ResamplerConfig
+    cross_attention: CrossAttentionConfig
+    num_new_tokens: int = 1  # rows beyond the frozen vocabulary: <EOC>, and <image> where it is one
+
+    def __post_init__(self):
+        every, offset = self.cross_attention.every, self.cross_attention.offset
+        depth = self.language_model.num_layers
+        if every < 1:
+            raise ValueError(f"cross_attention.every={every}: use 1 or more")
+        if not 0 <= offset < depth:
+            raise ValueError(
+                f"cross_attention.offset={offset}: the language model has {depth} blocks, "
+                f"so use 0 to {depth - 1}"
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Frozen and new rows together; the width of the logits."""
+        return self.language_model.vocab_size + self.num_new_tokens
+
+
+def _check_divides(field: str, value: int, whole_field: str, whole: int) -> None:
+    if value < 1 or whole % value:
+        valid = [n for n in range(1, whole + 1) if whole % n == 0]
+        raise ValueError(f"{field}={value} does not divide {whole_field}={whole}: use one of {valid}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A nested dict of JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], values: typing.Mapping[str, Any], path: str = "") -> T:
+    """Builds dataclass `cls` from nested mappings; ValueError on an unknown, missing or mistyped key."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, 1)
+            hint = f"did you mean {path}{close[0]}?" if close else f"valid: {sorted(fields)}"
+            raise ValueError(f"unknown config key {path}{key}: {hint}")
+    required = (f.name for f in fields.values() if f.default is dataclasses.MISSING)
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(f"missing config key {path}{missing[0]} (of {cls.__name__})")
+    return cls(**{k: _coerce(hints[k], v, f"{path}{k}") for k, v in values.items()})
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """`value` as `hint` says: nested dataclasses built, lists made tuples, the rest type-checked."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, f"{path}.")
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{path}={value!r}: use one of {list(args)}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(next(a for a in args if a is not type(None)), value, path)
+    if origin is tuple:
+        item = args[0]
+        return tuple(_coerce(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        raise ValueError(f"{path}={value!r}: want {hint.__name__}, got {type(value).__name__}")
+    return value
