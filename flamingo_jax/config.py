@@ -73,7 +73,7 @@ class ImagePreprocessing:
 class VisionConfig:
     """A frozen image encoder; `kind` names the file in `flamingo_jax/models/`."""
 
-    kind: Literal["efficientnet_lite", "patches"]
+    kind: Literal["efficientnet_lite"]
     variant: str
     num_features: int  # P, features a frame at preprocessing.size_px
     width: int  # E, channels of one feature
@@ -143,7 +143,9 @@ class FlamingoConfig:
 def _check_divides(field: str, value: int, whole_field: str, whole: int) -> None:
     if value < 1 or whole % value:
         valid = [n for n in range(1, whole + 1) if whole % n == 0]
-        raise ValueError(f"{field}={value} does not divide {whole_field}={whole}: use one of {valid}")
+        raise ValueError(
+            f"{field}={value} does not divide {whole_field}={whole}: use one of {valid}"
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""The few layers everything is made of: projection, norm, feed-forward, rotary positions.
+
+Parameters are float32 when made and carry logical axis names (`logical_axes`), which
+`core.partition` maps to the mesh. Computation follows the dtype of the input: kernels are cast to
+it where they are used, norm statistics are float32.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flamingo_jax.config import Activation
+
+Array = jax.Array
+AxisNames = tuple[str | None, ...]
+
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def truncated_normal(rngs: nnx.Rngs, shape: Sequence[int], fan_in: int) -> Array:
+    """Truncated normal of standard deviation fan_in ** -0.5 (the paper names no initialiser)."""
+    scale = 1 / (math.sqrt(fan_in) * 0.87962566)  # std of a unit normal cut at two
+    return scale * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
+
+
+def embedding_rows(count: int, width: int, rngs: nnx.Rngs, rows: str | None = None) -> nnx.Param:
+    """[count, width] learned vectors, normal of standard deviation 0.02; `rows` names their axis."""
+    value = 0.02 * jax.random.normal(rngs.params(), (count, width))
+    return nnx.Param(value, logical_axes=(rows, "embed"))
+
+
+class Projection(nnx.Module):
+    """A linear map from the last dims `inputs` to dims `outputs`, such as [D] to [N, H]."""
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        axes: AxisNames,
+        *,
+        use_bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        shape = (*inputs, *outputs)
+        self.num_inputs = len(inputs)
+        self.kernel = nnx.Param(truncated_normal(rngs, shape, math.prod(inputs)), logical_axes=axes)
+        bias_axes = axes[self.num_inputs :]
+        self.bias = nnx.Param(jnp.zeros(outputs), logical_axes=bias_axes) if use_bias else None
+
+    def __call__(self, x: Array) -> Array:
+        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), self.num_inputs)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Norm(nnx.Module):
+    """RMS norm or layer norm over the last dim, in float32; layer norm has scale and bias."""
+
+    def __init__(
+        self, width: int, kind: str = "layernorm", eps: float = 1e-5, *, bias: bool = True
+    ):
+        self.kind, self.eps = kind, eps
+        self.scale = nnx.Param(jnp.ones(width), logical_axes=(None,))
+        has_bias = bias and kind == "layernorm"
+        self.bias = nnx.Param(jnp.zeros(width), logical_axes=(None,)) if has_bias else None
+
+    def __call__(self, x: Array) -> Array:
+        y = x.astype(jnp.float32)
+        if self.kind == "layernorm":
+            y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        y = y * self.scale[...].astype(jnp.float32)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class FeedForward(nnx.Module):
+    """Two linear layers around an activation, optionally gated (SwiGLU and its kin)."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        *,
+        gated: bool = False,
+        use_bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
+        up = {"use_bias": use_bias, "rngs": rngs}
+        self.gate = Projection([width], [hidden], ("embed", "mlp"), **up) if gated else None
+        self.up = Projection([width], [hidden], ("embed", "mlp"), **up)
+        self.down = Projection([hidden], [width], ("mlp", "embed"), use_bias=use_bias, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        act = ACTIVATIONS[self.activation]
+        hidden = act(self.up(x)) if self.gate is None else act(self.gate(x)) * self.up(x)
+        return self.down(hidden)
+
+
+def rope_table(positions: Array, head_dim: int, base: float) -> tuple[Array, Array]:
+    """Cosines and sines f32[B, T, head_dim / 2] of rotary embedding at `positions` i32[B, T]."""
+    frequency = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angle = positions[..., None].astype(jnp.float32) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Array, table: tuple[Array, Array]) -> Array:
+    """Rotary embedding of x [B, T, N, H], halves convention (Llama as transformers stores it)."""
+    cos, sin = (part[:, :, None].astype(jnp.float32) for part in table)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return out.astype(x.dtype)

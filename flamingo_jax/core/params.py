@@ -1,0 +1,86 @@
+"""Frozen or trainable, decided by path; parameters as nested dicts; the parameter table.
+
+Paper, section 2: the vision encoder and the language model stay frozen; the resampler, the gated
+blocks and the new tokens' embeddings are trained. The split happens before differentiation, so no
+gradient, optimizer state or checkpoint of a frozen weight ever exists.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+
+from flamingo_jax.config import DTypePolicy
+
+Tree = Any
+Path = tuple[str, ...]
+
+TRAINABLE = ("resampler", "gated_xattn", "new_tokens")
+
+
+def is_trainable(path: Path) -> bool:
+    """True for the resampler, the gated cross-attention and the new tokens; all else is frozen."""
+    return path[0] in TRAINABLE
+
+
+def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """Graph, shapes and logical axes of the module `make` builds; allocates nothing.
+
+    Shapes are nested dicts of `jax.ShapeDtypeStruct`; axes are tuples of names, padded on the left
+    with None for stacked layers.
+    """
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    axes = {}
+    for path, variable in state.flat_state():
+        names = variable.get_metadata()["logical_axes"]
+        axes[path] = (None,) * (len(variable.get_value().shape) - len(names)) + names
+    return graph, nnx.to_pure_dict(state), traverse_util.unflatten_dict(axes)
+
+
+def init(make: Callable[[nnx.Rngs], nnx.Module], seed: int) -> Tree:
+    """Freshly initialised float32 parameters as nested dicts."""
+    return nnx.to_pure_dict(nnx.state(make(nnx.Rngs(seed))))
+
+
+def split(params: Tree) -> tuple[Tree, Tree]:
+    """(trainable, frozen), by `is_trainable`."""
+    flat = traverse_util.flatten_dict(params)
+    parts = [{k: v for k, v in flat.items() if is_trainable(k) is want} for want in (True, False)]
+    return traverse_util.unflatten_dict(parts[0]), traverse_util.unflatten_dict(parts[1])
+
+
+def merge(trainable: Tree, frozen: Tree) -> Tree:
+    """The inverse of `split`."""
+    return {**frozen, **trainable}
+
+
+def cast(trainable: Tree, frozen: Tree, policy: DTypePolicy) -> tuple[Tree, Tree]:
+    """Both trees in the dtypes that the policy stores them in."""
+
+    def to(tree, dtype):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+    return to(trainable, policy.trainable), to(frozen, policy.frozen)
+
+
+class Row(NamedTuple):
+    """One parameter, as the table at the start of a run shows it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+
+
+def table(params: Tree) -> Iterator[Row]:
+    """Rows of arrays or shapes, sorted by path."""
+    for path, leaf in sorted(traverse_util.flatten_dict(params).items()):
+        yield Row("/".join(path), tuple(leaf.shape), str(leaf.dtype), is_trainable(path))
+
+
+def count(params: Tree) -> int:
+    """Numbers in a tree of arrays or shapes."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,155 @@
+"""Identical layers as one stack: built together, folded over by scan, rematerialised by name.
+
+A scanned stack keeps every leaf as one array with a leading layer axis: few leaves, a compile time
+that does not grow with depth. An unrolled stack keeps its layers apart under names `layer_000`,
+`layer_001`: easy to debug, and on CPU it spares the copy that a scan makes of each layer's weights.
+Both compute the same; `unroll` and `reroll` turn one tree of parameters into the other.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Tree = Any
+
+REMAT: dict[str, Callable | None] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the layers run; no choice here changes a result by more than rounding."""
+
+    scan: bool = True
+    remat: str = "none"
+
+    def __post_init__(self):
+        if self.remat not in REMAT:
+            raise ValueError(f"execution.remat={self.remat!r}: use one of {list(REMAT)}")
+
+    def rematerialise(self, f: Callable) -> Callable:
+        """`f` under the named policy."""
+        policy = REMAT[self.remat]
+        if policy is None:
+            return f
+        return jax.checkpoint(f, policy=policy, prevent_cse=not self.scan)
+
+    def without_remat(self) -> "Execution":
+        """For stacks of stacks, where the inner ones rematerialise."""
+        return dataclasses.replace(self, remat="none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """`repeats` groups of `depth` language-model blocks, a gated block before each group or none."""
+
+    name: str
+    start: int  # index of the first language-model block
+    repeats: int
+    depth: int
+    gated: bool
+
+
+def plan(num_layers: int, every: int, offset: int) -> tuple[Segment, ...]:
+    """Cuts a depth into segments of equal groups: those before the first gated block, full ones, rest.
+
+    >>> plan(30, every=5, offset=8)  # 8 plain blocks, 4 groups of 5, 1 group of 2
+    """
+    full, rest = divmod(num_layers - offset, every)
+    segments = []
+    if offset:
+        segments.append(Segment("before", 0, 1, offset, gated=False))
+    if full:
+        segments.append(Segment("groups", offset, full, every, gated=True))
+    if rest:
+        segments.append(Segment("rest", offset + full * every, 1, rest, gated=True))
+    return tuple(segments)
+
+
+class Stack(nnx.Module):
+    """`length` modules made by `make`, to be folded over one after the other."""
+
+    def __init__(
+        self,
+        make: Callable[[nnx.Rngs], nnx.Module],
+        length: int,
+        execution: Execution,
+        rngs: nnx.Rngs,
+    ):
+        self.length, self.execution = length, execution
+        if not execution.scan:
+            for i in range(length):
+                setattr(self, _layer_name(i), make(nnx.Rngs(rngs.params())))
+            return
+        keys = jax.random.split(rngs.params(), length)
+        graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+        self.layers = nnx.merge(graph, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys))
+
+    def layer(self, i: int) -> nnx.Module:
+        """Layer `i` on its own."""
+        if not self.execution.scan:
+            return getattr(self, _layer_name(i))
+        graph, params = nnx.split(self.layers)
+        return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[i], params))
+
+
+def fold(
+    body: Callable, carry: Tree, stacks: Sequence[Stack], xs: Tree = None
+) -> tuple[Tree, Tree]:
+    """`carry, y = body(carry, layers, x)` over the layers of stacks of one length, side by side.
+
+    `layers` holds one module of each stack; leaves of `xs` and of the returned ys have a leading
+    layer axis. Rematerialised as the first stack's execution says.
+    """
+    first = stacks[0]
+    remat = first.execution.rematerialise
+    if not first.execution.scan:
+        ys = []
+        for i in range(first.length):
+            graphs, params = zip(*(nnx.split(stack.layer(i)) for stack in stacks), strict=True)
+            step = remat(lambda p, c, x, g=graphs: body(c, [*map(nnx.merge, g, p)], x))
+            carry, y = step(params, carry, jax.tree.map(lambda leaf, i=i: leaf[i], xs))
+            ys.append(y)
+        return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
+    graphs, params = zip(*(nnx.split(stack.layers) for stack in stacks), strict=True)
+
+    def step(carry, slices):
+        layer_params, x = slices
+        return body(carry, [*map(nnx.merge, graphs, layer_params)], x)
+
+    return jax.lax.scan(remat(step), carry, (params, xs), length=first.length)
+
+
+def _layer_name(i: int) -> str:
+    return f"layer_{i:03d}"
+
+
+def unroll(params: Tree) -> Tree:
+    """Pure-dict parameters of scanned stacks (`layers`) as those of unrolled ones (`layer_000`...)."""
+    if not isinstance(params, dict):
+        return params
+    if "layers" in params:
+        length = len(jax.tree.leaves(params["layers"])[0])
+        return {
+            _layer_name(i): unroll(jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]))
+            for i in range(length)
+        }
+    return {name: unroll(child) for name, child in params.items()}
+
+
+def reroll(params: Tree) -> Tree:
+    """The inverse of `unroll`."""
+    if not isinstance(params, dict):
+        return params
+    params = {name: reroll(child) for name, child in params.items()}
+    names = sorted(name for name in params if name.startswith("layer_"))
+    if not names:
+        return params
+    return {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[n] for n in names))}

@@ -1,0 +1,137 @@
+"""Flamingo: a frozen vision encoder and a frozen language model, joined by two trained parts.
+
+Paper: figure 3. Pictures pass the vision encoder and the Perceiver Resampler; the visual tokens
+feed gated cross-attention blocks before every n-th language-model block; each text token sees the
+last media before it. Nothing but composition stands here.
+
+The new tokens (`<image>` as one token, `<EOC>`) have trained rows of their own beyond the frozen
+vocabulary, for input and for output.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flamingo_jax.batch import Batch
+from flamingo_jax.config import FlamingoConfig
+from flamingo_jax.core.layers import embedding_rows
+from flamingo_jax.core.stack import Execution, fold, plan
+from flamingo_jax.models import media_mask
+from flamingo_jax.models.gated_xattn import GatedCrossAttention, MediaKeys
+from flamingo_jax.models.lm import Cache, Context, LanguageModel, Segments, logits
+from flamingo_jax.models.resampler import PerceiverResampler
+from flamingo_jax.models.vision import VisionEncoder
+
+Array = jax.Array
+
+
+class NewTokens(nnx.Module):
+    """Trained embedding rows of the tokens that the frozen vocabulary lacks."""
+
+    def __init__(self, count: int, width: int, *, tied: bool, rngs: nnx.Rngs):
+        self.embedding = embedding_rows(count, width, rngs)
+        self.head = None if tied else embedding_rows(count, width, rngs)
+
+    @property
+    def output_embedding(self) -> Array:
+        return (self.embedding if self.head is None else self.head)[...]
+
+
+class Flamingo(nnx.Module):
+    """Text likelihood given interleaved text and media (paper, equation 1)."""
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        execution: Execution = Execution(),  # noqa: B008, frozen
+        *,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        lm, xattn = config.language_model, config.cross_attention
+        segments = plan(lm.num_layers, xattn.every, xattn.offset)
+        self.vision = VisionEncoder(config.vision, rngs=rngs)
+        self.resampler = PerceiverResampler(
+            config.resampler, config.vision.width, execution, rngs=rngs
+        )
+        self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
+        self.gated_xattn = Segments(
+            tuple(s for s in segments if s.gated),
+            lambda _, rngs: GatedCrossAttention(xattn, lm.width, config.resampler.width, rngs=rngs),
+            execution,
+            rngs,
+        )
+        self.new_tokens = NewTokens(config.num_new_tokens, lm.width, tied=lm.tied_head, rngs=rngs)
+
+    def __call__(self, batch: Batch) -> Array:
+        """f32[B, T, V] logits; row t predicts token t + 1."""
+        return self.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Array:
+        """Hidden states [B, T, D] that `logits` turns into scores."""
+        visual = self.visual_tokens(batch.media, batch.media_mask)
+        mask = media_mask.text_media_mask(
+            batch.media_index, batch.media_mask.any(-1), self.config.cross_attention.attend
+        )
+        context = self.language_model.context(batch.token_mask)
+        x, _ = self.decode(batch.tokens, context, visual, mask)
+        return x
+
+    def visual_tokens(self, media: Array, frame_mask: Array | None = None) -> Array:
+        """[B, M, R, D_media] of pixels u8[B, M, F, H, W, 3] or raw features [B, M, F, P, E]."""
+        dtype = jnp.dtype(self.dtype)
+        with jax.named_scope("vision"):
+            features = self.vision(media, dtype) if media.ndim == 6 else media
+            features = self.vision.standardize(features.astype(dtype))
+        with jax.named_scope("resampler"):
+            return self.resampler(features, frame_mask)
+
+    def media_keys(self, visual: Array) -> dict[str, MediaKeys]:
+        """Keys and values of all gated blocks for visual tokens [B, M, R, D_media]."""
+        flat = visual.reshape(visual.shape[0], -1, visual.shape[-1])
+        keys = {}
+        for segment in self.language_model.segments:
+            if segment.gated:
+                stack = getattr(self.gated_xattn, segment.name)
+                _, keys[segment.name] = fold(
+                    lambda _, blocks, __: (None, blocks[0].media_keys(flat)), None, [stack]
+                )
+        return keys
+
+    def decode(
+        self,
+        tokens: Array,  # i32[B, T]
+        context: Context,
+        visual: Array | dict[str, MediaKeys],  # [B, M, R, D_media], or its `media_keys`
+        text_media_mask: Array,  # bool[B, T, M]
+        cache: dict[str, Cache] | None = None,
+    ) -> tuple[Array, dict[str, Cache] | None]:
+        """Hidden states [B, T, D] and the cache with these tokens in it."""
+        mask = media_mask.over_latents(text_media_mask, self.config.resampler.num_latents)
+        if isinstance(visual, dict):
+            keys, flat = visual, None
+        else:
+            keys, flat = None, visual.reshape(visual.shape[0], -1, visual.shape[-1])
+
+        def look(block: GatedCrossAttention, x: Array, keys: MediaKeys | None) -> Array:
+            return block(x, block.media_keys(flat) if keys is None else keys, mask)
+
+        with jax.named_scope("language_model"):
+            return self.language_model.hidden(
+                self.embed(tokens), context, cache, look, self.gated_xattn, keys
+            )
+
+    def embed(self, tokens: Array) -> Array:
+        """[B, T, D]; ids from the frozen vocabulary's size on are new tokens."""
+        size = self.config.language_model.vocab_size
+        frozen = self.language_model.embedding[...][jnp.minimum(tokens, size - 1)]
+        new = self.new_tokens.embedding[...][jnp.maximum(tokens - size, 0)]
+        dtype = jnp.dtype(self.dtype)
+        return jnp.where((tokens < size)[..., None], frozen.astype(dtype), new.astype(dtype))
+
+    def logits(self, hidden: Array) -> Array:
+        """f32[B, T, V + new] of hidden [B, T, D]: the frozen vocabulary, then the new tokens."""
+        frozen = logits(hidden, self.language_model.output_embedding)
+        new = logits(hidden, self.new_tokens.output_embedding)
+        return jnp.concatenate([frozen, new], axis=-1)

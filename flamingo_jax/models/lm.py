@@ -1,0 +1,201 @@
+"""The frozen decoder-only language model (paper: Chinchilla, section 2.2; here by config).
+
+Blocks are kept in segments (`core.stack.plan`), so that the gated cross-attention of `flamingo.py`
+can stand between them; the bare model is the same walk with nothing in between. A key-value cache
+goes in and comes out; nothing is kept inside the modules.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.attention import attend
+from flamingo_jax.core.layers import (
+    FeedForward,
+    Norm,
+    Projection,
+    embedding_rows,
+    rope_table,
+    rotate,
+)
+from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
+
+Array = jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of self-attention; leading axes of layers where they are stacked."""
+
+    key: Array  # [..., B, S, K, H]
+    value: Array  # [..., B, S, K, H]
+
+
+class Context(NamedTuple):
+    """What every block needs to know of the sequence."""
+
+    rope: tuple[Array, Array]  # f32[B, T, H / 2] twice
+    mask: Array  # bool[B, T, S]
+    index: Array | int = 0  # the cache slot of the first of the T tokens
+
+
+class Attention(nnx.Module):
+    """Causal self-attention with grouped heads and rotary positions."""
+
+    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+        width, h = config.width, config.head_dim
+        n, k = config.num_heads, config.kv_heads
+        kwargs = {"use_bias": config.use_bias, "rngs": rngs}
+        self.query = Projection([width], [n, h], ("embed", "heads", None), **kwargs)
+        self.key = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
+        self.value = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
+        self.out = Projection([n, h], [width], ("heads", None, "embed"), **kwargs)
+
+    def __call__(
+        self, x: Array, context: Context, cache: Cache | None
+    ) -> tuple[Array, Cache | None]:
+        q = rotate(self.query(x), context.rope)
+        k, v = rotate(self.key(x), context.rope), self.value(x)
+        if cache is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1)
+            v = jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1)
+            cache = Cache(k, v)
+        return self.out(attend(q, k, v, context.mask)), cache
+
+
+class Block(nnx.Module):
+    """Pre-norm self-attention and feed-forward."""
+
+    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+        norm = (config.width, config.norm, config.norm_eps)
+        self.attention_norm = Norm(*norm)
+        self.attention = Attention(config, rngs=rngs)
+        self.ffw_norm = Norm(*norm)
+        self.ffw = FeedForward(
+            config.width,
+            config.ffw_width,
+            config.activation,
+            gated=config.gated_ffw,
+            use_bias=config.use_bias,
+            rngs=rngs,
+        )
+
+    def __call__(
+        self, x: Array, context: Context, cache: Cache | None = None
+    ) -> tuple[Array, Cache | None]:
+        seen, cache = self.attention(self.attention_norm(x), context, cache)
+        x = x + seen
+        return x + self.ffw(self.ffw_norm(x)), cache
+
+
+class Segments(nnx.Module):
+    """One stack of groups of blocks a segment, under the segment's name."""
+
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        make: Callable[[Segment, nnx.Rngs], nnx.Module],
+        execution: Execution,
+        rngs: nnx.Rngs,
+    ):
+        for s in segments:
+            stack = Stack(lambda rngs, s=s: make(s, rngs), s.repeats, execution, rngs)
+            setattr(self, s.name, stack)
+
+
+class LanguageModel(nnx.Module):
+    """Token embedding, blocks in segments, final norm, output head."""
+
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        execution: Execution,
+        segments: tuple[Segment, ...] | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.segments = segments or plan(config.num_layers, config.num_layers, 0)
+        table = (config.vocab_size, config.width, rngs, "vocab")
+        self.embedding = embedding_rows(*table)
+        self.blocks = Segments(
+            self.segments,
+            lambda s, rngs: Stack(lambda rngs: Block(config, rngs=rngs), s.depth, execution, rngs),
+            execution.without_remat(),
+            rngs,
+        )
+        self.final_norm = Norm(config.width, config.norm, config.norm_eps)
+        self.head = None if config.tied_head else embedding_rows(*table)
+
+    @property
+    def output_embedding(self) -> Array:
+        """[V, D], one row a token; the logits are hidden states times these rows."""
+        return (self.embedding if self.head is None else self.head)[...]
+
+    def __call__(self, tokens: Array, token_mask: Array | None = None) -> Array:
+        """f32[B, T, V] logits of tokens i32[B, T]: the bare language model."""
+        if token_mask is None:
+            token_mask = jnp.ones(tokens.shape, bool)
+        x = self.embedding[...][tokens]
+        x, _ = self.hidden(x, self.context(token_mask))
+        return logits(x, self.output_embedding)
+
+    def context(
+        self,
+        slot_mask: Array,  # bool[B, S], True where a cache slot holds a real token, now or before
+        index: Array | int = 0,  # slot of the first token
+        num_tokens: int | None = None,  # T, the tokens to run now; default all S
+    ) -> Context:
+        """Positions count real tokens only, so padding on either side changes nothing."""
+        slots = slot_mask.shape[1]
+        t = slots if num_tokens is None else num_tokens
+        positions = jnp.maximum(jnp.cumsum(slot_mask, axis=1) - 1, 0)
+        positions = jax.lax.dynamic_slice_in_dim(positions, index, t, axis=1)
+        causal = jnp.arange(slots) <= index + jnp.arange(t)[:, None]
+        rope = rope_table(positions, self.config.head_dim, self.config.rope_base)
+        return Context(rope, causal & slot_mask[:, None], index)
+
+    def hidden(
+        self,
+        x: Array,  # [B, T, D] embedded tokens
+        context: Context,
+        cache: dict[str, Cache] | None = None,
+        before: Callable[[Any, Array, Any], Array] | None = None,
+        gated: Segments | None = None,
+        media: Any = None,  # one entry a gated segment, leaves with a leading group axis
+    ) -> tuple[Array, dict[str, Cache] | None]:
+        """Hidden states [B, T, D] after the final norm, and the cache with these tokens in it.
+
+        `before(gated_block, x, media)` runs before each group of a gated segment.
+        """
+        new_cache = {}
+        for segment in self.segments:
+            name = segment.name
+            stacks = [getattr(self.blocks, name)]
+            use_gate = gated is not None and segment.gated
+            if use_gate:
+                stacks.append(getattr(gated, name))
+
+            def group(x, layers, xs, use_gate=use_gate):
+                group_cache, group_media = xs
+                if use_gate:
+                    x = before(layers[1], x, group_media)
+                return fold(
+                    lambda x, blocks, c: blocks[0](x, context, c), x, [layers[0]], group_cache
+                )
+
+            xs = (
+                None if cache is None else cache[name],
+                media[name] if use_gate and media else None,
+            )
+            x, new_cache[name] = fold(group, x, stacks, xs)
+        return self.final_norm(x), new_cache if cache is not None else None
+
+
+def logits(hidden: Array, output_embedding: Array) -> Array:
+    """f32[B, T, V] of hidden [B, T, D] and rows [V, D]."""
+    rows = output_embedding.astype(hidden.dtype)
+    return jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)

@@ -1,0 +1,124 @@
+"""Perceiver Resampler: any number of visual features to a fixed number of visual tokens.
+
+Paper: section 2.1, appendix A.1.1, figure 5. Learned latents attend to the features *and* to
+themselves (keys and values are the concatenation), layer after layer; features are not updated.
+A learned temporal embedding is added per frame, none per place: convolutional features carry it.
+
+Where the paper is silent, as its reproductions do: pre-norm with separate layer norms for features
+and latents, one more norm on the output, no biases in linear maps. Features whose width is not the
+resampler's pass through a linear projection, which Table 5's parameter count needs.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flamingo_jax.config import ResamplerConfig
+from flamingo_jax.core.attention import attend
+from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
+from flamingo_jax.core.stack import Execution, Stack, fold
+
+Array = jax.Array
+
+
+class PerceiverLayer(nnx.Module):
+    """Latents attend to features and latents, then a feed-forward; both residual."""
+
+    def __init__(self, config: ResamplerConfig, *, rngs: nnx.Rngs):
+        width, heads = config.width, (config.num_heads, config.head_dim)
+        self.media_norm = Norm(width)
+        self.latents_norm = Norm(width)
+        self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
+        self.key = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
+        self.value = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
+        self.out = Projection(heads, [width], ("heads", None, "embed"), rngs=rngs)
+        self.ffw_norm = Norm(width)
+        self.ffw = FeedForward(width, config.ffw_multiplier * width, config.activation, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: Array,  # [N, R, D]
+        features: Array,  # [N, S, D]
+        mask: Array | None,  # bool[N, R, S + R]
+    ) -> Array:  # [N, R, D]
+        queries = self.latents_norm(latents)
+        keys = jnp.concatenate([self.media_norm(features), queries], axis=1)
+        seen = attend(self.query(queries), self.key(keys), self.value(keys), mask)
+        latents = latents + self.out(seen)
+        return latents + self.ffw(self.ffw_norm(latents))
+
+
+class PerceiverResampler(nnx.Module):
+    """[B, M, F, P, E] features of M media of F frames to [B, M, R, D] visual tokens."""
+
+    def __init__(
+        self, config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: nnx.Rngs
+    ):
+        self.config = config
+        width = config.width
+        self.project = (
+            Projection([vision_width], [width], (None, "embed"), rngs=rngs)
+            if vision_width != width
+            else None
+        )
+        self.latents = embedding_rows(config.num_latents, width, rngs)
+        self.frame_embeddings = (
+            embedding_rows(config.num_frames, width, rngs) if config.num_frames else None
+        )
+        self.blocks = Stack(
+            lambda rngs: PerceiverLayer(config, rngs=rngs), config.depth, execution, rngs
+        )
+        self.norm = Norm(width)
+
+    def __call__(
+        self,
+        features: Array,  # [B, M, F, P, E]
+        frame_mask: Array | None = None,  # bool[B, M, F], False on padding frames
+    ) -> Array:  # [B, M, R, D]
+        b, m, f, p, _ = features.shape
+        x = features if self.project is None else self.project(features)
+        if self.frame_embeddings is not None:
+            embeddings = frames_for(
+                self.frame_embeddings[...], f, interpolate=self.config.interpolate_frames
+            )
+            x = x + embeddings.astype(x.dtype)[:, None]
+        x = x.reshape(b * m, f * p, self.config.width)
+        r = self.config.num_latents
+        latents = jnp.broadcast_to(self.latents[...].astype(x.dtype), (b * m, r, x.shape[-1]))
+        mask = None
+        if f > 1 and frame_mask is not None:
+            seen = jnp.repeat(frame_mask.reshape(b * m, f), p, axis=-1)
+            seen = jnp.concatenate([seen, jnp.ones((b * m, r), bool)], axis=-1)
+            mask = jnp.broadcast_to(seen[:, None], (b * m, r, f * p + r))
+        latents, _ = fold(
+            lambda latents, layers, _: (layers[0](latents, x, mask), None), latents, [self.blocks]
+        )
+        return self.norm(latents).reshape(b, m, r, -1)
+
+
+def frames_for(embeddings: Array, num_frames: int, *, interpolate: bool) -> Array:
+    """Temporal embeddings [F, D] for `num_frames` frames, from the F0 learned ones.
+
+    Up to F0 frames take the first ones (an image is a video of one frame). More are interpolated
+    linearly with the first and the last frame fixed (the paper: 8 learned, 30 at inference).
+
+    Raises:
+      ValueError: more frames than embeddings, and interpolation is off.
+    """
+    learned = embeddings.shape[0]
+    if num_frames <= learned:
+        return embeddings[:num_frames]
+    if not interpolate:
+        raise ValueError(
+            f"{num_frames} frames, but resampler.num_frames={learned}: use up to {learned}, "
+            "or set resampler.interpolate_frames=True"
+        )
+    place = jnp.linspace(0.0, learned - 1.0, num_frames)
+    low = (
+        jnp.minimum(place.astype(jnp.int32), learned - 2)
+        if learned > 1
+        else jnp.zeros(num_frames, int)
+    )
+    high = jnp.minimum(low + 1, learned - 1)
+    share = (place - low)[:, None]
+    return (1 - share) * embeddings[low] + share * embeddings[high]
