@@ -1,0 +1,94 @@
+"""A language model's weights, layer by layer, into the tree that `models.lm.LanguageModel` reads.
+
+Importers of any format produce one flat dict a layer with neutral names (`LAYER`), kernels laid out
+(in, out) with the heads split; this file nests them and stacks them into segments.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core import params
+from flamingo_jax.core.stack import Execution, Segment
+from flamingo_jax.models.lm import LanguageModel
+
+Tree = dict[str, Any]
+
+# Neutral name of a tensor -> its place in `models.lm.Block`. D width, N heads, K key heads, H head
+# dim, F hidden. Each kernel may have a bias beside it, named `<name>_bias`.
+LAYER: dict[str, tuple[str, ...]] = {
+    "attn_norm": ("attention_norm", "scale"),  # [D]
+    "q": ("attention", "query", "kernel"),  # [D, N, H]
+    "k": ("attention", "key", "kernel"),  # [D, K, H]
+    "v": ("attention", "value", "kernel"),  # [D, K, H]
+    "o": ("attention", "out", "kernel"),  # [N, H, D]
+    "ffw_norm": ("ffw_norm", "scale"),  # [D]
+    "gate": ("ffw", "gate", "kernel"),  # [D, F]
+    "up": ("ffw", "up", "kernel"),  # [D, F]
+    "down": ("ffw", "down", "kernel"),  # [F, D]
+}
+
+
+def block(tensors: Mapping[str, np.ndarray]) -> Tree:
+    """Nested parameters of one block from its neutral tensors; ValueError on other names."""
+    flat = {}
+    for name, value in tensors.items():
+        path = LAYER.get(name.removesuffix("_bias"))
+        if path is None:
+            raise ValueError(
+                f"unknown layer tensor {name!r}: use {sorted(LAYER)}, or one + '_bias'"
+            )
+        flat[(*path[:-1], "bias") if name.endswith("_bias") else path] = value
+    return traverse_util.unflatten_dict(flat)
+
+
+def assemble(
+    config: LanguageModelConfig,
+    segments: Sequence[Segment],  # `core.stack.plan(num_layers, every, offset)`
+    embedding: np.ndarray,  # [V, D]
+    layers: Sequence[Tree],  # num_layers of `block`, first layer first
+    final_norm: Tree,  # {"scale": [D]}, and "bias" where the norm has one
+    head: np.ndarray | None = None,  # [V, D], None where tied to the embedding
+) -> Tree:
+    """The subtree `language_model` of scanned stacks, leaves of a segment [repeats, depth, ...].
+
+    Every path and shape is compared with the module's own; ValueError names the first that differs.
+    """
+    if len(layers) != config.num_layers:
+        raise ValueError(f"{len(layers)} layers given: the config has {config.num_layers}")
+    tree: Tree = {"embedding": embedding, "final_norm": final_norm, "blocks": {}}
+    if head is not None:
+        tree["head"] = head
+    flat_layers = [traverse_util.flatten_dict(layer) for layer in layers]
+    for i, layer in enumerate(flat_layers):
+        if odd := layer.keys() ^ flat_layers[0].keys():
+            raise ValueError(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
+    for s in segments:
+        part = flat_layers[s.start : s.start + s.repeats * s.depth]
+        stacked = {path: _stack([layer[path] for layer in part], s) for path in part[0]}
+        tree["blocks"][s.name] = {"layers": {"layers": traverse_util.unflatten_dict(stacked)}}
+    _check(tree, config, tuple(segments))
+    return tree
+
+
+def _stack(leaves: list[np.ndarray], segment: Segment) -> np.ndarray:
+    stacked = np.stack(leaves)
+    return stacked.reshape(segment.repeats, segment.depth, *stacked.shape[1:])
+
+
+def _check(tree: Tree, config: LanguageModelConfig, segments: tuple[Segment, ...]) -> None:
+    """ValueError at the first path or shape that the module has otherwise."""
+    make = lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)  # noqa: E731
+    want = traverse_util.flatten_dict(params.abstract(make)[1])
+    have = traverse_util.flatten_dict(tree)
+    for path in sorted(want.keys() | have.keys()):
+        name = "language_model/" + "/".join(path)
+        if path not in have:
+            raise ValueError(f"{name} is missing: the config wants {want[path].shape}")
+        if path not in want:
+            raise ValueError(f"{name} has no place in the model: the config is of another kind")
+        if have[path].shape != want[path].shape:
+            raise ValueError(f"{name} is {have[path].shape}: the config wants {want[path].shape}")
