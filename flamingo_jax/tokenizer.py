@@ -1,0 +1,275 @@
+"""Text to token ids and back, with the two tokens that Flamingo adds.
+
+Paper, section 2.4 and appendix A.1.4: the frozen language model's own vocabulary plus `<EOC>`,
+written after each chunk of text, and a mark for the place of an image. They are new rows behind the
+frozen ones: `image_id = base_vocab_size`, `end_of_chunk_id = base_vocab_size + 1`.
+
+Two libraries do the splitting: `tokenizers` for byte-level BPE and `sentencepiece` for its own
+models. Differs from their usual front ends in that a special token is only ever an *id* the program
+puts there: "<|endoftext|>" or "<image>" inside a web page stays ordinary text.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+_FILE = "tokenizer.json"
+_SENTENCEPIECE_FILE = "tokenizer.model"
+_SPECIALS_FILE = "special_tokens.json"
+
+_CONTROL = 3  # GGUF token type of special tokens
+# Base models part documents with this token and have seen nothing else around plain text; files of
+# chat-tuned ones name their turn marks as bos and eos instead.
+_DOCUMENT_SEPARATOR = "<|endoftext|>"
+
+
+class _Model(Protocol):
+    """What the two libraries have in common."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    def save(self, directory: pathlib.Path) -> None: ...
+
+
+class Tokenizer:
+    """A vocabulary with its special ids. Immutable; may be pickled into worker processes."""
+
+    def __init__(
+        self,
+        model: _Model,
+        *,
+        base_vocab_size: int,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        control_tokens: Mapping[int, str],
+    ):
+        """`control_tokens`: names of the ids that stand for no text, the three special ones too."""
+        for name, value in {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}.items():
+            if not 0 <= value < base_vocab_size:
+                raise ValueError(f"{name}={value} is not in the vocabulary of {base_vocab_size}")
+        self._model = model
+        self.base_vocab_size = base_vocab_size  # rows of the frozen embedding
+        self.bos_id = bos_id
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.image_id = base_vocab_size
+        self.end_of_chunk_id = base_vocab_size + 1
+        self.vocab_size = base_vocab_size + 2
+        self._names = {
+            **control_tokens,
+            self.image_id: "<image>",
+            self.end_of_chunk_id: "<EOC>",
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; nothing is added, and no special id is ever among them."""
+        return self._model.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; special ids stand for none. ValueError for an id outside vocab_size.
+
+        Bytes that are no UTF-8, as when a character is cut in two, come back as U+FFFD.
+        """
+        return self._model.decode([i for i in map(self._checked, ids) if i not in self._names])
+
+    def token_text(self, token: int) -> str:
+        """One token for people to read: a special one by its name, any other as its text."""
+        return self._names.get(self._checked(token)) or self._model.decode([int(token)])
+
+    def to_file(self, directory: str | pathlib.Path) -> None:
+        """Writes the vocabulary and, beside it, the special ids."""
+        directory = pathlib.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._model.save(directory)
+        own = (self.image_id, self.end_of_chunk_id)
+        specials = {
+            "base_vocab_size": self.base_vocab_size,
+            "bos_id": self.bos_id,
+            "eos_id": self.eos_id,
+            "pad_id": self.pad_id,
+            "control_tokens": {str(i): n for i, n in self._names.items() if i not in own},
+        }
+        (directory / _SPECIALS_FILE).write_text(json.dumps(specials, indent=2, ensure_ascii=False))
+
+    @classmethod
+    def from_file(cls, directory: str | pathlib.Path) -> "Tokenizer":
+        """What `to_file` wrote. ValueError where the folder holds no tokenizer of ours."""
+        directory = pathlib.Path(directory)
+        try:
+            specials = json.loads((directory / _SPECIALS_FILE).read_text())
+            specials["control_tokens"] = {
+                int(i): name for i, name in specials["control_tokens"].items()
+            }
+            if (directory / _SENTENCEPIECE_FILE).exists():
+                model: _Model = _SentencePiece(directory / _SENTENCEPIECE_FILE)
+            else:
+                model = _BytePairs(tokenizers.Tokenizer.from_file(str(directory / _FILE)))
+            return cls(model, **specials)
+        except Exception as error:  # `tokenizers` raises bare Exception
+            raise ValueError(
+                f"{directory}: no tokenizer can be read there ({error}): want {_SPECIALS_FILE} "
+                f"beside {_FILE} or {_SENTENCEPIECE_FILE}, as Tokenizer.to_file writes them"
+            ) from error
+
+    @classmethod
+    def byte_level(cls) -> "Tokenizer":
+        """One token a byte, ids 0 to 255, then bos, eos and pad; needs no download."""
+        vocabulary = {char: byte for byte, char in enumerate(_byte_characters())}
+        return cls(
+            _byte_pairs(vocabulary, [], [pre_tokenizers.ByteLevel(False, use_regex=False)]),
+            base_vocab_size=259,
+            bos_id=256,
+            eos_id=257,
+            pad_id=258,
+            control_tokens={256: "<bos>", 257: "<eos>", 258: "<pad>"},
+        )
+
+    @classmethod
+    def from_gguf(cls, fields: Mapping[str, Any]) -> "Tokenizer":
+        """From the metadata of a GGUF file: byte-level BPE as in SmolLM2 and GPT-2.
+
+        The base model's document separator, where the vocabulary has it, is both bos and eos.
+        Bytes that the vocabulary lacks (some control characters in SmolLM2's) are left out.
+
+        Raises ValueError for other kinds of tokenizer and for metadata that lack a field.
+        """
+        kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
+        if kind not in _PRE_TOKENIZERS:
+            raise ValueError(
+                f"GGUF tokenizer {kind[0]!r} with pre-tokenizer {kind[1]!r} is not supported: use "
+                f"a file with one of {sorted(_PRE_TOKENIZERS)}, or a sentencepiece model"
+            )
+        tokens, merges, types = (
+            _field(fields, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
+        )
+        if len(types) != len(tokens):
+            raise ValueError(f"GGUF has {len(types)} token types for {len(tokens)} tokens")
+        control = {i: tokens[i] for i, kind in enumerate(types) if kind == _CONTROL}
+        ids = {
+            name: fields.get(f"tokenizer.ggml.{source}_token_id")
+            for name, source in {"bos_id": "bos", "eos_id": "eos", "pad_id": "padding"}.items()
+        }
+        for i, token in control.items():
+            if token == _DOCUMENT_SEPARATOR:
+                ids["bos_id"] = ids["eos_id"] = i
+        if ids["pad_id"] is None:
+            ids["pad_id"] = ids["eos_id"]
+        if None in ids.values():
+            raise ValueError("GGUF metadata name no bos or eos token, and none is <|endoftext|>")
+        return cls(
+            _byte_pairs(
+                {token: i for i, token in enumerate(tokens)},
+                [tuple(merge.split(" ")) for merge in merges],
+                _PRE_TOKENIZERS[kind],
+            ),
+            base_vocab_size=len(tokens),
+            control_tokens=control | {i: tokens[i] for i in ids.values()},
+            **ids,
+        )
+
+    @classmethod
+    def from_sentencepiece(cls, path: str | pathlib.Path) -> "Tokenizer":
+        """From a sentencepiece `.model` file; padding is eos where the model has none.
+
+        Such models mostly put a space before every text they encode, and `decode` takes it away.
+        """
+        try:
+            model = _SentencePiece(pathlib.Path(path))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
+        pieces = model.processor
+        if pieces.bos_id() < 0 or pieces.eos_id() < 0:
+            raise ValueError(f"{path}: this sentencepiece model has no bos or no eos token")
+        size = pieces.get_piece_size()
+        return cls(
+            model,
+            base_vocab_size=size,
+            bos_id=pieces.bos_id(),
+            eos_id=pieces.eos_id(),
+            pad_id=pieces.pad_id() if pieces.pad_id() >= 0 else pieces.eos_id(),
+            control_tokens={i: pieces.id_to_piece(i) for i in range(size) if pieces.is_control(i)},
+        )
+
+    def _checked(self, token: int) -> int:
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
+        return int(token)
+
+
+# What stands before the byte pairs, by GGUF's names of model and pre-tokenizer. "smollm" splits off
+# every digit first, as the model was trained; the GGUF loader of `transformers` 5.23 leaves that
+# out, so that its ids differ from ours where two or more spaces or newlines precede a digit.
+_PRE_TOKENIZERS = {
+    ("gpt2", "smollm"): [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ],
+    ("gpt2", "gpt-2"): [pre_tokenizers.ByteLevel(add_prefix_space=False)],
+}
+
+
+class _BytePairs:
+    """Byte-level BPE with no *added* token, so nothing in a text is taken for a special one."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def save(self, directory: pathlib.Path) -> None:
+        self._tokenizer.save(str(directory / _FILE))
+
+
+class _SentencePiece:
+    """A sentencepiece model, kept as the file's bytes for pickling and saving."""
+
+    def __init__(self, path: pathlib.Path):
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+    def encode(self, text: str) -> list[int]:
+        return self.processor.encode(text, out_type=int)
+
+    def decode(self, ids: list[int]) -> str:
+        return self.processor.decode(ids)
+
+    def save(self, directory: pathlib.Path) -> None:
+        (directory / _SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())
+
+
+def _byte_pairs(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    before: list[pre_tokenizers.PreTokenizer],
+) -> _BytePairs:
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _BytePairs(tokenizer)
+
+
+def _byte_characters() -> list[str]:
+    """The printable character that byte-level BPE writes for each byte.
+
+    Visible Latin-1 characters stand for themselves; the other 68 bytes take the code points from
+    256 on, in order.
+    """
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
+
+
+def _field(fields: Mapping[str, Any], name: str) -> list[Any]:
+    value = fields.get(name)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"GGUF metadata lack {name}: the file holds no tokenizer")
+    return value
