@@ -1,0 +1,74 @@
+"""The few-shot prompt part by part, and templates."""
+
+import pytest
+
+from flamingo_jax.eval.prompts import (
+    CaptionTemplate,
+    EndOfChunk,
+    ImagePart,
+    Shot,
+    TextPart,
+    captioning_prompt,
+    cut_at_next_prompt,
+    text_only,
+)
+
+SHOTS = [Shot("1.png", "a cat"), Shot("2.png", "two dogs")]
+
+
+def test_the_papers_two_shot_prompt():
+    assert captioning_prompt(SHOTS, "q.png") == (
+        ImagePart("1.png"),
+        TextPart("Output: a cat"),
+        EndOfChunk(),
+        ImagePart("2.png"),
+        TextPart("Output: two dogs"),
+        EndOfChunk(),
+        ImagePart("q.png"),
+        TextPart("Output:"),
+    )
+
+
+def test_zero_shot_is_two_texts_without_pictures():
+    assert captioning_prompt(text_only(SHOTS), "q.png") == (
+        TextPart("Output: a cat"),
+        EndOfChunk(),
+        TextPart("Output: two dogs"),
+        EndOfChunk(),
+        ImagePart("q.png"),
+        TextPart("Output:"),
+    )
+
+
+def test_a_bare_template_ends_with_the_picture():
+    template = CaptionTemplate(" {}")
+    assert captioning_prompt(SHOTS[:1], "q.png", template) == (
+        ImagePart("1.png"),
+        TextPart(" a cat"),
+        EndOfChunk(),
+        ImagePart("q.png"),
+    )
+
+
+@pytest.mark.parametrize("text", ["Output: {}", " {}", "{}", "A picture of {}.", "Output:{}"])
+def test_query_and_continuation_make_the_filled_template(text):
+    template = CaptionTemplate(text)
+    assert template.query + template.continuation("a cat") == template.fill("a cat")
+
+
+def test_braces_in_a_caption_stay():
+    assert CaptionTemplate().fill("a {} sign") == "Output: a {} sign"
+
+
+@pytest.mark.parametrize("text", ["Output:", "{} and {}", ""])
+def test_a_template_needs_one_place(text):
+    with pytest.raises(ValueError, match=r"must hold \{\} once"):
+        CaptionTemplate(text)
+
+
+def test_predictions_are_cut_where_the_next_prompt_begins():
+    template = CaptionTemplate()
+    assert cut_at_next_prompt(" a cat Output: a dog", template) == "a cat"
+    assert cut_at_next_prompt("\n a cat\nand more", template) == "a cat"
+    assert cut_at_next_prompt(" a cat ", CaptionTemplate(" {}")) == "a cat"
+    assert cut_at_next_prompt("", template) == ""
