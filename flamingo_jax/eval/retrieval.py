@@ -1,0 +1,78 @@
+"""Which support examples stand before a query: at random, or the most similar pictures (RICES).
+
+Paper: section 3.1 (random shots) and appendix on retrieval-based in-context example selection.
+RICES ranks the support set by the cosine of frozen vision features and puts the most similar
+example last, right before the query.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flamingo_jax.eval.seeding import query_generator
+
+
+def random_shots(
+    query_ids: Sequence[str],
+    support_ids: Sequence[str],
+    num_shots: int,
+    *,
+    seed: int,
+) -> np.ndarray:  # i64[queries, num_shots], rows of the support set
+    """Draws different support examples for each query, never the query itself (by id)."""
+    _check_num_shots(num_shots, len(support_ids))
+    chosen = np.empty((len(query_ids), num_shots), np.int64)
+    for row, query_id in enumerate(query_ids):
+        others = np.array([i for i, s in enumerate(support_ids) if s != query_id], np.int64)
+        _check_num_shots(num_shots, len(others))
+        chosen[row] = query_generator(seed, query_id).choice(others, num_shots, replace=False)
+    return chosen
+
+
+def rices_shots(
+    query_features: np.ndarray,  # float[queries, E]
+    support_features: np.ndarray,  # float[support, E]
+    num_shots: int,
+    *,
+    query_ids: Sequence[str] | None = None,
+    support_ids: Sequence[str] | None = None,
+) -> np.ndarray:  # i64[queries, num_shots], rows of the support set, the most similar last
+    """Picks the support pictures nearest in cosine; of equal ones, the earlier row is nearer.
+
+    With both lists of ids given, an example whose id is the query's own is left out, for a support
+    set that holds the queries.
+    """
+    if query_features.ndim != 2 or support_features.ndim != 2:
+        raise ValueError(
+            f"features are {list(query_features.shape)} and {list(support_features.shape)}: "
+            "pool them to [pictures, width] first"
+        )
+    _check_num_shots(num_shots, len(support_features))
+    similarity = normalize(query_features) @ normalize(support_features).T  # [queries, support]
+    if query_ids is not None and support_ids is not None:
+        own = np.asarray(query_ids)[:, None] == np.asarray(support_ids)[None]
+        _check_num_shots(num_shots, len(support_features) - int(own.sum(axis=1).max(initial=0)))
+        similarity[own] = -np.inf
+    nearest_first = np.argsort(-similarity, axis=1, kind="stable")[:, :num_shots]
+    return nearest_first[:, ::-1].astype(np.int64)
+
+
+def pool(features: np.ndarray) -> np.ndarray:
+    """The mean over frames and places: float[pictures, ..., E] to f32[pictures, E]."""
+    return features.reshape(len(features), -1, features.shape[-1]).mean(axis=1, dtype=np.float32)
+
+
+def normalize(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1, f32[pictures, E]; ValueError where a row is zero or not finite."""
+    norms = np.linalg.norm(features.astype(np.float32), axis=-1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+    if bad.size:
+        raise ValueError(
+            f"features[{bad[0]}] has length {norms[bad[0], 0]}: no direction to compare"
+        )
+    return features / norms
+
+
+def _check_num_shots(num_shots: int, num_support: int) -> None:
+    if not 0 <= num_shots <= num_support:
+        raise ValueError(f"num_shots={num_shots}: the support set allows 0 to {num_support}")
