@@ -1,0 +1,130 @@
+"""The numbers of a run: one row each logged step, kept as JSON lines.
+
+A row has `step`, `loss`, `loss/<dataset>`, `grad_norm`, `lr`, `step_time_s`, `data_wait_s`,
+`tokens_per_s`, `images_per_s`, `tflops_per_s_per_device`, `mfu` (None where the device's peak is
+not known) and `gate/<layer>`, the value that multiplies the block's output: tanh of the parameter,
+scaled where the config scales it. Not in the paper, but its per-layer gates are (appendix on model
+ablations).
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+Row = Mapping[str, Any]  # str -> a number, or an array of no dimensions, or None
+
+Rows = Sequence[Mapping[str, Any]]
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsWriter(Protocol):
+    """Where rows go; `JsonlWriter` here, TensorBoard events in `experiments/tensorboard.py`."""
+
+    def write(self, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlWriter:
+    """Appends rows to a file, each on disk before `write` returns.
+
+    A run that resumes from step `restored_step` writes the later rows again, so those that are
+    there are dropped first, as is a last line that a killed run left half written. A new run
+    (`restored_step=0`) starts the file anew.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], restored_step: int = 0):
+        path = Path(path)
+        resumes = restored_step > 0 and path.exists()
+        rows = [r for r in read_rows(path) if r["step"] <= restored_step] if resumes else []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = path.with_name(f"{path.name}.tmp")
+        kept.write_text("".join(_to_line(row) for row in rows))
+        os.replace(kept, path)
+        self._file = path.open("a")
+
+    def write(self, row: Row) -> None:
+        """Writes one row; ValueError without an integer `step`, or on a value not a number."""
+        self._file.write(_to_line(to_numbers(row)))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a metrics file. A half-written last line is skipped; elsewhere, ValueError."""
+    lines = Path(path).read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError("no step")
+        except ValueError:
+            if number == len(lines):  # a whole row ends with a newline
+                break
+            raise ValueError(
+                f"{path}:{number} is not a row with a step: remove that line to go on"
+            ) from None
+        rows.append(row)
+    return rows
+
+
+def to_numbers(row: Row) -> dict[str, Any]:
+    """The row with plain ints, floats and None; arrays of no dimensions become floats.
+
+    A value that is not finite becomes None and is named in `not_finite`, as JSON has no NaN.
+    """
+    step = row.get("step")
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        raise ValueError(f"metrics row: step={step!r}, want an integer")
+    plain: dict[str, Any] = {"step": int(step)}
+    not_finite = []
+    for key, value in row.items():
+        if key == "step":
+            continue
+        if value is not None and type(value) is not int:
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                raise ValueError(f"metrics row: {key}={value!r}, want a number or None") from None
+            if not math.isfinite(value):
+                not_finite.append(key)
+                value = None
+        plain[key] = value
+    return plain | ({"not_finite": not_finite} if not_finite else {})
+
+
+def throughput(
+    *,
+    step_time_s: float,
+    num_tokens: int,
+    num_images: int,
+    flops: float,
+    num_devices: int,
+    peak_tflops_per_s: float | None = None,
+) -> dict[str, float | None]:
+    """The speed entries of a row, from one step's counts over all devices.
+
+    `flops` is what the step must compute, not counting what remat computes again; `peak` is one
+    device's, and without it `mfu` is None.
+    """
+    tflops = flops / step_time_s / num_devices / 1e12
+    return {
+        "step_time_s": step_time_s,
+        "tokens_per_s": num_tokens / step_time_s,
+        "images_per_s": num_images / step_time_s,
+        "tflops_per_s_per_device": tflops,
+        "mfu": tflops / peak_tflops_per_s if peak_tflops_per_s else None,
+    }
+
+
+def _to_line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

@@ -1,0 +1,92 @@
+"""metrics.jsonl: valid JSON whatever the numbers, and one row a step after any stop and resume."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flamingo_jax.train.metrics import JsonlWriter, read_rows, throughput
+
+
+def write(path, steps, restored_step=0):
+    writer = JsonlWriter(path, restored_step)
+    for step in steps:
+        writer.write({"step": step, "loss": 1.0 / step})
+    writer.close()
+
+
+def test_rows_come_back_as_numbers(tmp_path):
+    file = tmp_path / "new" / "metrics.jsonl"
+    writer = JsonlWriter(file)
+    writer.write({"step": np.int64(1), "loss": np.float32(0.5), "mfu": None, "gate/3": np.array(2)})
+    assert read_rows(file) == [{"step": 1, "loss": 0.5, "mfu": None, "gate/3": 2.0}]  # not closed
+    writer.close()
+
+
+def test_resume_drops_later_rows_and_a_torn_line(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    write(file, range(1, 8))
+    with file.open("a") as f:
+        f.write('{"step": 8, "lo')
+    assert [r["step"] for r in read_rows(file)] == [1, 2, 3, 4, 5, 6, 7]
+    write(file, range(6, 10), restored_step=5)
+    assert [r["step"] for r in read_rows(file)] == list(range(1, 10))
+
+
+def test_a_line_torn_between_digits_is_not_taken_for_whole(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "loss": 2.0}\n12')
+    assert [r["step"] for r in read_rows(file)] == [1]
+
+
+def test_a_new_run_starts_anew_even_over_a_broken_file(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('broken\n{"step": 4}\n')
+    write(file, [1, 2])
+    assert [r["step"] for r in read_rows(file)] == [1, 2]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"loss": 2}\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2 is not a row"):
+        read_rows(file)
+
+
+def test_what_is_not_finite_is_null_and_named(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(file)
+    writer.write({"step": 1, "loss": float("nan"), "grad_norm": np.inf, "lr": 0.1})
+    writer.close()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    row = json.loads(file.read_text(), parse_constant=refuse)
+    assert row == {
+        "step": 1, "loss": None, "grad_norm": None, "lr": 0.1, "not_finite": ["loss", "grad_norm"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row", [{"loss": 1.0}, {"step": 1.5}, {"step": True}, {"step": 1, "loss": "x"}]
+)
+def test_bad_rows_are_refused(tmp_path, row):
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match=r"metrics row: (step|loss)="):
+        writer.write(row)
+    writer.close()
+    assert read_rows(tmp_path / "metrics.jsonl") == []
+
+
+def test_throughput_by_hand():
+    row = throughput(
+        step_time_s=2.0, num_tokens=512, num_images=32, flops=8e12, num_devices=4,
+        peak_tflops_per_s=10.0,
+    )  # fmt: skip
+    assert row == {
+        "step_time_s": 2.0, "tokens_per_s": 256.0, "images_per_s": 16.0,
+        "tflops_per_s_per_device": 1.0, "mfu": 0.1,
+    }  # fmt: skip
+    row = throughput(step_time_s=1.0, num_tokens=1, num_images=1, flops=1.0, num_devices=1)
+    assert row["mfu"] is None
