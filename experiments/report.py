@@ -1,0 +1,105 @@
+"""Writes what a run did into its workdir: report.json, report.md and report.png."""
+
+import json
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from experiments.report_data import FewShotScore, Report
+from experiments.report_figure import draw_report, figure_pixels
+from flamingo_jax.train import metrics
+
+
+def write_report(workdir: Path, report: Report) -> None:
+    """Writes the three files, each whole or not at all; curves come from metrics.jsonl."""
+    workdir = Path(workdir)
+    file = workdir / metrics.FILE_NAME
+    rows = metrics.read_rows(file) if file.exists() else []
+    values = report.to_json() | {"steps": rows[-1]["step"] if rows else 0}
+    _replace(workdir / "report.json", (json.dumps(values, indent=2) + "\n").encode())
+    pixels = figure_pixels(draw_report(report, rows))
+    unfinished = workdir / "report.png.tmp"
+    Image.fromarray(pixels).save(unfinished, format="PNG", optimize=True)
+    os.replace(unfinished, workdir / "report.png")
+    _replace(workdir / "report.md", render_markdown(report, rows).encode())
+
+
+def render_markdown(report: Report, rows: metrics.Rows) -> str:
+    """The report as text: the same numbers as report.json, in tables."""
+    lines = [
+        f"# Flamingo, {report.variant}",
+        "",
+        "![curves, scores and samples](report.png)",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| steps | {rows[-1]['step'] if rows else 0} |",
+        f"| wall time | {report.wall_s / 60:.1f} minutes |",
+        f"| peak memory | {report.peak_rss_gib:.2f} GiB |",
+    ]
+    if rows and rows[-1].get("loss") is not None:
+        lines.append(f"| last training loss | {rows[-1]['loss']:.3f} nats a token |")
+    if (heldout := report.heldout) is not None:
+        share = heldout.rank1_of_40
+        lines += [
+            f"| held-out loss, right picture | {heldout.nll_right:.3f} nats a token |",
+            f"| held-out loss, another picture | {heldout.nll_shuffled:.3f} nats a token |",
+            f"| difference | {heldout.nll_shuffled - heldout.nll_right:.3f} nats a token |",
+            f"| right name first of 40 | {_percent(share.mean)} ({_percent(share.low)} to "
+            f"{_percent(share.high)}) of {share.num_queries} queries; chance 2.5% |",
+            f"| mean reciprocal rank | {heldout.mean_reciprocal_rank:.3f} |",
+        ]
+    if report.few_shot:
+        lines += [
+            "",
+            "## Few-shot captioning",
+            "",
+            "CIDEr-D x 100 with bootstrap 95% intervals, captions tokenised by",
+            "`flamingo_jax.eval.caption_tokenizer`. 0 shots is two texts without their pictures.",
+            "",
+            "| shots | examples | CIDEr | interval | queries |",
+            "|---|---|---|---|---|",
+            *(_few_shot_line(s) for s in sorted(report.few_shot, key=lambda s: s.shots)),
+        ]
+    if report.data:
+        lines += [
+            "",
+            "## Data",
+            "",
+            "| dataset | examples | skipped | why |",
+            "|---|---|---|---|",
+        ]
+        for name, count in report.data.items():
+            why = ", ".join(f"{reason} {n}" for reason, n in sorted(count.reasons.items()))
+            lines.append(f"| {_cell(name)} | {count.examples} | {count.skipped} | {_cell(why)} |")
+    if report.samples:
+        lines += ["", "## Samples", "", "| written | true | right |", "|---|---|---|"]
+        for s in report.samples:
+            mark = "yes" if s.right else ""
+            lines.append(f"| {_cell(s.written)} | {_cell(s.truth[0])} | {mark} |")
+    if report.notes:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in report.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _few_shot_line(score: FewShotScore) -> str:
+    c = score.cider
+    return (
+        f"| {score.shots} | {score.retrieval} | {100 * c.mean:.1f} | "
+        f"{100 * c.low:.1f} to {100 * c.high:.1f} | {c.num_queries} |"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)

@@ -1,0 +1,267 @@
+"""Draws report.png: loss, gates, held-out scores, few-shot scores, and pictures with their text.
+
+Panels whose numbers are not there are left out. Figures are made without pyplot, so nothing is
+kept between calls and no display is needed.
+"""
+
+import itertools
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.report_data import FewShotScore, Heldout, Report, SamplePicture
+from flamingo_jax.train.metrics import Rows
+
+_DPI = 110
+_WIDTH_IN = 14.0
+_GRID_COLUMNS = 6
+_GRID_TITLE_IN = 0.5
+_PICTURE_IN = 1.75
+_LINE_IN = 0.19
+_CELL_IN = (_WIDTH_IN / _GRID_COLUMNS, _PICTURE_IN + 4 * _LINE_IN + 0.25)  # width, height
+_INK, _GREY, _GRID_LINE = "#22262b", "#7a828c", "#e4e7eb"
+_GREEN, _BLUE, _PINK, _AMBER = "#1a7f4b", "#2f6db5", "#d6517d", "#c98a1b"
+_CYCLE = (_BLUE, _PINK, _AMBER, _GREEN, "#7a5cc0", "#4aa5a5")
+_SMOOTHED_SHARE = 0.05  # of the run, under the thick loss curve; the thin one was measured
+_MAX_LEGEND = 12
+
+_STYLE = {
+    "font.size": 10,
+    "text.color": _INK,
+    "text.parse_math": False,  # a caption may hold dollar signs
+    "axes.edgecolor": _GREY,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID_LINE,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+def draw_report(report: Report, rows: Rows) -> Figure:
+    """The whole figure, from a report and the rows of metrics.jsonl."""
+    panels: list[Callable[[SubFigure], None]] = []
+    if rows:
+        panels.append(lambda part: _draw_loss(_axes(part), rows))
+    if any(key.startswith("gate/") for row in rows for key in row):
+        panels.append(lambda part: _draw_gates(_axes(part), rows))
+    if (heldout := report.heldout) is not None:
+        panels.append(lambda part: _draw_heldout(part, heldout))
+    if report.few_shot:
+        panels.append(lambda part: _draw_few_shot(_axes(part), report.few_shot))
+    panel_rows = math.ceil(len(panels) / 2)
+    heights = [3.5] * panel_rows
+    if report.samples:
+        heights.append(_grid_height_in(len(report.samples)))
+    with mpl.rc_context(_STYLE):
+        figure = _figure(sum(heights) + 0.7)
+        figure.suptitle(_headline(report, rows), fontsize=14, fontweight="bold", x=0.012, ha="left")
+        if heights:
+            parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+            halves = [half for part in parts[:panel_rows] for half in part.subfigures(1, 2)]
+            for half, draw in zip(halves, panels, strict=False):
+                draw(half)
+            if report.samples:
+                _draw_grid(parts[-1], report.samples)
+    return figure
+
+
+def draw_samples(samples: Sequence[SamplePicture]) -> Figure:
+    """The grid of pictures alone."""
+    with mpl.rc_context(_STYLE):
+        figure = _figure(_grid_height_in(len(samples)), layout="none")
+        _draw_grid(figure, samples)
+    return figure
+
+
+def figure_pixels(figure: Figure) -> np.ndarray:
+    """A figure as u8[H, W, 3]."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The font lacks some scripts' letters; they are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _figure(height_in: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
+    figure = Figure((_WIDTH_IN, height_in), dpi=_DPI, layout=layout, facecolor="white")
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.set(w_pad=0.12, h_pad=0.1)  # inches
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(part: SubFigure) -> Axes:
+    return part.subplots()
+
+
+def _headline(report: Report, rows: Rows) -> str:
+    steps = f"{rows[-1]['step']:,} steps, " if rows else ""
+    minutes = report.wall_s / 60
+    took = f"{minutes:.1f} minutes" if minutes >= 1 else f"{report.wall_s:.0f} seconds"
+    return f"Flamingo, {report.variant}: {steps}{took}, peak memory {report.peak_rss_gib:.1f} GiB"
+
+
+def _series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows that have a number for `key`."""
+    pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    return np.array([s for s, _ in pairs]), np.array([v for _, v in pairs], np.float64)
+
+
+def _keys(rows: Rows, prefix: str) -> list[str]:
+    """Keys that begin with `prefix`, layer 2 before layer 10."""
+    keys = {key for row in rows for key in row if key.startswith(prefix)}
+    return sorted(keys, key=lambda k: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", k)])
+
+
+def _draw_loss(ax: Axes, rows: Rows) -> None:
+    keys = _keys(rows, "loss/") or ["loss"]
+    for key, color in zip(keys, itertools.cycle(_CYCLE), strict=False):
+        steps, values = _series(rows, key)
+        ax.plot(steps, values, color=color, alpha=0.25, linewidth=1)
+        ax.plot(steps, _smooth(values), color=color, linewidth=2, label=key.removeprefix("loss/"))
+    ax.set_title("Training loss")
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylabel("nats a token")
+    ax.legend()
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """An exponential moving average without the bias towards its start."""
+    decay = max(0.0, 1 - 1 / max(1.0, _SMOOTHED_SHARE * len(values)))
+    total = weight = 0.0
+    smoothed = np.empty_like(values)
+    for i, value in enumerate(values):
+        total = decay * total + (1 - decay) * value
+        weight = decay * weight + (1 - decay)
+        smoothed[i] = total / weight
+    return smoothed
+
+
+def _draw_gates(ax: Axes, rows: Rows) -> None:
+    keys = _keys(rows, "gate/")
+    layers = list(dict.fromkeys(re.sub(r"\D*$", "", key) for key in keys))  # gate/8.ffw: gate/8
+    colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(layers)))
+    for key in keys:
+        color = colors[layers.index(re.sub(r"\D*$", "", key))]
+        steps, values = _series(rows, key)
+        style = "--" if "ffw" in key else "-"
+        label = key.removeprefix("gate/")
+        ax.plot(steps, values, style, color=color, linewidth=1.8, label=label)
+    ax.axhline(0, color=_GREY, linewidth=0.8)
+    ax.set_title("Gates: what multiplies each cross-attention's output")
+    ax.set_xlabel("step")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_ylabel("tanh of the gate")
+    if len(keys) <= _MAX_LEGEND:
+        ax.legend(title="before layer", ncols=1 + (len(keys) > 6), title_fontsize=9)
+    else:
+        first, last = (keys[i].removeprefix("gate/") for i in (0, -1))
+        ax.text(0.01, 0.97, f"dark: {first}, light: {last}", transform=ax.transAxes, va="top")
+
+
+def _draw_heldout(part: SubFigure, heldout: Heldout) -> None:
+    left, right = part.subplots(1, 2, width_ratios=[3, 2])
+    losses = [heldout.nll_right, heldout.nll_shuffled]
+    bars = left.bar(["right picture", "another picture"], losses, color=[_GREEN, _GREY], width=0.55)
+    left.bar_label(bars, fmt="%.2f", padding=2)
+    left.margins(y=0.15)
+    left.grid(axis="x", visible=False)
+    left.set_ylabel("nats a token")
+    left.set_title(f"Held-out loss: seeing saves {losses[1] - losses[0]:.2f} nats")
+    share = heldout.rank1_of_40
+    bar = right.bar([f"{share.num_queries} queries"], [100 * share.mean], color=_BLUE, width=0.4)
+    below, above = max(0.0, share.mean - share.low), max(0.0, share.high - share.mean)
+    right.errorbar([0], [100 * share.mean], [[100 * below], [100 * above]], color=_INK, capsize=4)
+    right.bar_label(bar, labels=[f" {100 * share.mean:.0f}%"], label_type="center", color="white")
+    right.axhline(100 / 40, color=_PINK, linestyle="--", linewidth=1.5)
+    right.text(0.68, 100 / 40, "chance", color=_PINK, va="bottom", ha="right")
+    right.set_xlim(-0.7, 0.7)
+    right.set_ylim(0, max(10.0, 115 * share.high))
+    right.grid(axis="x", visible=False)
+    right.set_ylabel("% of queries")
+    right.set_title("Right name first of 40")
+
+
+def _draw_few_shot(ax: Axes, scores: Sequence[FewShotScore]) -> None:
+    names = {"random": "random examples", "rices": "most similar pictures (RICES)"}
+    zero = [s for s in scores if s.shots == 0]
+    for i, (retrieval, color) in enumerate((("random", _GREY), ("rices", _BLUE))):
+        own = [s for s in scores if s.retrieval == retrieval and s.shots > 0]
+        line = sorted([*zero[:1], *own], key=lambda s: s.shots)
+        if not own and (i or not zero):
+            continue
+        means = np.array([100 * s.cider.mean for s in line])
+        low = np.array([100 * s.cider.low for s in line])
+        high = np.array([100 * s.cider.high for s in line])
+        shift = 0.05 if i else -0.05  # side by side, so that both intervals can be seen
+        x = [s.shots + (shift if s.shots else 0) for s in line]
+        errors = [np.maximum(means - low, 0), np.maximum(high - means, 0)]
+        ax.errorbar(
+            x, means, errors, fmt="o-", color=color, capsize=4, lw=2, label=names[retrieval]
+        )
+    shots = sorted({s.shots for s in scores})
+    ax.set_xticks(shots, [str(s) for s in shots])
+    ax.set_ylim(bottom=0)
+    ax.margins(y=0.12)
+    ax.set_title(f"Few-shot captioning, {scores[0].cider.num_queries} held-out queries")
+    ax.set_xlabel("examples in the prompt (0: two texts without pictures)")
+    ax.set_ylabel("CIDEr x 100, 95% interval")
+    ax.legend(loc="best")
+
+
+def _grid_height_in(num_samples: int) -> float:
+    return _GRID_TITLE_IN + _CELL_IN[1] * math.ceil(num_samples / _GRID_COLUMNS)
+
+
+def _draw_grid(part: SubFigure | Figure, samples: Sequence[SamplePicture]) -> None:
+    """Cells of fixed size, so that long texts never move or shrink the pictures."""
+    height_in = _grid_height_in(len(samples))
+    top_in = height_in - 0.1
+    title = "Held-out pictures: what the model wrote (green: right), and the true name"
+    part.text(0.012, top_in / height_in, title, va="top", fontsize=11.5, fontweight="bold")
+    width, height = _PICTURE_IN / _WIDTH_IN, _PICTURE_IN / height_in
+    for i, sample in enumerate(samples):
+        row, column = divmod(i, _GRID_COLUMNS)
+        center = (column + 0.5) * _CELL_IN[0] / _WIDTH_IN
+        bottom_in = height_in - _GRID_TITLE_IN - row * _CELL_IN[1] - _PICTURE_IN
+        ax = part.add_axes((center - width / 2, bottom_in / height_in, width, height))
+        ax.imshow(sample.picture)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        for spine in ax.spines.values():
+            spine.set(visible=True, color=_GREEN if sample.right else _GRID_LINE, linewidth=1.5)
+        written = _wrap(sample.written.strip() or "(nothing)")
+        text_in = bottom_in - 0.08
+        color = _GREEN if sample.right else _GREY
+        below = {"ha": "center", "va": "top"}
+        part.text(center, text_in / height_in, written, color=color, fontweight="bold", **below)
+        if not sample.right:
+            text_in -= _LINE_IN * (written.count("\n") + 1)
+            part.text(center, text_in / height_in, _wrap(sample.truth[0]), fontsize=9.5, **below)
+
+
+def _wrap(text: str) -> str:
+    """At most two lines of 24 letters."""
+    return "\n".join(textwrap.wrap(text, 24, max_lines=2, placeholder=" ..."))

@@ -1,0 +1,147 @@
+"""The report's files: the promised keys, whole pictures, and runs with parts missing."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.report import write_report
+from experiments.report_data import DataCount, FewShotScore, Heldout, Report, SamplePicture
+from flamingo_jax.eval.bootstrap import Interval
+from flamingo_jax.train.metrics import JsonlWriter
+
+GREEN = np.array([26, 127, 75])
+
+
+def sample(written="a cat", *truth):
+    return SamplePicture(np.full((16, 16, 3), 200, np.uint8), written, truth or ("a cat",))
+
+
+def few_shot(shots, retrieval, mean):
+    return FewShotScore(shots, retrieval, Interval(mean, mean - 0.1, mean + 0.1, 50))
+
+
+FULL = Report(
+    variant="demo",
+    wall_s=600.0,
+    peak_rss_gib=5.0,
+    data={"emoji": DataCount(1446, 3, {"truncated": 3})},
+    heldout=Heldout(3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), 0.4),
+    few_shot=[
+        few_shot(8, "random", 0.6),
+        few_shot(0, "random", 0.4),
+        few_shot(4, "random", 0.5),
+        few_shot(4, "rices", 0.7),
+    ],
+    samples=[sample() for _ in range(7)],
+    notes=["Flags are left out."],
+)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    writer = JsonlWriter(tmp_path / "metrics.jsonl")
+    for step in range(1, 30):
+        writer.write(
+            {"step": step, "loss": 3 / step, "loss/emoji": 2 / step, "gate/8": 0.01 * step}
+        )
+    writer.close()
+    return tmp_path
+
+
+def test_json_has_the_promised_keys_and_values(workdir):
+    write_report(workdir, FULL)
+    values = json.loads((workdir / "report.json").read_text())
+    assert values["wall_s"] == 600.0
+    assert values["peak_rss_gib"] == 5.0
+    assert values["steps"] == 29
+    heldout = values["heldout"]
+    assert [heldout[k] for k in ("nll_right", "nll_shuffled", "rank1_of_40", "num_queries")] == [
+        3.0, 4.5, 0.3, 160,
+    ]  # fmt: skip
+    assert list(values["few_shot"]) == ["0", "4", "8"]
+    four = values["few_shot"]["4"]
+    assert four["retrieval"] == "rices"
+    assert [four[k] for k in ("cider", "low", "high", "num_queries")] == pytest.approx(
+        [70, 60, 80, 50]
+    )
+    assert four["random"]["cider"] == pytest.approx(50)
+    assert values["few_shot"]["8"]["cider"] == pytest.approx(60)
+    emoji = values["data"]["emoji"]
+    assert emoji == {"examples": 1446, "skipped": 3, "reasons": {"truncated": 3}}
+
+
+def test_no_unfinished_files_are_left_and_the_picture_is_whole(workdir):
+    write_report(workdir, FULL)
+    assert {p.name for p in workdir.iterdir()} == {
+        "metrics.jsonl", "report.json", "report.md", "report.png",
+    }  # fmt: skip
+    with Image.open(workdir / "report.png") as picture:
+        picture.load()
+        assert picture.width == 1540
+
+
+def test_markdown_says_the_same_numbers(workdir):
+    write_report(workdir, FULL)
+    text = (workdir / "report.md").read_text()
+    for part in (
+        "3.000 nats",
+        "1.500 nats",
+        "30.0% (25.0% to 35.0%)",
+        "| 4 | rices | 70.0 |",
+        "| emoji | 1446 | 3 | truncated 3 |",
+        "Flags are left out.",
+        "| steps | 29 |",
+    ):
+        assert part in text
+
+
+def test_a_run_without_a_held_out_set_leaves_those_parts_out(workdir):
+    write_report(workdir, Report("micro", 12.0, 0.5))
+    values = json.loads((workdir / "report.json").read_text())
+    assert not {"heldout", "few_shot", "samples"} & set(values)
+    assert "Few-shot" not in (workdir / "report.md").read_text()
+
+
+def test_a_workdir_without_metrics_still_gets_a_report(tmp_path):
+    write_report(tmp_path, Report("micro", 12.0, 0.5))
+    assert json.loads((tmp_path / "report.json").read_text())["steps"] == 0
+    assert (tmp_path / "report.png").stat().st_size > 0
+
+
+def test_a_torn_last_metrics_line_is_skipped(workdir):
+    with (workdir / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 30, "l')
+    write_report(workdir, Report("micro", 12.0, 0.5))
+    assert json.loads((workdir / "report.json").read_text())["steps"] == 29
+
+
+@pytest.mark.parametrize(
+    ("written", "truth", "right"),
+    [
+        ("A  cat. ", ("a cat",), True),
+        ("kitty", ("a cat", "Kitty"), True),
+        ("a cat on a mat", ("a cat",), False),
+        ("", ("a cat",), False),
+    ],
+)
+def test_right_means_one_of_the_true_names(written, truth, right):
+    assert sample(written, *truth).right is right
+
+
+def test_a_right_text_is_drawn_in_green_and_a_wrong_one_is_not(tmp_path):
+    def greens(report):
+        write_report(tmp_path, report)
+        pixels = np.asarray(Image.open(tmp_path / "report.png")).astype(int)
+        return (abs(pixels - GREEN).sum(-1) < 10).sum()
+
+    assert greens(Report("demo", 1.0, 1.0, samples=[sample("a cat")])) > 500
+    assert greens(Report("demo", 1.0, 1.0, samples=[sample("a dog")])) == 0
+
+
+def test_odd_texts_are_drawn(workdir):
+    odd = ["$x^2_", "a|b\nc", "日本", "x" * 500, "{} % \\frac"]
+    write_report(workdir, Report("demo", 1.0, 1.0, samples=[sample(t, t) for t in odd]))
+    rows = [r for r in (workdir / "report.md").read_text().splitlines() if r.endswith("yes |")]
+    assert len(rows) == 5
