@@ -1,0 +1,117 @@
+"""The one record schema of every dataset on disk: pages, image-text pairs and, later, video.
+
+Paper: section 2.4 and the appendix on data (M3W pages, ALIGN and LTIP pairs). A record is a
+document and the media that stand in it; a pair is a document with one picture before its caption.
+Media are kept compressed, so that resolution and padding stay the reader's choice.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_pipelines.errors import BadRecord
+
+
+def media_id(data: bytes) -> str:
+    """Stable name of a picture: the first 16 hex digits of its bytes' SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """Text with media at byte offsets; the typed form of one record."""
+
+    id: str
+    text: str
+    media_positions: tuple[int, ...]  # byte offsets into the UTF-8 text, non-decreasing
+    media: tuple[bytes, ...]  # compressed files: PNG, JPEG, WebP or GIF
+    metadata: Mapping[str, Any]  # JSON values: source, licence, artist, concept, references, ...
+
+    @property
+    def media_ids(self) -> tuple[str, ...]:
+        return tuple(media_id(data) for data in self.media)
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The schema as TFDS features.
+
+    `id`, `text` and `metadata` are string scalars (UTF-8, the last one JSON), `media_positions` is
+    int32[n], `media` and `media_ids` are string[n]. `n` may be 0 in a bad record.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "text": tfds.features.Text(),
+            "media_positions": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            "media": tfds.features.Tensor(shape=(None,), dtype=tf.string),
+            "media_ids": tfds.features.Tensor(shape=(None,), dtype=tf.string),
+            "metadata": tfds.features.Text(),
+        }
+    )
+
+
+def validate(document: Document) -> Document:
+    """Returns `document` if the schema's promises hold, else raises BadRecord.
+
+    Reasons: `no_media`, `no_text`, `positions_mismatch` (as many positions as media),
+    `positions_unsorted`, `position_outside` (of the text), `position_inside_character`,
+    `empty_media`, `no_licence`. Pixels are not decoded here; the reader does that.
+    """
+    text = document.text.encode()
+    positions = document.media_positions
+    name = f"record {document.id!r}"
+    if not document.media:
+        raise BadRecord("no_media", f"{name} has no image: give it one or leave it out")
+    if not document.text.strip():
+        raise BadRecord("no_text", f"{name} has no text: give it a caption or leave it out")
+    if len(positions) != len(document.media):
+        raise BadRecord(
+            "positions_mismatch",
+            f"{name} has {len(document.media)} media and {len(positions)} positions: want as many",
+        )
+    if list(positions) != sorted(positions):
+        raise BadRecord("positions_unsorted", f"{name}: sort media by position, got {positions}")
+    if positions[0] < 0 or positions[-1] > len(text):
+        raise BadRecord(
+            "position_outside", f"{name}: positions {positions} leave the text's 0 to {len(text)}"
+        )
+    for position in positions:
+        if position < len(text) and text[position] & 0xC0 == 0x80:  # a UTF-8 continuation byte
+            raise BadRecord(
+                "position_inside_character",
+                f"{name}: position {position} cuts a character: use byte offsets between two",
+            )
+    if not all(document.media):
+        raise BadRecord("empty_media", f"{name} has a picture of 0 bytes: leave the picture out")
+    if not document.metadata.get("licence"):
+        raise BadRecord("no_licence", f"{name}: metadata names no licence: add the source's")
+    return document
+
+
+def to_example(document: Document) -> dict[str, Any]:
+    """The dict that TFDS encodes; it does not validate, so that tests can write bad records."""
+    return {
+        "id": document.id,
+        "text": document.text,
+        "media_positions": np.asarray(document.media_positions, np.int32),
+        "media": np.asarray(document.media, object),
+        "media_ids": np.asarray(document.media_ids, object),
+        "metadata": json.dumps(document.metadata, ensure_ascii=False, sort_keys=True),
+    }
+
+
+def from_example(example: Mapping[str, Any]) -> Document:
+    """The document of one example read with `tfds.as_numpy`."""
+    return Document(
+        id=example["id"].decode(),
+        text=example["text"].decode(),
+        media_positions=tuple(int(position) for position in example["media_positions"]),
+        media=tuple(example["media"]),
+        metadata=json.loads(example["metadata"]),
+    )
