@@ -18,6 +18,7 @@ from flamingo_jax.config import ImagePreprocessing
 
 MAX_PIXELS = 1 << 26  # 67 megapixels, 201 MB as RGB; a larger header is taken for a bomb
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8")  # so it was a picture once
 _REDUCING_GAP = 2.0
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -93,6 +94,8 @@ def _open(data) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadMedia("too_large", f"picture not decoded: {error}") from error
     except UnidentifiedImageError as error:
+        if data.startswith(_SIGNATURES):
+            raise BadMedia("damaged", f"picture of {len(data)} bytes is damaged or cut") from error
         raise BadMedia(
             "not_an_image", f"picture of {len(data)} bytes is none of {', '.join(_FORMATS)}"
         ) from error

@@ -170,7 +170,7 @@ def test_first_frame_of_an_animation():
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF"])
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("kept", [0.01, 0.3, 0.6, 0.9])
 def test_truncated_files_say_so(file_format, kept):
     data = encoded(Image.fromarray(noise(64, 64)), file_format)
     with pytest.raises(BadMedia) as error:

@@ -1,0 +1,13 @@
+"""What is wrong with data, by name, so that it can be counted and said."""
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; `reason` is a short snake_case word to count it by."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class TooManyBadRecords(Exception):
+    """A larger share of a dataset's records is unusable than its config allows."""

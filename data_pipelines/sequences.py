@@ -1,0 +1,200 @@
+"""One document to one training sequence, the paper's way; all chance comes from one generator.
+
+Paper: section 2.4, appendix A.1.2 and A.3.1. A page becomes
+
+    <BOS>Cute pics of my pets!<EOC><image>My puppy in the grass.<EOC><image>My cat.<EOC><EOS>
+
+of which a random window of `num_tokens` tokens is taken, with the first `max_media` images in it; a
+pair becomes `<BOS><image>caption<EOC><EOS>`. Where the paper is silent, it is done as follows:
+
+*   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`.
+*   The window is uniform among those that hold an image; the paper does not say what is done with a
+    window that holds none. A pair is never windowed: a long caption loses its end.
+*   An image beyond `max_media` is dropped with its tag and the `<EOC>` before it; its text stays.
+*   `media_index` (phi). The tags cut a sequence into chunks, each from one `<image>`, inclusive, to
+    the next. A chunk sees its own image ("last"), or, with probability `p_next` for the whole page,
+    the image that ends it ("next"). Thus text before the first image sees nothing under "last" and
+    the first image under "next", text after the last image sees nothing under "next", and a tag
+    always sees what the word it predicts sees. Padding sees nothing.
+*   v1 gives pairs "indices all 1"; here their `<BOS>` is 0, as it is when a prompt is read.
+*   The loss counts text, `<EOC>` and `<EOS>`; not `<BOS>`, `<image>`, padding, nor the first token
+    of a window, which nothing predicts.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from data_pipelines.errors import BadRecord
+from flamingo_jax.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """A text and where in it the media stand."""
+
+    text: bytes  # UTF-8
+    media_positions: np.ndarray  # int[num_media], byte offsets into text, non-decreasing
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSequence:
+    """One row of a batch but for its media, which `kept_media` names."""
+
+    tokens: np.ndarray  # i32[T]
+    token_mask: np.ndarray  # bool[T], False on padding
+    loss_mask: np.ndarray  # bool[T], True where the prediction of this token is scored
+    media_index: np.ndarray  # i32[T], phi: from 1 into kept_media; 0 is none
+    kept_media: np.ndarray  # i32[K], which of the document's media are in the sequence
+
+
+def page_sequence(
+    document: Document,
+    tokenizer: Tokenizer,
+    rng: np.random.Generator,
+    *,
+    num_tokens: int,
+    max_media: int,
+    p_next: float = 0.5,
+    random_window: bool = True,
+) -> TrainingSequence:
+    """A window of an interleaved page.
+
+    For evaluation: `p_next=0`, `random_window=False`, which takes the page's beginning, or where
+    no image begins there, the window from the first image on. Raises BadRecord with the reason
+    `no_media`, `bad_positions` or `not_utf8`.
+    """
+    tokens, tags = _page_tokens(document, tokenizer)
+    start = _window_start(len(tokens), tags, num_tokens, rng if random_window else None)
+    stop = min(start + num_tokens, len(tokens))
+    inside = np.flatnonzero((tags >= start) & (tags < stop))
+    kept, dropped = inside[:max_media], tags[inside[max_media:]]
+    positions = np.setdiff1d(np.arange(start, stop), np.concatenate([dropped - 1, dropped]))
+    is_tag = np.isin(positions, tags[kept])
+    last = np.cumsum(is_tag)
+    following = np.where(last < len(kept), last + 1, 0)
+    return _padded(
+        tokens[positions],
+        scored=~is_tag,
+        media_index=following if rng.random() < p_next else last,
+        kept_media=kept,
+        num_tokens=num_tokens,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def pair_sequence(
+    document: Document,
+    tokenizer: Tokenizer,
+    rng: np.random.Generator,
+    *,
+    num_tokens: int,
+    prepend_space: float = 0.5,
+    template: str = "{}",
+    score_template: bool = True,
+) -> TrainingSequence:
+    """An image and its caption, the caption put in the place of `{}` in `template`.
+
+    With probability `prepend_space` the text begins with a single space (appendix A.1.2: it makes
+    the model indifferent to how a tokenizer treats a word's leading space). `score_template=False`
+    leaves the template's words before the caption out of the loss. Raises BadRecord with the reason
+    `not_a_pair`, `no_text` or `not_utf8`.
+    """
+    if len(document.media_positions) != 1:
+        raise BadRecord(
+            "not_a_pair", f"a pair of {len(document.media_positions)} media: it must have 1"
+        )
+    caption = _decode(document.text)
+    if not caption.strip():
+        raise BadRecord("no_text", "a pair without a caption")
+    before, _, after = template.partition("{}")
+    before = (" " if rng.random() < prepend_space else "") + before
+    text = tokenizer.encode(before + caption + after)
+    num_fixed = 0 if score_template else _common_prefix(tokenizer.encode(before), text)
+    tokens = [tokenizer.bos_id, tokenizer.image_id, *text]
+    tokens += [tokenizer.end_of_chunk_id, tokenizer.eos_id]
+    positions = np.arange(min(len(tokens), num_tokens))
+    return _padded(
+        np.asarray(tokens, np.int32)[positions],
+        scored=positions >= 2 + num_fixed,
+        media_index=(positions >= 1).astype(np.int32),
+        kept_media=np.zeros(1, np.int32),
+        num_tokens=num_tokens,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def _page_tokens(
+    document: Document, tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray]:  # i32[n] tokens, i64[num_media] where their tags stand
+    cuts = [0, *map(int, document.media_positions), len(document.text)]
+    if len(cuts) == 2:
+        raise BadRecord("no_media", "a page without media")
+    if any(a > b for a, b in itertools.pairwise(cuts)):
+        raise BadRecord(
+            "bad_positions",
+            f"media positions {cuts[1:-1]} are not offsets in order into {cuts[-1]} bytes of text",
+        )
+    tokens, tags = [tokenizer.bos_id], []
+    for start, stop in itertools.pairwise(cuts):
+        if start < stop:
+            tokens += tokenizer.encode(_decode(document.text[start:stop]))
+        if len(tokens) > 1:
+            tokens.append(tokenizer.end_of_chunk_id)
+        tags.append(len(tokens))
+        tokens.append(tokenizer.image_id)
+    tokens[-1] = tokenizer.eos_id  # what follows the last stretch of text is no image but the end
+    return np.asarray(tokens, np.int32), np.asarray(tags[:-1])
+
+
+def _window_start(num: int, tags: np.ndarray, num_tokens: int, rng: np.random.Generator | None):
+    """Where the window begins: at random among those with a tag, or the first without `rng`."""
+    last_start = max(0, num - num_tokens)
+    if rng is None:
+        return 0 if tags[0] < num_tokens else min(int(tags[0]), last_start)
+    holds_tag = np.zeros(last_start + 1, bool)
+    for tag in tags:
+        holds_tag[max(0, tag - num_tokens + 1) : tag + 1] = True
+    return int(rng.choice(np.flatnonzero(holds_tag)))
+
+
+def _padded(
+    tokens: np.ndarray,  # i32[n], n at most num_tokens
+    scored: np.ndarray,  # bool[n]
+    media_index: np.ndarray,  # int[n]
+    kept_media: np.ndarray,
+    num_tokens: int,
+    pad_id: int,
+) -> TrainingSequence:
+    def pad(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
+        row = np.full(num_tokens, fill, dtype)
+        row[: len(values)] = values
+        return row
+
+    scored = scored & (np.arange(len(tokens)) > 0)
+    return TrainingSequence(
+        tokens=pad(tokens, pad_id, np.int32),
+        token_mask=pad(np.ones(len(tokens)), False, bool),
+        loss_mask=pad(scored, False, bool),
+        media_index=pad(media_index, 0, np.int32),
+        kept_media=kept_media.astype(np.int32),
+    )
+
+
+def _decode(text: bytes) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRecord(
+            "not_utf8", f"text is not UTF-8, or a media position lies inside a letter: {error}"
+        ) from error
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    """How many leading tokens agree. Where a template's last space has joined the caption's first
+    word in one token, that token belongs to the caption."""
+    num = 0
+    while num < min(len(a), len(b)) and a[num] == b[num]:
+        num += 1
+    return num

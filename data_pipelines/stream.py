@@ -1,0 +1,319 @@
+"""One dataset as an endless or single-pass series of batches, resumable from one number.
+
+    index -> shuffled record number -> bytes -> sequence -> pixels or features -> batch
+
+Every step is a pure function of the config and the example's index, counted from the first example
+of the run over all epochs and processes. So the position is that index, a restart is constant in
+time, and the examples and their order are the same on any number of processes and threads: batch k
+is indices `k * batch_size` and on, of which process p of n makes the p-th n-th.
+
+A record that cannot be used leaves an empty row (`token_mask` False throughout) in its batch, and
+its reason is counted. Filling the place with the next good record would make each process's
+position depend on the bad records of all others, so that a run could not go on with another number
+of processes. Bad records belong out of the dataset when it is built; here they are survived.
+
+Differs from the paper: sequences and batches are formed as it says, but it does not describe order,
+epochs or restarts.
+"""
+
+import collections
+import dataclasses
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_pipelines.errors import BadRecord, TooManyBadRecords
+from data_pipelines.examples import CachedFeatures, Pixels, Record, parse_record
+from data_pipelines.order import shuffled
+from data_pipelines.record_index import RecordIndex, ShardSlice
+from data_pipelines.sequences import TrainingSequence, page_sequence, pair_sequence
+from flamingo_jax.batch import Batch, check
+from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.images import BadMedia
+from flamingo_jax.tokenizer import Tokenizer
+
+_PADDING = b"padding"  # reason of a row behind the last record; not counted as skipped
+_MIN_ROWS_FOR_SHARE = 100  # fewer rows say little about the share of bad ones
+_PREFETCHED_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """What to read and how rows are made of it. Paper: L = 256, N = 5 for pages, L = 32 or 64 for
+    pairs; `num_tokens` that fits the captions saves the padding."""
+
+    name: str
+    data_dir: str  # the folder of a TFDS dataset's version, which holds dataset_info.json
+    kind: Literal["page", "pair"]
+    batch_size: int  # over all processes
+    split: str = "train"  # TFDS notation, "train[:90%]"
+    num_tokens: int = 256
+    max_media: int = 5
+    p_next: float = 0.5  # pages: the share whose text sees the next image, not the last
+    random_window: bool = True  # pages
+    prepend_space: float = 0.5  # pairs: the share whose text begins with a space
+    template: str = "{}"  # pairs: text around the caption
+    score_template: bool = True  # pairs: the template's words before the caption count in the loss
+    shuffle: bool = True
+    repeat: bool = True
+    seed: int = 0
+    max_skipped_share: float = 0.1
+    num_workers: int = 2  # threads that read and decode
+
+    def __post_init__(self):
+        if self.kind not in ("page", "pair"):
+            raise ValueError(f"{self.name}: kind={self.kind!r}: use 'page' or 'pair'")
+        if self.kind == "pair" and self.template.count("{}") != 1:
+            raise ValueError(
+                f"{self.name}: template={self.template!r}: put one {{}} for the caption"
+            )
+        for field in ("batch_size", "num_tokens", "max_media", "num_workers"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
+        for field in ("p_next", "prepend_space", "max_skipped_share"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 to 1")
+        if self.seed < 0:
+            raise ValueError(f"{self.name}: seed={self.seed}: use 0 or more")
+
+    def for_evaluation(self) -> "StreamConfig":
+        """Each record once, in order, without augmentation: text sees its last image."""
+        return dataclasses.replace(
+            self, shuffle=False, repeat=False, p_next=0.0, random_window=False, prepend_space=0.0
+        )
+
+
+class Stream:
+    """Iterator of `Batch`es with `batch_size / process_count` rows.
+
+    Media are pixels (`preprocessing`) or, given `features` by media id, those: float[P, E] or
+    float[F, P, E]. With `repeat=False` the last batch is filled with empty rows. `state` is a dict
+    that `state()` gave, on this or on another number of processes.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        tokenizer: Tokenizer,
+        *,
+        preprocessing: ImagePreprocessing | None = None,
+        features: Mapping[str, np.ndarray] | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        state: Mapping[str, Any] | None = None,
+    ):
+        if (preprocessing is None) == (features is None):
+            raise ValueError(f"{config.name}: give either preprocessing or features")
+        if config.batch_size % process_count:
+            raise ValueError(
+                f"{config.name}: batch_size={config.batch_size} does not divide among "
+                f"{process_count} processes"
+            )
+        _keep_tensorflow_off_the_accelerator()
+        self.config = config
+        self.records = RecordIndex(_shards(config))
+        self._tokenizer = tokenizer
+        self._media_of = Pixels(preprocessing) if features is None else CachedFeatures(features)
+        self._max_media = config.max_media if config.kind == "page" else 1
+        self._process_index = process_index
+        self._rows = config.batch_size // process_count
+        self._start = 0
+        self._num_batches = 0
+        self._counts: collections.Counter[str] = collections.Counter()  # reasons; "" is good
+        self._inherited: collections.Counter[str] = collections.Counter()
+        self._last_messages: list[str] = []
+        if state is not None:
+            self._restore(state, keep_counts=process_index == 0)
+        self._iterator = self._dataset().as_numpy_iterator()
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> Batch:
+        """Raises TooManyBadRecords once the share of skipped rows passes `max_skipped_share`."""
+        try:
+            *arrays, reasons, messages = next(self._iterator)
+        except StopIteration:
+            if self._num_batches and not self._counts[""]:
+                raise TooManyBadRecords(self._complaint()) from None
+            raise
+        self._num_batches += 1
+        self._counts.update(r.decode() for r in reasons.tolist() if r != _PADDING)
+        self._last_messages = [m.decode() for m in messages.tolist() if m][
+            :2
+        ] or self._last_messages
+        skipped, seen = self._counts.total() - self._counts[""], self._counts.total()
+        if seen >= _MIN_ROWS_FOR_SHARE and skipped > self.config.max_skipped_share * seen:
+            raise TooManyBadRecords(self._complaint())
+        return check(Batch(*arrays))
+
+    @property
+    def examples(self) -> int:
+        """Good examples handed out, those before a restart included, by this process."""
+        return self._counts[""] + self._inherited[""]
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Unusable records by reason, as `examples` counts."""
+        return {r: n for r, n in sorted((self._counts + self._inherited).items()) if r}
+
+    def state(self) -> dict[str, Any]:
+        """The place after the last batch handed out, as JSON values.
+
+        `next_index` is the same on all processes; `examples` and `skipped` are one process's own,
+        and those of process 0 go on after a restart, so save its state, with counts summed.
+        """
+        next_index = self._start + self._num_batches * self.config.batch_size
+        return {
+            "next_index": next_index if self.config.repeat else min(next_index, len(self.records)),
+            "examples": self.examples,
+            "skipped": self.skipped,
+            "num_records": len(self.records),
+            "seed": self.config.seed,
+        }
+
+    def close(self) -> None:
+        """Stops the reading threads."""
+        self._iterator = iter(())
+
+    def _restore(self, state: Mapping[str, Any], keep_counts: bool) -> None:
+        for field, here in (("num_records", len(self.records)), ("seed", self.config.seed)):
+            if state[field] != here:
+                raise ValueError(
+                    f"{self.config.name}: the saved position is for {field}={state[field]}, the "
+                    f"config has {here}: restore it with the same dataset and seed, or start anew"
+                )
+        self._start = state["next_index"]
+        if keep_counts:
+            self._inherited.update({"": state["examples"], **state["skipped"]})
+
+    def _dataset(self) -> tf.data.Dataset:
+        config, media = self.config, self._media_of
+        num_rows = 1 << 62
+        if not config.repeat:
+            num_left = max(0, len(self.records) - self._start)
+            num_rows = -(-num_left // config.batch_size) * self._rows
+        t, m = config.num_tokens, (self._max_media, *media.shape)
+        spec = [
+            ((t,), tf.int32),
+            ((t,), tf.bool),
+            ((t,), tf.bool),
+            ((t,), tf.int32),
+            (m, tf.as_dtype(media.dtype)),
+            (m[:2], tf.bool),
+            ((), tf.string),
+            ((), tf.string),
+        ]
+
+        def row(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            arrays = tf.numpy_function(self._row, [number], [dtype for _, dtype in spec])
+            for array, (shape, _) in zip(arrays, spec, strict=True):
+                array.set_shape(shape)
+            return tuple(arrays)
+
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = config.num_workers
+        dataset = tf.data.Dataset.range(num_rows).map(
+            row, num_parallel_calls=config.num_workers, deterministic=True
+        )
+        dataset = dataset.batch(self._rows, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+        return dataset.with_options(options)
+
+    def _row(self, number: np.int64) -> tuple:
+        """The arrays of this process's row `number` since the start, its reason and a message."""
+        batch, row = divmod(int(number), self._rows)
+        index = self._start + batch * self.config.batch_size
+        index += self._process_index * self._rows + row
+        epoch, place = divmod(index, len(self.records))
+        media = np.zeros((self._max_media, *self._media_of.shape), self._media_of.dtype)
+        media_mask = np.zeros(media.shape[:2], bool)
+        if epoch and not self.config.repeat:
+            return (*self._empty_tokens(), media, media_mask, _PADDING, b"")
+        if self.config.shuffle:
+            key = f"{self.config.seed}/{self.config.name}/{epoch}"
+            place = shuffled(place, len(self.records), key)
+        try:
+            record = parse_record(self.records.read(place))
+            sequence = self._sequence(record, index)
+            for slot, kept in enumerate(sequence.kept_media.tolist()):
+                media[slot] = self._media_of(record, kept)
+                media_mask[slot] = True
+        except (BadRecord, BadMedia) as error:
+            media[:], media_mask[:] = 0, False
+            message = f"record {place}: {error}".encode()
+            return (*self._empty_tokens(), media, media_mask, error.reason.encode(), message)
+        arrays = sequence.tokens, sequence.token_mask, sequence.loss_mask, sequence.media_index
+        return (*arrays, media, media_mask, b"", b"")
+
+    def _sequence(self, record: Record, index: int) -> TrainingSequence:
+        config = self.config
+        rng = np.random.default_rng([config.seed, zlib.crc32(config.name.encode()), index])
+        if config.kind == "page":
+            return page_sequence(
+                record.document,
+                self._tokenizer,
+                rng,
+                num_tokens=config.num_tokens,
+                max_media=config.max_media,
+                p_next=config.p_next,
+                random_window=config.random_window,
+            )
+        return pair_sequence(
+            record.document,
+            self._tokenizer,
+            rng,
+            num_tokens=config.num_tokens,
+            prepend_space=config.prepend_space,
+            template=config.template,
+            score_template=config.score_template,
+        )
+
+    def _empty_tokens(self) -> tuple[np.ndarray, ...]:
+        length = self.config.num_tokens
+        nothing = np.zeros(length, bool)
+        tokens = np.full(length, self._tokenizer.pad_id, np.int32)
+        return tokens, nothing, nothing, np.zeros(length, np.int32)
+
+    def _complaint(self) -> str:
+        seen, messages = self._counts.total(), "; ".join(self._last_messages)
+        reasons = {reason: count for reason, count in self._counts.items() if reason}
+        return (
+            f"{self.config.name}: {seen - self._counts['']} of {seen} records are unusable, more "
+            f"than max_skipped_share={self.config.max_skipped_share}: {reasons}; the last are "
+            f"[{messages}]. Mend or rebuild {self.config.data_dir}, or allow a larger share"
+        )
+
+
+def _keep_tensorflow_off_the_accelerator() -> None:
+    """TensorFlow reads data here; left alone it would take the GPU's memory from JAX."""
+    if tf.config.get_visible_devices("GPU"):
+        tf.config.set_visible_devices([], "GPU")
+
+
+def _shards(config: StreamConfig) -> list[ShardSlice]:
+    """Which records of which files the split names; ValueError where there is no such dataset."""
+    if not os.path.isfile(os.path.join(config.data_dir, "dataset_info.json")):
+        raise ValueError(
+            f"{config.name}: {config.data_dir} has no dataset_info.json: data_dir must be the "
+            "folder of one version of a TFDS dataset, such as DIR/emoji/1.0.0"
+        )
+    info = tfds.builder_from_directory(config.data_dir).info
+    if info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise ValueError(f"{config.name}: {config.data_dir} is {info.file_format}, not tfrecord")
+    try:
+        instructions = info.splits[config.split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{config.name}: no split {config.split!r} in {config.data_dir}: it has "
+            f"{sorted(info.splits)}"
+        ) from error
+    shards = [ShardSlice(os.fspath(i.filename), i.skip, i.take) for i in instructions]
+    if not sum(shard.take for shard in shards):
+        raise ValueError(f"{config.name}: split {config.split!r} of {config.data_dir} is empty")
+    return shards
