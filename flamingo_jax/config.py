@@ -42,16 +42,30 @@ class LanguageModelConfig:
     num_kv_heads: int | None = None  # None: as many as num_heads
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
+    norm_bias: bool = True  # of layernorm; MPT has none
+    qk_norm: bool = False  # a norm over all heads' queries, another over the keys (MPT-1B)
     activation: Activation = "silu"
     gated_ffw: bool = True  # SwiGLU and its kin; False is a plain two-layer feed-forward
-    positions: Literal["rope"] = "rope"
+    positions: Literal["rope", "alibi", "relative", "learned"] = "rope"
     rope_base: float = 10_000.0
-    use_bias: bool = False
+    rope_dims: int | None = None  # the first dims of a head that rotate; None: all (GPT-NeoX: 1/4)
+    parallel_residual: bool = False  # the feed-forward reads what attention reads (GPT-NeoX)
+    use_bias: bool = False  # on every projection of a block
     tied_head: bool = True
-    max_length: int = 2048
+    max_length: int = 2048  # trained context; the rows of learned positions
 
     def __post_init__(self):
         _check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
+        rotated = self.head_dim if self.rope_dims is None else self.rope_dims
+        if self.positions == "rope" and (rotated % 2 or not 0 < rotated <= self.head_dim):
+            raise ValueError(
+                f"language_model.rope_dims={rotated}: use an even number up to "
+                f"head_dim={self.head_dim}"
+            )
+        if self.positions == "relative" and self.width % 2:
+            raise ValueError(
+                f"language_model.width={self.width}: relative positions need an even number"
+            )
 
     @property
     def kv_heads(self) -> int:

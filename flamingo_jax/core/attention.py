@@ -17,6 +17,7 @@ def attend(
     v: Array,  # [B, S, K, H]
     mask: Array | None = None,  # bool[B, T, S]
     *,
+    bias: Array | None = None,  # f32[B or 1, N, T, S], added to the scaled logits
     scale: float | None = None,  # default H ** -0.5
 ) -> Array:  # [B, T, N, H]
     """Softmax attention; each of the K key heads serves N / K neighbouring query heads."""
@@ -25,6 +26,8 @@ def attend(
     scale = h**-0.5 if scale is None else scale
     q = (q * jnp.asarray(scale, q.dtype)).reshape(b, t, kv_heads, n // kv_heads, h)
     logits = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits += bias.reshape(-1, *logits.shape[1:])
     if mask is not None:
         mask = mask[:, None, None]
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)

@@ -1,4 +1,4 @@
-"""The few layers everything is made of: projection, norm, feed-forward, rotary positions.
+"""The few layers everything is made of: projection, norm, feed-forward.
 
 Parameters are float32 when made and carry logical axis names (`logical_axes`), which
 `core.partition` maps to the mesh. Computation follows the dtype of the input: kernels are cast to
@@ -33,7 +33,7 @@ def truncated_normal(rngs: nnx.Rngs, shape: Sequence[int], fan_in: int) -> Array
 
 
 def embedding_rows(count: int, width: int, rngs: nnx.Rngs, rows: str | None = None) -> nnx.Param:
-    """[count, width] learned vectors, normal of standard deviation 0.02; `rows` names their axis."""
+    """[count, width] learned vectors, normal of deviation 0.02; `rows` names their axis."""
     value = 0.02 * jax.random.normal(rngs.params(), (count, width))
     return nnx.Param(value, logical_axes=(rows, "embed"))
 
@@ -106,18 +106,3 @@ class FeedForward(nnx.Module):
         act = ACTIVATIONS[self.activation]
         hidden = act(self.up(x)) if self.gate is None else act(self.gate(x)) * self.up(x)
         return self.down(hidden)
-
-
-def rope_table(positions: Array, head_dim: int, base: float) -> tuple[Array, Array]:
-    """Cosines and sines f32[B, T, head_dim / 2] of rotary embedding at `positions` i32[B, T]."""
-    frequency = base ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = positions[..., None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x: Array, table: tuple[Array, Array]) -> Array:
-    """Rotary embedding of x [B, T, N, H], halves convention (Llama as transformers stores it)."""
-    cos, sin = (part[:, :, None].astype(jnp.float32) for part in table)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return out.astype(x.dtype)

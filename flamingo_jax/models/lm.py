@@ -1,5 +1,8 @@
 """The frozen decoder-only language model (paper: Chinchilla, section 2.2; here by config).
 
+One block serves Chinchilla, LLaMA, MPT, GPT-NeoX, OPT and GPT-2: they differ in norm, positions,
+biases, activation and in where the feed-forward reads, all of them values of the config.
+
 Blocks are kept in segments (`core.stack.plan`), so that the gated cross-attention of `flamingo.py`
 can stand between them; the bare model is the same walk with nothing in between. A key-value cache
 goes in and comes out; nothing is kept inside the modules.
@@ -14,17 +17,19 @@ from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.attention import attend
-from flamingo_jax.core.layers import (
-    FeedForward,
-    Norm,
-    Projection,
-    embedding_rows,
-    rope_table,
-    rotate,
-)
+from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
+from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
+from flamingo_jax.core.relative import Relative
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
 
 Array = jax.Array
+
+POSITIONS: dict[str, type[Unmarked]] = {
+    "rope": Rotary,
+    "alibi": Alibi,
+    "relative": Relative,
+    "learned": Unmarked,
+}
 
 
 class Cache(NamedTuple):
@@ -37,13 +42,14 @@ class Cache(NamedTuple):
 class Context(NamedTuple):
     """What every block needs to know of the sequence."""
 
-    rope: tuple[Array, Array]  # f32[B, T, H / 2] twice
+    positions: Array  # i32[B, T], the T tokens counted among the real ones
+    shared: Any  # of `core.positions`
     mask: Array  # bool[B, T, S]
     index: Array | int = 0  # the cache slot of the first of the T tokens
 
 
 class Attention(nnx.Module):
-    """Causal self-attention with grouped heads and rotary positions."""
+    """Causal self-attention with grouped heads."""
 
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
         width, h = config.width, config.head_dim
@@ -53,27 +59,42 @@ class Attention(nnx.Module):
         self.key = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
         self.value = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
         self.out = Projection([n, h], [width], ("heads", None, "embed"), **kwargs)
+        self.query_norm = _norm(config, n * h) if config.qk_norm else None
+        self.key_norm = _norm(config, k * h) if config.qk_norm else None
+        self.positions = POSITIONS[config.positions](config, rngs=rngs)
 
     def __call__(
         self, x: Array, context: Context, cache: Cache | None
     ) -> tuple[Array, Cache | None]:
-        q = rotate(self.query(x), context.rope)
-        k, v = rotate(self.key(x), context.rope), self.value(x)
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        if self.query_norm is not None:
+            q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
+        q, k, bias = self.positions(q, k, context.shared)
         if cache is not None:
             k = jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1)
             cache = Cache(k, v)
-        return self.out(attend(q, k, v, context.mask)), cache
+        return self.out(attend(q, k, v, context.mask, bias=bias)), cache
+
+
+def _norm(config: LanguageModelConfig, width: int) -> Norm:
+    return Norm(width, config.norm, config.norm_eps, bias=config.norm_bias)
+
+
+def _over_heads(norm: Norm, x: Array) -> Array:
+    """`norm` over all heads of x [B, T, N, H] together."""
+    b, t, n, h = x.shape
+    return norm(x.reshape(b, t, n * h)).reshape(b, t, n, h)
 
 
 class Block(nnx.Module):
-    """Pre-norm self-attention and feed-forward."""
+    """Pre-norm self-attention and feed-forward, one after the other or side by side."""
 
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
-        norm = (config.width, config.norm, config.norm_eps)
-        self.attention_norm = Norm(*norm)
+        self.parallel_residual = config.parallel_residual
+        self.attention_norm = _norm(config, config.width)
         self.attention = Attention(config, rngs=rngs)
-        self.ffw_norm = Norm(*norm)
+        self.ffw_norm = _norm(config, config.width)
         self.ffw = FeedForward(
             config.width,
             config.ffw_width,
@@ -87,8 +108,8 @@ class Block(nnx.Module):
         self, x: Array, context: Context, cache: Cache | None = None
     ) -> tuple[Array, Cache | None]:
         seen, cache = self.attention(self.attention_norm(x), context, cache)
-        x = x + seen
-        return x + self.ffw(self.ffw_norm(x)), cache
+        y = x + seen
+        return y + self.ffw(self.ffw_norm(x if self.parallel_residual else y)), cache
 
 
 class Segments(nnx.Module):
@@ -121,13 +142,17 @@ class LanguageModel(nnx.Module):
         self.segments = segments or plan(config.num_layers, config.num_layers, 0)
         table = (config.vocab_size, config.width, rngs, "vocab")
         self.embedding = embedding_rows(*table)
+        learned = config.positions == "learned"
+        self.position_embedding = (
+            embedding_rows(config.max_length, config.width, rngs) if learned else None
+        )
         self.blocks = Segments(
             self.segments,
             lambda s, rngs: Stack(lambda rngs: Block(config, rngs=rngs), s.depth, execution, rngs),
             execution.without_remat(),
             rngs,
         )
-        self.final_norm = Norm(config.width, config.norm, config.norm_eps)
+        self.final_norm = _norm(config, config.width)
         self.head = None if config.tied_head else embedding_rows(*table)
 
     @property
@@ -150,13 +175,18 @@ class LanguageModel(nnx.Module):
         num_tokens: int | None = None,  # T, the tokens to run now; default all S
     ) -> Context:
         """Positions count real tokens only, so padding on either side changes nothing."""
-        slots = slot_mask.shape[1]
-        t = slots if num_tokens is None else num_tokens
-        positions = jnp.maximum(jnp.cumsum(slot_mask, axis=1) - 1, 0)
-        positions = jax.lax.dynamic_slice_in_dim(positions, index, t, axis=1)
-        causal = jnp.arange(slots) <= index + jnp.arange(t)[:, None]
-        rope = rope_table(positions, self.config.head_dim, self.config.rope_base)
-        return Context(rope, causal & slot_mask[:, None], index)
+        num_slots = slot_mask.shape[1]
+        if self.position_embedding is not None and num_slots > self.config.max_length:
+            raise ValueError(
+                f"a sequence of {num_slots} tokens: the learned positions end at "
+                f"language_model.max_length={self.config.max_length}"
+            )
+        t = num_slots if num_tokens is None else num_tokens
+        slots = jnp.maximum(jnp.cumsum(slot_mask, axis=1) - 1, 0)
+        positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
+        causal = jnp.arange(num_slots) <= index + jnp.arange(t)[:, None]
+        shared = POSITIONS[self.config.positions].shared(self.config, positions, slots)
+        return Context(positions, shared, causal & slot_mask[:, None], index)
 
     def hidden(
         self,
@@ -171,6 +201,8 @@ class LanguageModel(nnx.Module):
 
         `before(gated_block, x, media)` runs before each group of a gated segment.
         """
+        if self.position_embedding is not None:
+            x = x + self.position_embedding[...].astype(x.dtype)[context.positions]
         new_cache = {}
         for segment in self.segments:
             name = segment.name
