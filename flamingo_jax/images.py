@@ -139,7 +139,7 @@ def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
         rgb = Image.new("RGB", image.size, background)
         rgb.paste(rgba, mask=rgba.getchannel("A"))
         return rgb
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
 def _orientation(image: Image.Image) -> int:

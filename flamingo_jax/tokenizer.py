@@ -169,7 +169,7 @@ class Tokenizer:
                 _PRE_TOKENIZERS[kind],
             ),
             base_vocab_size=len(tokens),
-            control_tokens=control | {i: tokens[i] for i in ids.values()},
+            control_tokens=control | {i: tokens[i] for i in ids.values() if i < len(tokens)},
             **ids,
         )
 
@@ -248,10 +248,13 @@ class _SentencePiece:
 
 def _byte_pairs(
     vocabulary: dict[str, int],
-    merges: list[tuple[str, str]],
+    merges: list[tuple[str, ...]],
     before: list[pre_tokenizers.PreTokenizer],
 ) -> _BytePairs:
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    try:
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise ValueError(f"vocabulary and merges do not make a tokenizer: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
     tokenizer.decoder = decoders.ByteLevel()
     return _BytePairs(tokenizer)

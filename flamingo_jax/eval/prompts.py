@@ -1,4 +1,4 @@
-"""Prompts: what they are made of, and the paper's few-shot captioning prompt.
+"""The paper's few-shot captioning prompt, and the text around a caption.
 
 Paper: section 3.1 and appendix on prompts. A prompt is a tuple of parts in reading order, and the
 model sees exactly those: `<BOS>` alone is added later. Support examples are a picture, the text
@@ -15,46 +15,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, TextPart
+
 NUM_ZERO_SHOT_TEXTS = 2
 PLACEHOLDER = "{}"
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagePart:
-    """A picture: a path, encoded bytes, a PIL image, or u8[H, W, 3]."""
-
-    image: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoPart:
-    """A video: a path, or u8[F, H, W, 3]."""
-
-    video: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class TextPart:
-    """Text exactly as the model is to see it."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class EndOfChunk:
-    """The mark `<EOC>` that closes a picture's text."""
-
-
-Part = ImagePart | VideoPart | TextPart | EndOfChunk
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """One prompt, and the texts to score after it (none where it is to be continued)."""
-
-    id: str
-    parts: tuple[Part, ...]
-    candidates: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

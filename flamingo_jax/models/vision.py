@@ -6,10 +6,10 @@ the interface is chosen by config; each is one file beside this one.
 
 import jax
 import jax.numpy as jnp
-from flamingo_jax.models.efficientnet_lite import EfficientNetLite
 from flax import nnx
 
 from flamingo_jax.config import VisionConfig
+from flamingo_jax.models.efficientnet_lite import EfficientNetLite
 
 Array = jax.Array
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flamingo_jax.eval.prompt_files import PromptError, parse_parts, read_prompts
-from flamingo_jax.eval.prompts import EndOfChunk, ImagePart, Prompt, TextPart, VideoPart
+from flamingo_jax.prompts import PromptError, parse_parts, read_prompts
+from flamingo_jax.prompts import EndOfChunk, ImagePart, Prompt, TextPart, VideoPart
 
 
 @pytest.fixture

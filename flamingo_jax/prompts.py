@@ -1,4 +1,6 @@
-"""Reads prompt files: one prompt in a `.json`, or one a line in a `.jsonl`.
+"""Prompts, part by part in reading order, and the files they are read from.
+
+The model sees exactly the parts; `<BOS>` alone is added when they become tokens.
 
 A `.json` file is a list of parts; a `.jsonl` file has one object a line,
 `{"id": "q1", "prompt": [parts], "candidates": ["yes", "no"]}`, where `candidates` is for scoring
@@ -6,17 +8,54 @@ and `id` may be left out (the line's number then). Relative paths start at the f
 error is a PromptError of one line that names the file, the line, the key and the remedy.
 """
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flamingo_jax.eval.prompts import EndOfChunk, ImagePart, Part, Prompt, TextPart, VideoPart
-
 _PART_KEYS = ("image", "video", "text", "end_of_chunk")
 _NEVER_MEDIA = (type(None), bool, int, float, Mapping)
 _PROMPT_KEYS = ("id", "prompt", "candidates")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePart:
+    """A picture: a path, encoded bytes, a PIL image, or u8[H, W, 3]."""
+
+    image: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoPart:
+    """A video: a path, or u8[F, H, W, 3]."""
+
+    video: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPart:
+    """Text exactly as the model is to see it."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EndOfChunk:
+    """The mark `<EOC>` that closes a picture's text."""
+
+
+Part = ImagePart | VideoPart | TextPart | EndOfChunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One prompt, and the texts to score after it (none where it is to be continued)."""
+
+    id: str
+    parts: tuple[Part, ...]
+    candidates: tuple[str, ...] = ()
 
 
 class PromptError(ValueError):

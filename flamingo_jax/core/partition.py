@@ -1,0 +1,114 @@
+"""Where arrays live: the mesh, one table from logical axis names to it, and constraints.
+
+Axes of the mesh: `data` copies the parameters, `fsdp` shards them and the batch, `tensor` cuts
+heads, feed-forward and vocabulary (paper, section 2.4 and appendix B.1.2: Megatron-style model
+parallelism, optimizer state sharded). Changing a layout means editing `RULES`, nothing else.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Array = jax.Array
+Tree = Any
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+RULES: dict[str, str | tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "vocab": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "embed": "fsdp",
+}
+
+# Few and narrow: kept whole where the mesh does not divide them, instead of an error.
+REPLICATE_IF_INDIVISIBLE = ("kv_heads",)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
+    """A mesh of all devices; one axis may be -1, which takes what the others leave.
+
+    Raises:
+      ValueError: the axes do not divide the devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    known = int(np.prod([size for size in sizes.values() if size != -1]))
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh={sizes}: sizes are 1 or more, and at most one axis is -1")
+    if len(devices) % known or (not free and known != len(devices)):
+        nearest = max(n for n in range(1, known + 1) if len(devices) % n == 0)
+        raise ValueError(
+            f"mesh={sizes} does not divide {len(devices)} devices: the fixed axes make {known}, "
+            f"the nearest that divides is {nearest}"
+        )
+    if free:
+        sizes[free[0]] = len(devices) // known
+    return jax.make_mesh(
+        tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
+    )
+
+
+def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
+    """Mesh axes of one array; ValueError where two dims would share one."""
+    entries = [RULES.get(axis) if axis else None for axis in axes]
+    used = [
+        m for entry in entries if entry for m in (entry if isinstance(entry, tuple) else (entry,))
+    ]
+    if len(set(used)) < len(used):
+        raise ValueError(f"logical axes {axes} map twice to one mesh axis: {entries}")
+    return PartitionSpec(*entries)
+
+
+def shardings(axes: Tree, shapes: Tree, mesh: Mesh) -> Tree:
+    """`NamedSharding` of every leaf, from its logical axes and shape.
+
+    Raises:
+      ValueError: a dim that the mesh does not divide, by path, with the nearest size that works.
+    """
+
+    def one(path, shape, names):
+        entries = list(spec(names))
+        for dim, (entry, name) in enumerate(zip(entries, names, strict=True)):
+            if entry is None:
+                continue
+            size = int(np.prod([mesh.shape[a] for a in np.atleast_1d(entry)]))
+            if shape.shape[dim] % size == 0:
+                continue
+            if name not in REPLICATE_IF_INDIVISIBLE:
+                where = "/".join(key.key for key in path)
+                raise ValueError(
+                    f"{where}: dim {dim} ({name}) is {shape.shape[dim]}, which mesh axis {entry} "
+                    f"of {size} does not divide: use {_largest_divisor(shape.shape[dim], size)}"
+                )
+            entries[dim] = None
+        return NamedSharding(mesh, PartitionSpec(*entries))
+
+    return jax.tree_util.tree_map_with_path(one, shapes, axes)
+
+
+def _largest_divisor(whole: int, limit: int) -> int:
+    return max(n for n in range(1, limit + 1) if whole % n == 0)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are cut along their first dim, over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Asks the compiler to lay out `x` as its logical axes say; nothing without a mesh in context."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(axes)))

@@ -1,0 +1,44 @@
+"""What decoding keeps: self-attention keys and values by slot, and the media's, read only.
+
+Prompts are padded on the left, so that slot s is the same step of every row and one index serves
+the whole batch.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.stack import Segment
+from flamingo_jax.models.gated_xattn import MediaKeys
+from flamingo_jax.models.lm import Cache
+
+Array = jax.Array
+
+
+class DecodeState(NamedTuple):
+    """Everything the next step needs; leaves are updated in place when donated."""
+
+    cache: dict[str, Cache]  # by segment, [repeats, depth, B, S, K, H]
+    media_keys: dict[str, MediaKeys]  # by gated segment, [repeats, B, M * R, N, H]
+    media_index: Array  # i32[B], the media the new tokens see: the prompt's last
+    media_mask: Array  # bool[B, M]
+    slot_mask: Array  # bool[B, S], slots with a real token
+    index: Array  # i32[], the next free slot
+
+
+def empty_cache(
+    config: LanguageModelConfig,
+    segments: tuple[Segment, ...],
+    batch_size: int,
+    num_slots: int,
+    dtype: jnp.dtype,
+) -> dict[str, Cache]:
+    """Zeros for `num_slots` tokens of every layer."""
+    shape = (batch_size, num_slots, config.kv_heads, config.head_dim)
+
+    def zeros(s: Segment) -> Array:
+        return jnp.zeros((s.repeats, s.depth, *shape), dtype)
+
+    return {s.name: Cache(zeros(s), zeros(s)) for s in segments}

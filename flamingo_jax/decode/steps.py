@@ -1,0 +1,54 @@
+"""Prefill and one decoding step of a Flamingo: pure functions of parameters and state."""
+
+import jax
+import jax.numpy as jnp
+
+from flamingo_jax.batch import Batch
+from flamingo_jax.decode.cache import DecodeState, empty_cache
+from flamingo_jax.models import media_mask
+from flamingo_jax.models.flamingo import Flamingo
+
+Array = jax.Array
+
+
+def prefill(model: Flamingo, prompt: Batch, max_new_tokens: int) -> tuple[Array, DecodeState]:
+    """f32[B, V] logits of the first new token, and the state with the prompt in it.
+
+    `prompt` is padded on the left (see `decode.prompt_batch`).
+    """
+    b, t = prompt.tokens.shape
+    num_slots = t + max_new_tokens
+    slot_mask = jnp.pad(jnp.asarray(prompt.token_mask), [(0, 0), (0, max_new_tokens)])
+    lm = model.language_model
+    cache = empty_cache(lm.config, lm.segments, b, num_slots, jnp.dtype(model.dtype))
+    keys = model.media_keys(model.visual_tokens(prompt.media, prompt.media_mask))
+    real_media = jnp.asarray(prompt.media_mask).any(-1)
+    mask = _mask(model, prompt.media_index, real_media)
+    context = lm.context(slot_mask, 0, t)
+    hidden, cache = model.decode(prompt.tokens, context, keys, mask, cache)
+    state = DecodeState(
+        cache,
+        keys,
+        jnp.asarray(prompt.media_index)[:, -1],
+        real_media,
+        slot_mask,
+        jnp.asarray(t, jnp.int32),
+    )
+    return model.logits(hidden[:, -1:])[:, 0], state
+
+
+def step(model: Flamingo, tokens: Array, state: DecodeState) -> tuple[Array, DecodeState]:
+    """f32[B, V] logits after one more token a row, i32[B], which sees the prompt's last media."""
+    slot_mask = jax.lax.dynamic_update_slice_in_dim(
+        state.slot_mask, jnp.ones((tokens.shape[0], 1), bool), state.index, axis=1
+    )
+    context = model.language_model.context(slot_mask, state.index, 1)
+    mask = _mask(model, state.media_index[:, None], state.media_mask)
+    hidden, cache = model.decode(tokens[:, None], context, state.media_keys, mask, state.cache)
+    state = state._replace(cache=cache, slot_mask=slot_mask, index=state.index + 1)
+    return model.logits(hidden)[:, 0], state
+
+
+def _mask(model: Flamingo, media_index: Array, real_media: Array) -> Array:
+    attend = model.config.cross_attention.attend
+    return media_mask.text_media_mask(jnp.asarray(media_index), real_media, attend)

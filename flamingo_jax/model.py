@@ -1,0 +1,222 @@
+"""A finished model with its tokenizer: prompts in, text or likelihoods out.
+
+`flamingo_jax.load(DIR)` gives one. Everything here is convenience over `decode/`: prompts become
+batches of like length, each shape is compiled once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from flamingo_jax.config import FlamingoConfig
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.decode import beam, prompt_batch, sampler, score
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.prompts import Prompt, TextPart, parse_parts
+from flamingo_jax.tokenizer import Tokenizer
+
+Tree = Any
+MAX_ROWS = 64  # rows a device call; more prompts run in several calls
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How continuations are written; the paper scores with 3 beams and shows greedy samples."""
+
+    method: Literal["greedy", "beam", "sample"] = "greedy"
+    num_beams: int = 3
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 32
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.method not in ("greedy", "beam", "sample"):
+            raise ValueError(f"decode={self.method!r}: use greedy, beam or sample")
+        for field in ("num_beams", "max_tokens"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)}: use 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A continuation: its text, its tokens with the stop token, their natural log-likelihood."""
+
+    text: str
+    tokens: tuple[int, ...]
+    log_prob: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A candidate answer and its log-likelihood after the prompt, summed over its tokens."""
+
+    text: str
+    log_prob: float
+    num_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Every text token of a prompt with its log-likelihood (None for one that nothing precedes)."""
+
+    tokens: tuple[str, ...]
+    log_probs: tuple[float | None, ...]
+    candidates: tuple[Candidate, ...] = ()
+
+
+class Model:
+    """A Flamingo with parameters, tokenizer and prompt conventions."""
+
+    def __init__(
+        self,
+        config: FlamingoConfig,
+        params: Tree,
+        tokenizer: Tokenizer,
+        *,
+        caption_template: str = "Output: {}",
+        compute_dtype: str = "float32",
+    ):
+        self.config, self.params, self.tokenizer = config, params, tokenizer
+        self.caption_template = caption_template
+        self.graph, _, _ = params_lib.abstract(
+            lambda rngs: Flamingo(config, Execution(), dtype=compute_dtype, rngs=rngs)
+        )
+
+    def generate(self, prompts: Iterable[Any], decoding: Decoding = Decoding()) -> list[Written]:
+        """Continues each prompt until `<EOC>`, end of text, or `max_tokens`.
+
+        A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"text": ..}`,
+        `{"end_of_chunk": True}`) or a `prompts.Prompt`.
+        """
+        encoded = [self._encode(prompt) for prompt in prompts]
+        written: list[Written | None] = [None] * len(encoded)
+        for rows in _groups(encoded, [len(e.tokens) for e in encoded]):
+            batch = self._batch([encoded[i] for i in rows], side="left")
+            key = jax.random.key(decoding.seed)
+            out = jax.device_get(self._continue(decoding)(self.params, batch, key))
+            for j, i in enumerate(rows):
+                tokens = tuple(out.tokens[j, : out.length[j]].tolist())
+                text = self.tokenizer.decode(tokens)
+                written[i] = Written(text, tokens, float(out.log_prob[j]))
+        return written
+
+    def score(self, prompts: Iterable[Any]) -> list[Scored]:
+        """Log-likelihood of every text token of each prompt, and of its candidates after it."""
+        prompts = [_as_prompt(prompt) for prompt in prompts]
+        found = []
+        for prompt in prompts:
+            encoded = self._encode(prompt)
+            found.append((encoded, self._token_log_probs([encoded])[0]))
+        results = []
+        for prompt, (encoded, log_probs) in zip(prompts, found, strict=True):
+            text = [i for i, is_text in enumerate(encoded.is_text) if is_text]
+            tokens = tuple(self.tokenizer.token_text(encoded.tokens[i]) for i in text)
+            values = [float(log_probs[i]) for i in text]
+            results.append(
+                Scored(tokens, (None, *values[1:]) if values else (), self._candidates(prompt))
+            )
+        return results
+
+    def rank(self, prompt: Any, candidates: Sequence[str]) -> np.ndarray:
+        """f32[candidates] log-likelihood of each candidate, and `<EOC>` after it, after `prompt`."""
+        encoded = self._encode(prompt)
+        ends = [
+            [*self.tokenizer.encode(text), self.tokenizer.end_of_chunk_id] for text in candidates
+        ]
+        return self._continuations(encoded, ends)
+
+    def _candidates(self, prompt: Prompt) -> tuple[Candidate, ...]:
+        if not prompt.candidates:
+            return ()
+        ends = [self.tokenizer.encode(text) for text in prompt.candidates]
+        scores = self._continuations(self._encode(prompt), ends)
+        return tuple(
+            Candidate(text, float(log_prob), len(end))
+            for text, log_prob, end in zip(prompt.candidates, scores, ends, strict=True)
+        )
+
+    def _continuations(
+        self, prompt: prompt_batch.Encoded, ends: Sequence[Sequence[int]]
+    ) -> np.ndarray:
+        rows = [
+            prompt_batch.Encoded(
+                [*prompt.tokens, *end],
+                [False] * len(prompt.tokens) + [True] * len(end),
+                prompt.images,
+            )
+            for end in ends
+        ]
+        found = self._token_log_probs(rows)
+        return np.array([f[r.is_text].sum() for f, r in zip(found, rows, strict=True)], np.float32)
+
+    def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
+        """f32[tokens] of each row."""
+        found: list[np.ndarray | None] = [None] * len(rows)
+        for group in _groups(rows, [len(r.tokens) for r in rows]):
+            batch = self._batch([rows[i] for i in group], side="right")
+            log_probs = np.asarray(self._score(self.params, batch))
+            for j, i in enumerate(group):
+                found[i] = log_probs[j, : len(rows[i].tokens)]
+        return found
+
+    def _encode(self, prompt: Any) -> prompt_batch.Encoded:
+        parts = _as_prompt(prompt).parts
+        return prompt_batch.encode(parts, self.tokenizer, self.config.vision.preprocessing)
+
+    def _batch(self, rows: Sequence[prompt_batch.Encoded], side: Literal["left", "right"]):
+        size = self.config.vision.preprocessing.size_px
+        return prompt_batch.to_batch(rows, self.tokenizer, (size, size, 3), side=side)
+
+    @functools.cached_property
+    def _score(self):
+        return jax.jit(lambda p, batch: score.token_log_probs(nnx.merge(self.graph, p), batch))
+
+    @functools.cache  # noqa: B019, one model a process is the rule
+    def _continue(self, decoding: Decoding):
+        t = self.tokenizer
+        common = {
+            "max_tokens": decoding.max_tokens,
+            "stop_ids": (t.end_of_chunk_id, t.eos_id),
+            "pad_id": t.pad_id,
+            "never_ids": tuple({t.image_id, t.pad_id} - {t.eos_id}),
+        }
+        temperature = decoding.temperature if decoding.method == "sample" else 0.0
+        sampling = sampler.SamplingConfig(temperature, decoding.top_k, decoding.top_p)
+
+        @jax.jit
+        def run(params, batch, key):
+            model = nnx.merge(self.graph, params)
+            if decoding.method == "beam":
+                return beam.beam_search(model, batch, num_beams=decoding.num_beams, **common)
+            return sampler.sample(model, batch, key, config=sampling, **common)
+
+        return run
+
+
+def _as_prompt(prompt: Any) -> Prompt:
+    if isinstance(prompt, Prompt):
+        return prompt
+    if isinstance(prompt, str):
+        return Prompt("", (TextPart(prompt),))
+    return Prompt("", parse_parts(prompt))
+
+
+def _groups(rows: Sequence[prompt_batch.Encoded], lengths: Sequence[int]) -> Iterable[list[int]]:
+    """Row numbers in groups of like length and like number of pictures, `MAX_ROWS` at most."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), lengths[i]))
+    group: list[int] = []
+    for i in order:
+        if group and (len(group) == MAX_ROWS or len(rows[i].images) != len(rows[group[0]].images)):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group

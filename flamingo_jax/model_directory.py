@@ -1,0 +1,167 @@
+"""The folder a finished model lives in: `model.json`, the weights, the tokenizer.
+
+`model.json` says what the model is (architecture, precision, prompt conventions) and names every
+frozen part by source and SHA-256; `weights.safetensors` holds what was trained and the channel
+statistics, `frozen.safetensors` the frozen parts where they are embedded. A training workdir, which
+has such a folder as `model/`, is taken in its place.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from flamingo_jax import config as config_lib
+from flamingo_jax.config import DTypePolicy, FlamingoConfig
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import Execution, plan
+from flamingo_jax.model import Model
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights import frozen_parts
+from flamingo_jax.weights.frozen_parts import Source
+
+Tree = Any
+FORMAT = 1
+_JSON, _WEIGHTS, _FROZEN, _TOKENIZER = (
+    "model.json",
+    "weights.safetensors",
+    "frozen.safetensors",
+    "tokenizer",
+)
+
+
+class ModelDirectoryError(ValueError):
+    """A folder that is no model directory, or a damaged one; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What `model.json` says."""
+
+    config: FlamingoConfig
+    language_model: Source
+    vision: Source
+    dtypes: DTypePolicy = DTypePolicy()
+    caption_template: str = "Output: {}"
+
+
+def save(
+    directory: str | pathlib.Path,
+    card: ModelCard,
+    tokenizer: Tokenizer,
+    params: Tree,
+    *,
+    embed_frozen: bool = False,
+) -> None:
+    """Writes a model directory whole or not at all; what was there before is replaced."""
+    directory = pathlib.Path(directory)
+    partial = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
+    own = {path: np.asarray(leaf) for path, leaf in flat.items() if _is_own(path)}
+    safetensors.numpy.save_file(own, partial / _WEIGHTS)
+    if embed_frozen:
+        frozen = {path: np.asarray(leaf) for path, leaf in flat.items() if not _is_own(path)}
+        safetensors.numpy.save_file(frozen, partial / _FROZEN)
+    tokenizer.to_file(partial / _TOKENIZER)
+    text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
+    (partial / _JSON).write_text(text + "\n")
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.rename(directory)
+
+
+def load(directory: str | pathlib.Path) -> Model:
+    """The model in a model directory or a training workdir.
+
+    Raises:
+      ModelDirectoryError: it holds no model, or one that is damaged.
+      BadWeightsFile: a frozen part is missing or changed.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / _JSON).is_file() and (directory / "model" / _JSON).is_file():
+        directory = directory / "model"
+    card = read_card(directory)
+    tokenizer = Tokenizer.from_file(directory / _TOKENIZER)
+    own = _read_tensors(directory / _WEIGHTS)
+    if (directory / _FROZEN).is_file():
+        tree = own | _read_tensors(directory / _FROZEN)
+        params = traverse_util.unflatten_dict(tree, sep="/")
+    else:
+        frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
+        params = traverse_util.unflatten_dict(frozen | own, sep="/")
+    _check_shapes(directory, card, params)
+    params = params_lib.merge(*params_lib.cast(*params_lib.split(params), card.dtypes))
+    return Model(
+        card.config,
+        params,
+        tokenizer,
+        caption_template=card.caption_template,
+        compute_dtype=card.dtypes.compute,
+    )
+
+
+def read_card(directory: pathlib.Path) -> ModelCard:
+    """`model.json`, checked."""
+    path = directory / _JSON
+    if not path.is_file():
+        raise ModelDirectoryError(
+            f"{directory} holds no {_JSON}: give the model/ folder of a finished training run, "
+            "or its workdir"
+        )
+    try:
+        values = json.loads(path.read_text())
+        if values.pop("format", None) != FORMAT:
+            raise ValueError(f"format is not {FORMAT}")
+        return config_lib.from_dict(ModelCard, values)
+    except ValueError as error:
+        raise ModelDirectoryError(f"{path} cannot be read: {error}") from error
+
+
+def frozen_params(card: ModelCard) -> Tree:
+    """The frozen parts from their sources, float32, with neutral channel statistics."""
+    config = card.config
+    xattn = config.cross_attention
+    segments = plan(config.language_model.num_layers, xattn.every, xattn.offset)
+    vision = frozen_parts.load_vision(card.vision, config)
+    if config.vision.standardize:
+        vision["channels"] = frozen_parts.neutral_channels(config)
+    return {
+        "vision": vision,
+        "language_model": frozen_parts.load_language_model(card.language_model, config, segments),
+    }
+
+
+def _is_own(path: str) -> bool:
+    """Not to be had from a frozen part's source."""
+    return params_lib.is_trainable(tuple(path.split("/"))) or path.startswith("vision/channels/")
+
+
+def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise ModelDirectoryError(f"{path} is missing: the folder was copied in part; copy it anew")
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ModelDirectoryError(f"{path} is damaged ({error}): copy it anew") from error
+
+
+def _check_shapes(directory: pathlib.Path, card: ModelCard, params: Tree) -> None:
+    _, shapes, _ = params_lib.abstract(lambda rngs: Flamingo(card.config, Execution(), rngs=rngs))
+    want = {path: s.shape for path, s in traverse_util.flatten_dict(shapes, sep="/").items()}
+    found = {path: x.shape for path, x in traverse_util.flatten_dict(params, sep="/").items()}
+    if want != found:
+        odd = sorted(path for path in want.keys() | found if want.get(path) != found.get(path))[0]
+        raise ModelDirectoryError(
+            f"{directory}: weight {odd} is {found.get(odd)}, {_JSON} asks for {want.get(odd)}: "
+            "the two files do not belong together"
+        )

@@ -1,0 +1,85 @@
+"""Checkpoints of a run: what was trained, and every place needed to go on exactly.
+
+Saved are trained parameters, optimizer state, step and random key (`state`), and the place in every
+dataset (`data`, JSON); never a frozen weight. Orbax writes in the background and makes a checkpoint
+visible in one rename, so a killed run leaves whole ones only.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from flamingo_jax.train.state import TrainState
+
+Tree = Any
+
+
+class CheckpointError(Exception):
+    """No checkpoint of the folder can be read; the message says what to do."""
+
+
+class Checkpoints:
+    """The checkpoints under one folder, the newest `max_to_keep` of them."""
+
+    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
+        self.directory = pathlib.Path(directory).absolute()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_names=("state", "data"),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=max_to_keep, enable_async_checkpointing=True, create=True
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's step; None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: dict[str, Any]) -> None:
+        """Copies the state off the devices and returns; the files are written in the background."""
+        step = int(state.step)
+        if step == self.latest_step:
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(data)
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint that is whole, with the shapes, dtypes and shardings of `like`.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none of them can be read.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        failures = []
+        for step in steps:
+            try:
+                found = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+                    ),
+                )
+                return TrainState(**found["state"]), found["data"]
+            except Exception as error:  # whatever orbax or tensorstore meet in a damaged file
+                failures.append(f"{step}: {str(error).splitlines()[0][:120]}")
+        raise CheckpointError(
+            f"{self.directory}: no checkpoint can be read with this config ({'; '.join(failures)}). "
+            "Start with the config it was made with, or delete the folder to train anew"
+        )
+
+    def wait(self) -> None:
+        """Until every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then ends the background threads."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,101 @@
+"""One update: every dataset of the mixture visited, its gradient weighted, all accumulated.
+
+Paper, section 2.4 and appendix B.1.2: one gradient a dataset and update, weighted by lambda and
+summed before a single optimizer step; better than visiting the datasets round-robin (70.7 to 62.9),
+which is here as the ablation.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from flamingo_jax.batch import Batch
+from flamingo_jax.core import params
+from flamingo_jax.train.losses import next_token_loss
+from flamingo_jax.train.optim import is_gate
+from flamingo_jax.train.state import TrainState
+
+Tree = Any
+Metrics = dict[str, jax.Array]
+
+
+def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch) -> jax.Array:
+    """Mean negative log-likelihood of a batch's targets, nats a token."""
+    model = nnx.merge(graph, params.merge(trainable, frozen))
+    total, count = next_token_loss(
+        model.hidden(batch),
+        jax.lax.stop_gradient(model.language_model.output_embedding),
+        model.new_tokens.output_embedding,
+        batch.tokens,
+        batch.loss_mask,
+    )
+    return total / jnp.maximum(count, 1.0)
+
+
+def make_train_step(
+    graph: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    weights: Mapping[str, float],
+    *,
+    accumulate: bool = True,
+) -> Callable[[TrainState, Tree, dict[str, Batch]], tuple[TrainState, Metrics]]:
+    """A function (state, frozen, batches by dataset) -> (state, metrics), to be jitted once.
+
+    With `accumulate` off, an update sees one dataset, in turn, as in the paper's ablation.
+    """
+    names = list(weights)
+
+    def gradient(trainable, frozen, name, batch):
+        def loss(trainable):
+            return batch_loss(graph, trainable, frozen, batch)
+
+        value, grads = jax.value_and_grad(loss)(trainable)
+        return value, jax.tree.map(lambda g: weights[name] * g.astype(jnp.float32), grads)
+
+    def all_gradients(state, frozen, batches):
+        losses, total = {}, None
+        for name in names:
+            losses[name], grads = gradient(state.trainable, frozen, name, batches[name])
+            total = grads if total is None else jax.tree.map(jnp.add, total, grads)
+        return losses, total
+
+    def next_gradient(state, frozen, batches):
+        turn = state.step % len(names)
+
+        def only(name):
+            def visit():
+                value, grads = gradient(state.trainable, frozen, name, batches[name])
+                return {n: value if n == name else jnp.nan for n in names}, grads
+
+            return visit
+
+        return jax.lax.switch(turn, [only(name) for name in names])
+
+    def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):
+        visit = all_gradients if accumulate else next_gradient
+        losses, grads = visit(state, frozen, batches)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        metrics = {f"loss/{name}": loss for name, loss in losses.items()}
+        metrics["loss"] = jnp.nansum(jnp.stack([weights[n] * losses[n] for n in names]))
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics |= gates(graph, trainable)
+        return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
+
+    return train_step
+
+
+def gates(graph: nnx.GraphDef, trainable: Tree) -> Metrics:
+    """tanh of every gate by layer, as `gate/<attention or ffw>/<language-model block>`."""
+    del graph
+    flat = jax.tree_util.tree_leaves_with_path(trainable["gated_xattn"])
+    found = {}
+    for path, value in flat:
+        keys = tuple(key.key for key in path)
+        if is_gate(keys):
+            found["/".join(keys)] = jnp.tanh(value)
+    return found
