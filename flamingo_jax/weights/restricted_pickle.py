@@ -114,6 +114,11 @@ class _Machine:
             push(tuple(self._to_mark()))
         elif op in _TUPLES:
             push(tuple([self.pop() for _ in range(_TUPLES[op])][::-1]))
+        elif op == "LIST":
+            push(self._to_mark())
+        elif op == "DICT":
+            items = self._to_mark()
+            push(dict(_checked(zip(items[::2], items[1::2], strict=True))))
         elif op in ("APPEND", "APPENDS"):
             items = self._to_mark() if op == "APPENDS" else [self.pop()]
             self._top(list).extend(items)

@@ -1,0 +1,175 @@
+"""Round trips, special ids that text cannot forge, and ids equal to transformers'."""
+
+import io
+import pickle
+
+import pytest
+import sentencepiece
+
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights import gguf_file
+from tests import parts
+from tests.torch_reference import import_torch
+
+_TEXTS = [
+    "",
+    "A picture of a flamingo.",
+    "  two  spaces,\ttabs\r\nand lines\n\n",
+    "日本語 中文 한국어 العربية",
+    "🦩 👩‍👩‍👧 🇩🇪 naïve café ﬁ",
+    "<|endoftext|> <image> <EOC> </s> <bos>",
+]
+
+
+def _gguf_fields() -> dict:
+    """A hand-made vocabulary: bytes of a few letters, two merges, two control tokens."""
+    tokens = ["<|endoftext|>", "<|im_end|>", *"abc<|>endoftx", "Ġ", "1", "2", "ab", "Ġab"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3, 3] + [1] * (len(tokens) - 2),
+        "tokenizer.ggml.merges": ["a b", "Ġ ab"],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.padding_token_id": 1,
+    }
+
+
+def _train_sentencepiece(path) -> None:
+    model = io.BytesIO()
+    lines = [f"a picture of {name} number {i}" for i, name in enumerate(["flamingo", "cat"] * 20)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=300,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    path.write_bytes(model.getvalue())
+
+
+def test_byte_level_ids_are_the_bytes():
+    tokenizer = Tokenizer.byte_level()
+    every = bytes(range(256)).decode("latin-1")
+    assert tokenizer.encode(every) == list(every.encode())
+    assert tokenizer.encode("é\n🦩") == list("é\n🦩".encode())
+    assert tokenizer.decode([0xF0, 0x9F]) == "\ufffd"  # half a character
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (256, 257, 258)
+
+
+@pytest.mark.parametrize("text", _TEXTS)
+def test_byte_level_round_trip_and_no_forged_special(text):
+    tokenizer = Tokenizer.byte_level()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert max(ids, default=0) < 256
+
+
+def test_new_rows_stand_behind_the_frozen_ones():
+    tokenizer = Tokenizer.byte_level()
+    size = tokenizer.base_vocab_size
+    assert (tokenizer.image_id, tokenizer.end_of_chunk_id) == (size, size + 1)
+    assert tokenizer.vocab_size == size + 2
+
+
+def test_special_ids_stand_for_no_text_and_strange_ids_are_refused():
+    tokenizer = Tokenizer.byte_level()
+    ids = [tokenizer.bos_id, tokenizer.image_id, *b"cat", tokenizer.end_of_chunk_id]
+    assert tokenizer.decode([*ids, tokenizer.eos_id, tokenizer.pad_id]) == "cat"
+    assert [tokenizer.token_text(i) for i in ids] == ["<bos>", "<image>", *"cat", "<EOC>"]
+    for bad in (-1, tokenizer.vocab_size):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            tokenizer.decode([bad])
+
+
+def test_gguf_merges_digits_and_document_separator():
+    fields = _gguf_fields()
+    tokenizer = Tokenizer.from_gguf(fields)
+    tokens = fields["tokenizer.ggml.tokens"]
+    assert [tokens[i] for i in tokenizer.encode("ab cab")] == ["ab", "Ġ", "c", "ab"]
+    assert [tokens[i] for i in tokenizer.encode("ab ab12")] == ["ab", "Ġab", "1", "2"]
+    # Base models part documents with <|endoftext|>, whatever the file's chat template uses.
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (0, 0, 1)
+    assert tokenizer.base_vocab_size == len(tokens)
+    forged = tokenizer.encode("<|endoftext|>")
+    assert 0 not in forged
+    assert tokenizer.decode(forged) == "<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer.ggml.model": "llama"}, "not supported"),
+        ({"tokenizer.ggml.pre": "llama-bpe"}, "not supported"),
+        ({"tokenizer.ggml.tokens": None}, "lack"),
+        ({"tokenizer.ggml.merges": []}, "lack"),
+        ({"tokenizer.ggml.merges": ["a z"]}, "do not make a tokenizer"),
+        ({"tokenizer.ggml.merges": ["ab"]}, "do not make a tokenizer"),
+        ({"tokenizer.ggml.token_type": [1]}, "1 token types for 20"),
+        ({"tokenizer.ggml.padding_token_id": 999}, "pad_id=999"),
+    ],
+)
+def test_gguf_metadata_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_gguf(_gguf_fields() | change)
+
+
+def _make(kind: str, folder) -> Tokenizer:
+    if kind == "sentencepiece":
+        _train_sentencepiece(folder / "trained.model")
+        return Tokenizer.from_sentencepiece(folder / "trained.model")
+    return Tokenizer.byte_level() if kind == "bytes" else Tokenizer.from_gguf(_gguf_fields())
+
+
+@pytest.mark.parametrize("kind", ["bytes", "gguf", "sentencepiece"])
+def test_file_and_pickle_round_trips(kind, tmp_path):
+    first = _make(kind, tmp_path)
+    first.to_file(tmp_path / "saved")
+    text = "ab cab12 <|endoftext|>" if kind == "gguf" else "a picture of 12 🦩 </s>"
+    for again in (Tokenizer.from_file(tmp_path / "saved"), pickle.loads(pickle.dumps(first))):
+        for name in ("bos_id", "eos_id", "pad_id", "image_id", "end_of_chunk_id", "vocab_size"):
+            assert getattr(again, name) == getattr(first, name)
+        assert again.encode(text) == first.encode(text)
+        assert again.decode(again.encode(text)) == first.decode(first.encode(text))
+        assert again.token_text(first.bos_id) == first.token_text(first.bos_id)
+
+
+def test_sentencepiece_specials(tmp_path):
+    tokenizer = _make("sentencepiece", tmp_path)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 2)  # it has no pad
+    ids = tokenizer.encode("a picture </s> <s>")
+    assert not {tokenizer.bos_id, tokenizer.eos_id} & set(ids)
+    assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.image_id]) == "a picture </s> <s>"
+
+
+def test_folders_and_files_that_hold_no_tokenizer(tmp_path):
+    with pytest.raises(ValueError, match=r"special_tokens\.json"):
+        Tokenizer.from_file(tmp_path)
+    Tokenizer.byte_level().to_file(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="no tokenizer can be read"):
+        Tokenizer.from_file(tmp_path)
+    (tmp_path / "bad.model").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="not a sentencepiece model"):
+        Tokenizer.from_sentencepiece(tmp_path / "bad.model")
+
+
+@pytest.mark.reference
+def test_smollm2_ids_equal_transformers():
+    import_torch()
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    file = parts.find(parts.SMOLLM2)
+    tokenizer = Tokenizer.from_gguf(gguf_file.read(file).metadata)
+    reference = transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    texts = [*_TEXTS[:-1], "In 2026, 3.14159 of 1,024 cats don't; I'm x**2\n    return 7\n"]
+    texts += ["".join(map(chr, range(start, start + 300))) for start in range(0x370, 0x3000, 300)]
+    for text in texts:
+        want = reference(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.encode(text) == want, text[:40]
+    assert tokenizer.decode(tokenizer.encode(texts[-1])) == texts[-1]
+    assert (tokenizer.base_vocab_size, tokenizer.bos_id, tokenizer.pad_id) == (49_152, 0, 2)
+    # The one difference: trained with digits split off first, which the reference leaves out.
+    assert [tokenizer.token_text(i) for i in tokenizer.encode("\n\n1")] == ["\n\n", "1"]
