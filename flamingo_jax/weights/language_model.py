@@ -14,16 +14,19 @@ from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
 
 # Neutral name of a tensor -> its place in `models.lm.Block`. D width, N heads, K key heads, H head
-# dim, F hidden. Each kernel may have a bias beside it, named `<name>_bias`.
+# dim, F hidden. Each may have a bias beside it, named `<name>_bias`.
 LAYER: dict[str, tuple[str, ...]] = {
     "attn_norm": ("attention_norm", "scale"),  # [D]
     "q": ("attention", "query", "kernel"),  # [D, N, H]
     "k": ("attention", "key", "kernel"),  # [D, K, H]
     "v": ("attention", "value", "kernel"),  # [D, K, H]
+    "q_norm": ("attention", "query_norm", "scale"),  # [N * H]
+    "k_norm": ("attention", "key_norm", "scale"),  # [K * H]
     "o": ("attention", "out", "kernel"),  # [N, H, D]
     "ffw_norm": ("ffw_norm", "scale"),  # [D]
     "gate": ("ffw", "gate", "kernel"),  # [D, F]
@@ -33,12 +36,12 @@ LAYER: dict[str, tuple[str, ...]] = {
 
 
 def block(tensors: Mapping[str, np.ndarray]) -> Tree:
-    """Nested parameters of one block from its neutral tensors; ValueError on other names."""
+    """Nested parameters of one block from its neutral tensors; BadWeightsFile on other names."""
     flat = {}
     for name, value in tensors.items():
         path = LAYER.get(name.removesuffix("_bias"))
         if path is None:
-            raise ValueError(
+            raise BadWeightsFile(
                 f"unknown layer tensor {name!r}: use {sorted(LAYER)}, or one + '_bias'"
             )
         flat[(*path[:-1], "bias") if name.endswith("_bias") else path] = value
@@ -52,20 +55,24 @@ def assemble(
     layers: Sequence[Tree],  # num_layers of `block`, first layer first
     final_norm: Tree,  # {"scale": [D]}, and "bias" where the norm has one
     head: np.ndarray | None = None,  # [V, D], None where tied to the embedding
+    *,
+    position_embedding: np.ndarray | None = None,  # [max_length, D], where positions are learned
 ) -> Tree:
     """The subtree `language_model` of scanned stacks, leaves of a segment [repeats, depth, ...].
 
-    Every path and shape is compared with the module's own; ValueError names the first that differs.
+    Every path and shape is compared with the module's own: BadWeightsFile names the first that
+    differs.
     """
     if len(layers) != config.num_layers:
-        raise ValueError(f"{len(layers)} layers given: the config has {config.num_layers}")
+        raise BadWeightsFile(f"{len(layers)} layers given: the config has {config.num_layers}")
     tree: Tree = {"embedding": embedding, "final_norm": final_norm, "blocks": {}}
-    if head is not None:
-        tree["head"] = head
+    for name, rows in (("head", head), ("position_embedding", position_embedding)):
+        if rows is not None:
+            tree[name] = rows
     flat_layers = [traverse_util.flatten_dict(layer) for layer in layers]
     for i, layer in enumerate(flat_layers):
         if odd := layer.keys() ^ flat_layers[0].keys():
-            raise ValueError(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
+            raise BadWeightsFile(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
     for s in segments:
         part = flat_layers[s.start : s.start + s.repeats * s.depth]
         stacked = {path: _stack([layer[path] for layer in part], s) for path in part[0]}
@@ -80,15 +87,17 @@ def _stack(leaves: list[np.ndarray], segment: Segment) -> np.ndarray:
 
 
 def _check(tree: Tree, config: LanguageModelConfig, segments: tuple[Segment, ...]) -> None:
-    """ValueError at the first path or shape that the module has otherwise."""
+    """BadWeightsFile at the first path or shape that the module has otherwise."""
     make = lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)  # noqa: E731
     want = traverse_util.flatten_dict(params.abstract(make)[1])
     have = traverse_util.flatten_dict(tree)
     for path in sorted(want.keys() | have.keys()):
         name = "language_model/" + "/".join(path)
         if path not in have:
-            raise ValueError(f"{name} is missing: the config wants {want[path].shape}")
+            raise BadWeightsFile(f"{name} is missing: the config wants {want[path].shape}")
         if path not in want:
-            raise ValueError(f"{name} has no place in the model: the config is of another kind")
+            raise BadWeightsFile(f"{name} has no place in the model: the config is of another kind")
         if have[path].shape != want[path].shape:
-            raise ValueError(f"{name} is {have[path].shape}: the config wants {want[path].shape}")
+            raise BadWeightsFile(
+                f"{name} is {have[path].shape}: the config wants {want[path].shape}"
+            )

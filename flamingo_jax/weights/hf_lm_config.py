@@ -1,0 +1,163 @@
+"""A `config.json` of transformers -> `LanguageModelConfig`, for the families of `weights.hf_lm`.
+
+A setting that the model here has not is refused by name, not passed over.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.weights.errors import BadWeightsFile
+
+Json = Mapping[str, Any]
+
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+
+def read_config(hf: Json) -> LanguageModelConfig:
+    """Raises BadWeightsFile on another `model_type`, or on a setting that is not supported."""
+    kind = hf.get("model_type")
+    if kind not in _READERS:
+        raise BadWeightsFile(f"config.json: model_type={kind!r}: use one of {list(_READERS)}")
+    try:
+        return LanguageModelConfig(**_READERS[kind](hf))
+    except KeyError as error:
+        raise BadWeightsFile(f"config.json of {kind}: no key {error}") from error
+
+
+def _refuse(hf: Json, **supported: Any) -> None:
+    for key, value in supported.items():
+        if hf.get(key, value) != value:
+            raise BadWeightsFile(
+                f"config.json: {key}={hf[key]!r} is not supported, only {value!r} is"
+            )
+
+
+def _activation(name: str) -> str:
+    if name not in _ACTIVATIONS:
+        raise BadWeightsFile(f"config.json: activation {name!r}: use one of {list(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _shape(hf: Json, width: str, layers: str, heads: str) -> dict[str, Any]:
+    return {
+        "vocab_size": hf["vocab_size"],
+        "num_layers": hf[layers],
+        "width": hf[width],
+        "num_heads": hf[heads],
+        "head_dim": hf.get("head_dim") or hf[width] // hf[heads],
+    }
+
+
+def _rope(hf: Json) -> Json:
+    """Rotary settings under their new name, or the empty dict; none but the plain kind."""
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    _refuse(
+        {"rope_type": rope.get("rope_type", rope.get("type"))} if rope else {}, rope_type="default"
+    )
+    return rope
+
+
+def _llama(hf: Json) -> dict[str, Any]:
+    _refuse(hf, attention_bias=False, mlp_bias=False)
+    rope = _rope(hf)
+    return _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads") | {
+        "num_kv_heads": hf.get("num_key_value_heads"),
+        "ffw_width": hf["intermediate_size"],
+        "norm_eps": hf["rms_norm_eps"],
+        "activation": _activation(hf["hidden_act"]),
+        "rope_base": float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0))),
+        "tied_head": hf.get("tie_word_embeddings", False),
+        "max_length": hf["max_position_embeddings"],
+    }
+
+
+def _gpt_neox(hf: Json) -> dict[str, Any]:
+    _refuse(hf, attention_bias=True)
+    rope, shape = _rope(hf), _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
+    fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
+    return shape | {
+        "ffw_width": hf["intermediate_size"],
+        "norm": "layernorm",
+        "norm_eps": hf["layer_norm_eps"],
+        "activation": _activation(hf["hidden_act"]),
+        "gated_ffw": False,
+        "rope_base": float(rope.get("rope_theta", hf.get("rotary_emb_base", 10_000.0))),
+        "rope_dims": int(shape["head_dim"] * fraction),
+        "parallel_residual": hf["use_parallel_residual"],
+        "use_bias": True,
+        "tied_head": hf.get("tie_word_embeddings", False),
+        "max_length": hf["max_position_embeddings"],
+    }
+
+
+def _mpt(hf: Json) -> dict[str, Any]:
+    attention = hf.get("attn_config") or {}
+    _refuse(hf, no_bias=True, logit_scale=None)
+    _refuse(attention, alibi=True, alibi_bias_max=8, clip_qkv=None, softmax_scale=None, qk_ln=False)
+    return _alibi(hf, hf["expansion_ratio"], qk_norm=False)
+
+
+def _mosaic_gpt(hf: Json) -> dict[str, Any]:
+    _refuse(hf, no_bias=True, logit_scale=None, alibi=True, alibi_bias_max=8)
+    _refuse(hf, attn_clip_qkv=None, softmax_scale=None)
+    return _alibi(hf, hf["mlp_ratio"], qk_norm=hf["attn_qk_ln"])
+
+
+def _alibi(hf: Json, ratio: int, *, qk_norm: bool) -> dict[str, Any]:
+    return _shape(hf, "d_model", "n_layers", "n_heads") | {
+        "ffw_width": ratio * hf["d_model"],
+        "norm": "layernorm",
+        "norm_eps": hf.get("layer_norm_epsilon", 1e-5),
+        "norm_bias": False,
+        "qk_norm": qk_norm,
+        "activation": "gelu",
+        "gated_ffw": False,
+        "positions": "alibi",
+        "max_length": hf["max_seq_len"],
+    }
+
+
+def _opt(hf: Json) -> dict[str, Any]:
+    _refuse(hf, do_layer_norm_before=True, _remove_final_layer_norm=False, enable_bias=True)
+    _refuse(hf, word_embed_proj_dim=hf["hidden_size"], layer_norm_elementwise_affine=True)
+    return _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads") | {
+        "ffw_width": hf["ffn_dim"],
+        "norm": "layernorm",
+        "activation": _activation(hf["activation_function"]),
+        "gated_ffw": False,
+        "positions": "learned",
+        "use_bias": True,
+        "max_length": hf["max_position_embeddings"],
+    }
+
+
+def _gpt2(hf: Json) -> dict[str, Any]:
+    _refuse(hf, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
+    return _shape(hf, "n_embd", "n_layer", "n_head") | {
+        "ffw_width": hf.get("n_inner") or 4 * hf["n_embd"],
+        "norm": "layernorm",
+        "norm_eps": hf["layer_norm_epsilon"],
+        "activation": _activation(hf["activation_function"]),
+        "gated_ffw": False,
+        "positions": "learned",
+        "use_bias": True,
+        "max_length": hf["n_positions"],
+    }
+
+
+_READERS = {
+    "llama": _llama,
+    "gpt_neox": _gpt_neox,
+    "mpt": _mpt,
+    "mosaic_gpt": _mosaic_gpt,
+    "opt": _opt,
+    "gpt2": _gpt2,
+}

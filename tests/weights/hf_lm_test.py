@@ -1,0 +1,270 @@
+"""Each LM family against its class in transformers, with the same random weights."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from flamingo_jax.core import params
+from flamingo_jax.core.stack import Execution, plan
+from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.weights import hf_lm
+from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.hf_lm_config import read_config
+from tests.torch_reference import import_torch
+
+VOCAB, LENGTH = 61, 40
+
+
+def gpt2(hf):
+    return hf.GPT2LMHeadModel(
+        hf.GPT2Config(vocab_size=VOCAB, n_positions=64, n_embd=48, n_layer=3, n_head=4)
+    )
+
+
+def opt(hf):
+    return hf.OPTForCausalLM(
+        hf.OPTConfig(
+            vocab_size=VOCAB,
+            hidden_size=48,
+            word_embed_proj_dim=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            ffn_dim=80,
+            max_position_embeddings=64,
+        )
+    )
+
+
+def gpt_neox(hf, **kwargs):
+    config = hf.GPTNeoXConfig(
+        vocab_size=VOCAB,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=80,
+        **kwargs,
+    )
+    return hf.GPTNeoXForCausalLM(config)
+
+
+def pythia(hf):
+    return gpt_neox(hf, rotary_pct=0.25)
+
+
+def redpajama(hf):
+    return gpt_neox(hf, rotary_pct=1.0, use_parallel_residual=False)
+
+
+def llama(hf):
+    return hf.LlamaForCausalLM(
+        hf.LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=80,
+        )
+    )
+
+
+def mpt(hf, heads=4):
+    return hf.MptForCausalLM(
+        hf.MptConfig(vocab_size=VOCAB, d_model=48, n_layers=3, n_heads=heads, max_seq_len=64)
+    )
+
+
+def mpt_six_heads(hf):
+    return mpt(hf, heads=6)  # not a power of two: ALiBi skips slopes
+
+
+FAMILIES = (gpt2, opt, pythia, redpajama, llama, mpt, mpt_six_heads)
+
+
+def randomised(torch, model):
+    """Every parameter moved off its initial value, norms and biases too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def log_probs(torch, model, tokens, mask):
+    """f32[B, T, V] of the torch model; positions count real tokens, as when it generates."""
+    ids, mask = torch.as_tensor(tokens), torch.as_tensor(mask, dtype=torch.long)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if model.config.model_type != "mpt":  # MPT takes none; its ALiBi is relative
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        return torch.log_softmax(model(**inputs).logits, -1).numpy()
+
+
+def state_dict(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def ours(config, tree, tokens, mask, segments):
+    graph, _, _ = params.abstract(
+        lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)
+    )
+    return np.asarray(jax.nn.log_softmax(nnx.merge(graph, tree)(tokens, mask)))
+
+
+def padded_tokens():
+    """Three rows: whole, padded on the left, padded on the right."""
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (3, LENGTH)).astype(np.int32)
+    mask = np.ones((3, LENGTH), bool)
+    mask[1, :13] = False
+    mask[2, 29:] = False
+    return tokens, mask
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("make", FAMILIES, ids=lambda f: f.__name__)
+def test_log_probs_equal_transformers(make):
+    torch = import_torch()
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    model = randomised(torch, make(hf))
+    tokens, mask = padded_tokens()
+    config = read_config(model.config.to_dict())
+    segments = plan(config.num_layers, 2, 0)
+    tree = hf_lm.language_model(state_dict(model), model.config.model_type, config, segments)
+    for length in (7, LENGTH):  # two position ranges
+        want = log_probs(torch, model, tokens[:, :length], mask[:, :length])
+        have = ours(config, tree, tokens[:, :length], mask[:, :length], segments)
+        real = mask[:, :length]
+        difference = np.abs(want - have)[real].max()
+        print(f"{make.__name__} {length} tokens: max difference {difference:.1e}")
+        assert difference < 1e-4
+
+
+@pytest.mark.reference
+def test_mpt_1b_norms_queries_and_keys_over_all_heads():
+    torch = import_torch()
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+
+    class NormedQKV(torch.nn.Module):
+        """MPT-1B's extra step, put into the class of MPT-7B, which has not got it."""
+
+        def __init__(self, wqkv):
+            super().__init__()
+            self.wqkv = wqkv
+            self.q_ln, self.k_ln = (torch.nn.LayerNorm(48, bias=False) for _ in range(2))
+
+        def forward(self, x):
+            q, k, v = self.wqkv(x).chunk(3, dim=-1)
+            return torch.cat([self.q_ln(q), self.k_ln(k), v], -1)
+
+    torch.manual_seed(0)
+    model = mpt(hf)
+    for layer in model.transformer.blocks:
+        layer.attn.Wqkv = NormedQKV(layer.attn.Wqkv)
+    model = randomised(torch, model)
+    renamed = (
+        (".attn.Wqkv.wqkv.", ".attn.Wqkv."),
+        (".attn.Wqkv.q_ln", ".attn.q_ln"),
+        (".attn.Wqkv.k_ln", ".attn.k_ln"),
+        (".norm_1.", ".ln_1."),
+        (".norm_2.", ".ln_2."),
+        (".norm_f.", ".ln_f."),
+        (".ffn.up_proj.", ".mlp.mlp_up."),
+        (".ffn.down_proj.", ".mlp.mlp_down."),
+    )
+    tensors = {}
+    for name, tensor in state_dict(model).items():
+        for theirs, mosaic in renamed:
+            name = name.replace(theirs, mosaic)
+        tensors[name] = tensor
+    values = {"model_type": "mosaic_gpt", "no_bias": True, "alibi": True, "attn_qk_ln": True}
+    sizes = {"d_model": 48, "n_layers": 3, "n_heads": 4, "mlp_ratio": 4, "max_seq_len": 64}
+    config = read_config({"vocab_size": VOCAB, **values, **sizes})
+    segments = plan(3, 1, 0)
+    tree = hf_lm.language_model(tensors, "mosaic_gpt", config, segments)
+    tokens, mask = padded_tokens()
+    want = log_probs(torch, model, tokens, mask)
+    difference = np.abs(want - ours(config, tree, tokens, mask, segments))[mask].max()
+    print(f"mpt_1b: max difference {difference:.1e}")
+    assert difference < 1e-4
+
+
+def small_opt():
+    """config.json and random tensors of a one-layer OPT, as a file holds them."""
+    json = {
+        "model_type": "opt",
+        "vocab_size": 11,
+        "hidden_size": 8,
+        "word_embed_proj_dim": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "ffn_dim": 12,
+        "max_position_embeddings": 5,
+        "activation_function": "relu",
+    }
+    shapes = {"embed_tokens.weight": (11, 8), "embed_positions.weight": (7, 8)}
+    shapes |= {f"final_layer_norm.{kind}": (8,) for kind in ("weight", "bias")}
+    for module, (outputs, inputs) in {
+        "self_attn.q_proj": (8, 8),
+        "self_attn.k_proj": (8, 8),
+        "self_attn.v_proj": (8, 8),
+        "self_attn.out_proj": (8, 8),
+        "fc1": (12, 8),
+        "fc2": (8, 12),
+    }.items():
+        shapes[f"layers.0.{module}.weight"] = (outputs, inputs)
+        shapes[f"layers.0.{module}.bias"] = (outputs,)
+    for norm in ("self_attn_layer_norm", "final_layer_norm"):
+        shapes |= {f"layers.0.{norm}.{kind}": (8,) for kind in ("weight", "bias")}
+    rng = np.random.default_rng(0)
+    tensors = {f"model.decoder.{k}": rng.normal(size=v).astype("f4") for k, v in shapes.items()}
+    return json, tensors
+
+
+def test_opt_positions_lose_the_two_rows_of_padding():
+    json, tensors = small_opt()
+    tree = hf_lm.language_model(tensors, "opt", read_config(json))
+    rows = tensors["model.decoder.embed_positions.weight"]
+    assert np.array_equal(tree["position_embedding"], rows[2:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.decoder.layers.0.fc1.weight"), "no tensor layers.0.fc1.weight"),
+        (lambda t: t.pop("model.decoder.layers.0.fc1.bias"), "ffw/up/bias is missing"),
+        (lambda t: t.update(extra=np.zeros(1)), "1 tensors have no place.*extra"),
+        (lambda t: t.update({"lm_head.weight": np.zeros((11, 8))}), "differs from the embedding"),
+        (
+            lambda t: t.update(
+                {"model.decoder.layers.0.self_attn.q_proj.weight": np.zeros((9, 8))}
+            ),
+            r"self_attn.q_proj \[8, 9\] does not fit",
+        ),
+        (
+            lambda t: t.update({"model.decoder.embed_tokens.weight": np.zeros((12, 8))}),
+            r"embedding is \(12, 8\): the config wants \(11, 8\)",
+        ),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(change, message):
+    json, tensors = small_opt()
+    change(tensors)
+    with pytest.raises(BadWeightsFile, match=message):
+        hf_lm.language_model(tensors, "opt", read_config(json))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "model_type='bert': use one of"),
+        ({"word_embed_proj_dim": 4}, "word_embed_proj_dim=4 is not supported, only 8 is"),
+        ({"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
+        ({"activation_function": "mish"}, "activation 'mish'"),
+    ],
+)
+def test_a_config_of_another_model_is_refused(change, message):
+    json, _ = small_opt()
+    with pytest.raises(BadWeightsFile, match=message):
+        read_config({**json, **change})
