@@ -1,0 +1,61 @@
+"""Published tensor names to ours by a plain table, with every difference in one message."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from flamingo_jax.weights.errors import BadWeightsFile
+
+Path = tuple[str, ...]
+Tree = dict[str, Any]
+
+_SHOWN = 5  # names of each kind in a message
+
+
+class Source(NamedTuple):
+    """Where a parameter comes from, and how the tensor there becomes it."""
+
+    name: str
+    convert: Callable[[np.ndarray], np.ndarray]
+
+
+def take(
+    tensors: Mapping[str, np.ndarray],
+    table: Mapping[Path, Source | list[Source]],  # a list: one a layer, stacked
+    want: Tree,  # leaves with the `shape` each parameter has in the module
+    *,
+    ignore: Collection[str] = (),
+    what: str,
+) -> Tree:
+    """The tree of `want` with arrays as its leaves, in the dtype of the tensors.
+
+    Raises BadWeightsFile, naming what is missing, left over or of another shape, all at once.
+    """
+    sources = {path: s if isinstance(s, list) else [s] for path, s in table.items()}
+    names = {source.name for row in sources.values() for source in row}
+    missing = sorted(names - tensors.keys())
+    unexpected = sorted(tensors.keys() - names - set(ignore))
+    flat, misfits = {}, []
+    for path, leaf in traverse_util.flatten_dict(want).items():
+        if any(source.name in missing for source in sources[path]):
+            continue
+        try:
+            layers = [source.convert(tensors[source.name]) for source in sources[path]]
+            value = np.stack(layers) if isinstance(table[path], list) else layers[0]
+            if value.shape != leaf.shape:
+                raise ValueError(f"{list(value.shape)}, want {list(leaf.shape)}")
+        except (ValueError, IndexError) as error:  # transpose, reshape or stack: a wrong shape too
+            misfits.append(f"{sources[path][0].name} for {'/'.join(path)} ({error})")
+            continue
+        flat[path] = value
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misfits}
+    if problems := [_listed(kind, names) for kind, names in kinds.items() if names]:
+        raise BadWeightsFile(f"{what}: {'; '.join(problems)}: give the variant the file is of")
+    return traverse_util.unflatten_dict(flat)
+
+
+def _listed(kind: str, names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{kind} {', '.join(names[:_SHOWN])}{more}"
