@@ -6,10 +6,7 @@ their own, which the demo leaves out. `emoji_pages` has `train`, made of the pic
 Paper: section 2.4, image-text pairs and M3W; the pictures are public where the paper's are not.
 """
 
-import contextlib
-import io
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -17,6 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
+from data_pipelines.building import build, is_built
 from data_pipelines.emoji_concepts import Emoji, load_emoji
 from data_pipelines.emoji_pages import draw_pages
 from data_pipelines.emoji_pictures import ARTISTS, Picture, draw_pictures
@@ -63,7 +61,8 @@ class _EmojiBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     tick: Callable[[int], Any] = staticmethod(lambda num_pictures: None)  # progress of writing
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
+        return tfds.core.DatasetInfo(
+            builder=self,
             description=self.__doc__,
             features=features(),
             citation="; ".join(f"{artist.credit} ({artist.licence})" for artist in ARTISTS),
@@ -110,13 +109,12 @@ def prepare(data_dir: str | os.PathLike) -> dict[str, tfds.core.DatasetBuilder]:
     records. Raises FetchError.
     """
     builders = {cls.name: cls(data_dir=os.fspath(data_dir)) for cls in (EmojiPairs, EmojiPages)}
-    missing = [builder for builder in builders.values() if not _is_built(builder)]
+    missing = [builder for builder in builders.values() if not is_built(builder)]
     if not missing:
         return builders
     emoji = _load_emoji()
     for artist in ARTISTS:
         fetch(artist.package)  # before the bar, which its lines would break
-    tfds.disable_progress_bar()  # one bar, not nine
     with _bar(total=len(ARTISTS) * len(emoji)) as bar:
         pictures = tuple(draw_pictures(emoji, tick=bar.update))
         trained = sum(split_of(picture.emoji) == "train" for picture in pictures)
@@ -125,18 +123,13 @@ def prepare(data_dir: str | os.PathLike) -> dict[str, tfds.core.DatasetBuilder]:
         bar.total += sum(placements[builder.name] for builder in missing)
         for builder in missing:
             builder.pictures, builder.tick = pictures, bar.update
-            with contextlib.redirect_stdout(io.StringIO()):  # it tells of downloads
-                builder.download_and_prepare(file_format="tfrecord")
+            build(builder)
         bar.total = bar.n
     return builders
 
 
 def _load_emoji() -> list[Emoji]:
     return load_emoji(fetch("emojibase-data") / "package" / "en")
-
-
-def _is_built(builder: tfds.core.DatasetBuilder) -> bool:
-    return (pathlib.Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def _bar(total: int) -> tqdm.tqdm:

@@ -70,13 +70,19 @@ def is_wanted(emoji: Emoji, artist: Artist) -> bool:
 
 
 def draw_pictures(emoji: Collection[Emoji], tick: Callable[[], None]) -> Iterator[Picture]:
-    """All wanted pictures that the artists have, by artist; `tick` is called after each emoji."""
+    """All wanted pictures that the artists have, by artist; `tick` is called after each emoji.
+
+    Where an artist uses one file for several emoji (ten families, "farmer" and "man farmer"), the
+    first in order has it and the others are left out.
+    """
     for artist in ARTISTS:
+        seen = set()
         folder = fetch(artist.package) / "package"
         read = _fluent_reader(folder) if artist is FLUENT else _vector_reader(folder)
         for one in emoji:
             data = read(one.code) if is_wanted(one, artist) else None
-            if data is not None:
+            if data is not None and data not in seen:
+                seen.add(data)
                 yield Picture(one, artist, data)
             tick()
 
