@@ -1,0 +1,160 @@
+"""Language models by name: the paper's family at its sizes, and the public ones Flamingos stand on.
+
+Chinchilla's shapes are those of its paper (table A9) and, for the three inside Flamingo, of
+Flamingo's table 4: 1.4B, 7B and 70B parameters with a tied vocabulary of 32,000.
+"""
+
+from flamingo_jax.config import LanguageModelConfig
+
+
+def _chinchilla(layers: int, width: int, heads: int, head_dim: int) -> LanguageModelConfig:
+    return LanguageModelConfig(
+        vocab_size=32_000,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_dim=head_dim,
+        ffw_width=4 * width,
+        activation="gelu",
+        gated_ffw=False,
+        positions="relative",
+    )
+
+
+def _llama(
+    layers: int, width: int, heads: int, ffw_width: int, eps: float = 1e-6
+) -> LanguageModelConfig:
+    return LanguageModelConfig(
+        vocab_size=32_000,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_dim=width // heads,
+        ffw_width=ffw_width,
+        norm_eps=eps,
+        tied_head=False,
+    )
+
+
+def _mpt(layers: int, width: int, heads: int, vocab: int, *, qk_norm: bool) -> LanguageModelConfig:
+    return LanguageModelConfig(
+        vocab_size=vocab,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_dim=width // heads,
+        ffw_width=4 * width,
+        norm="layernorm",
+        norm_bias=False,
+        qk_norm=qk_norm,
+        activation="gelu",
+        gated_ffw=False,
+        positions="alibi",
+    )
+
+
+def _gpt_neox(
+    layers: int, width: int, heads: int, vocab: int, *, rotary: float, parallel: bool
+) -> LanguageModelConfig:
+    head_dim = width // heads
+    return LanguageModelConfig(
+        vocab_size=vocab,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_dim=head_dim,
+        ffw_width=4 * width,
+        norm="layernorm",
+        activation="gelu",
+        gated_ffw=False,
+        rope_dims=int(head_dim * rotary),
+        parallel_residual=parallel,
+        use_bias=True,
+        tied_head=False,
+    )
+
+
+def _pythia(layers: int, width: int, heads: int, vocab: int = 50_304) -> LanguageModelConfig:
+    return _gpt_neox(layers, width, heads, vocab, rotary=0.25, parallel=True)
+
+
+def _learned(
+    layers: int, width: int, heads: int, vocab: int, length: int, activation: str
+) -> LanguageModelConfig:
+    return LanguageModelConfig(
+        vocab_size=vocab,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_dim=width // heads,
+        ffw_width=4 * width,
+        norm="layernorm",
+        activation=activation,
+        gated_ffw=False,
+        positions="learned",
+        use_bias=True,
+        max_length=length,
+    )
+
+
+def _opt(layers: int, width: int, heads: int) -> LanguageModelConfig:
+    return _learned(layers, width, heads, 50_272, 2048, "relu")
+
+
+def _gpt2(layers: int, width: int, heads: int) -> LanguageModelConfig:
+    return _learned(layers, width, heads, 50_257, 1024, "gelu_tanh")
+
+
+LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
+    "chinchilla_44m": _chinchilla(8, 512, 8, 64),
+    "chinchilla_117m": _chinchilla(12, 768, 12, 64),
+    "chinchilla_251m": _chinchilla(16, 1024, 16, 64),
+    "chinchilla_425m": _chinchilla(18, 1280, 10, 128),
+    "chinchilla_1429m": _chinchilla(25, 2048, 16, 128),
+    "chinchilla_6796m": _chinchilla(40, 3584, 28, 128),  # Flamingo-9B's, if 40 layers are right
+    "chinchilla_1b": _chinchilla(24, 2048, 16, 128),  # in Flamingo-3B: 1.4B
+    "chinchilla_7b": _chinchilla(32, 4096, 32, 128),  # in Flamingo-9B, by its parameter count
+    "chinchilla_70b": _chinchilla(80, 8192, 64, 128),  # in Flamingo-80B
+    "llama_7b": _llama(32, 4096, 32, 11_008),
+    "llama_65b": _llama(80, 8192, 64, 22_016),
+    "mpt_1b": _mpt(24, 2048, 16, 50_368, qk_norm=True),
+    "mpt_7b": _mpt(32, 4096, 32, 50_432, qk_norm=False),
+    "redpajama_3b": _gpt_neox(32, 2560, 32, 50_432, rotary=1.0, parallel=False),
+    "pythia_70m": _pythia(6, 512, 8),
+    "pythia_160m": _pythia(12, 768, 12),
+    "pythia_410m": _pythia(24, 1024, 16),
+    "pythia_1b": _pythia(16, 2048, 8),
+    "pythia_1.4b": _pythia(24, 2048, 16),
+    "pythia_2.8b": _pythia(32, 2560, 32),
+    "pythia_6.9b": _pythia(32, 4096, 32, 50_432),
+    "pythia_12b": _pythia(36, 5120, 40, 50_688),
+    "opt_125m": _opt(12, 768, 12),
+    "opt_1.3b": _opt(24, 2048, 32),
+    "opt_2.7b": _opt(32, 2560, 32),
+    "opt_6.7b": _opt(32, 4096, 32),
+    "opt_13b": _opt(40, 5120, 40),
+    "opt_30b": _opt(48, 7168, 56),
+    "opt_66b": _opt(64, 9216, 72),
+    "gpt2": _gpt2(12, 768, 12),
+    "gpt2_medium": _gpt2(24, 1024, 16),
+    "gpt2_large": _gpt2(36, 1280, 20),
+    "gpt2_xl": _gpt2(48, 1600, 25),
+    "smollm2_135m": LanguageModelConfig(
+        vocab_size=49_152,
+        num_layers=30,
+        width=576,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        ffw_width=1536,
+        rope_base=100_000.0,
+        max_length=8192,
+    ),
+}
+
+
+def get(name: str) -> LanguageModelConfig:
+    """The language model of this name; ValueError with the names there are."""
+    if name not in LANGUAGE_MODELS:
+        raise ValueError(f"language model {name!r}: use one of {sorted(LANGUAGE_MODELS)}")
+    return LANGUAGE_MODELS[name]
