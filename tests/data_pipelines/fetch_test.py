@@ -83,7 +83,7 @@ def test_npm_package_is_packed_by_name_and_version_and_only_once(install, tmp_pa
     assert not (folder / "package" / "b.txt").exists()
     assert fetch("some-package") == folder
     assert len(calls) == 1
-    assert calls[0][1:] == ["pack", "--silent", "some-package@1.2.3"]
+    assert calls[0][1:] == ["pack", "--loglevel=error", "some-package@1.2.3"]
 
 
 def test_pypi_package_comes_without_dependencies_and_its_file_is_found(install):
