@@ -31,7 +31,7 @@ from flamingo_jax.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class Document:
+class InterleavedText:
     """A text and where in it the media stand."""
 
     text: bytes  # UTF-8
@@ -50,7 +50,7 @@ class TrainingSequence:
 
 
 def page_sequence(
-    document: Document,
+    document: InterleavedText,
     tokenizer: Tokenizer,
     rng: np.random.Generator,
     *,
@@ -85,7 +85,7 @@ def page_sequence(
 
 
 def pair_sequence(
-    document: Document,
+    document: InterleavedText,
     tokenizer: Tokenizer,
     rng: np.random.Generator,
     *,
@@ -126,7 +126,7 @@ def pair_sequence(
 
 
 def _page_tokens(
-    document: Document, tokenizer: Tokenizer
+    document: InterleavedText, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:  # i32[n] tokens, i64[num_media] where their tags stand
     cuts = [0, *map(int, document.media_positions), len(document.text)]
     if len(cuts) == 2:

@@ -4,8 +4,8 @@ Paper: appendix on data, "resize to 320 x 320 keeping the aspect ratio, pad with
 Training, evaluation and sampling all call `decode_image`, so a picture has one meaning. The paper
 does not say what is done with transparency, orientation or deep colour: here transparent pixels
 show `background`, EXIF orientation is applied, 16-bit grey keeps its upper 8 bits, and of an
-animation the first frame is taken. Large JPEGs are decoded at a smaller scale, never under
-`_REDUCING_GAP` times the wanted size, which is several times faster and does not show.
+animation the first frame is taken. Large JPEGs are decoded at a smaller scale, though at twice the
+wanted size or more: from 1280 x 960 to 320 that is 1.7 times as fast, and 42 dB from the whole way.
 """
 
 import io

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.errors import BadRecord
-from data_pipelines.sequences import Document, page_sequence, pair_sequence
+from data_pipelines.sequences import InterleavedText, page_sequence, pair_sequence
 from flamingo_jax.tokenizer import Tokenizer
 
 BYTES = Tokenizer.byte_level()
@@ -33,7 +33,7 @@ def words_tokenizer():
     return types.SimpleNamespace(**IDS, encode=encode)
 
 
-def document(*parts) -> Document:
+def document(*parts) -> InterleavedText:
     """`document("text", 1, "text")`: a number is that many media."""
     text, positions = b"", []
     for part in parts:
@@ -41,7 +41,7 @@ def document(*parts) -> Document:
             positions += [len(text)] * part
         else:
             text += part.encode()
-    return Document(text, np.asarray(positions, np.int32))
+    return InterleavedText(text, np.asarray(positions, np.int32))
 
 
 def symbols(row) -> str:
@@ -257,11 +257,11 @@ def test_braces_in_a_caption_are_letters():
     ("doc", "reason"),
     [
         (document("text only"), "no_media"),
-        (Document(b"abc", np.array([2, 1])), "bad_positions"),
-        (Document(b"abc", np.array([4])), "bad_positions"),
-        (Document(b"abc", np.array([-1])), "bad_positions"),
-        (Document(b"ab\xff", np.array([0])), "not_utf8"),
-        (Document("é".encode(), np.array([1])), "not_utf8"),
+        (InterleavedText(b"abc", np.array([2, 1])), "bad_positions"),
+        (InterleavedText(b"abc", np.array([4])), "bad_positions"),
+        (InterleavedText(b"abc", np.array([-1])), "bad_positions"),
+        (InterleavedText(b"ab\xff", np.array([0])), "not_utf8"),
+        (InterleavedText("é".encode(), np.array([1])), "not_utf8"),
     ],
 )
 def test_bad_pages_name_their_reason(doc, reason):
@@ -276,7 +276,7 @@ def test_bad_pages_name_their_reason(doc, reason):
         (document("text only"), "not_a_pair"),
         (document(2, "two"), "not_a_pair"),
         (document(1, "  \n"), "no_text"),
-        (Document(b"ab\xff", np.array([0])), "not_utf8"),
+        (InterleavedText(b"ab\xff", np.array([0])), "not_utf8"),
     ],
 )
 def test_bad_pairs_name_their_reason(doc, reason):

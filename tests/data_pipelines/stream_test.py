@@ -7,12 +7,12 @@ import json
 
 import numpy as np
 import pytest
-from tiny_records import pairs, picture, record
 
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.stream import Stream, StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
+from tests.data_pipelines.tiny_records import pairs, picture, record
 
 TOKENIZER = Tokenizer.byte_level()
 PP = ImagePreprocessing(size_px=8)

@@ -1,9 +1,11 @@
 """Records for tests: pictures that tell their number, and pairs of them."""
 
-import hashlib
 import io
 
+import numpy as np
 from PIL import Image
+
+from data_pipelines.records import media_id
 
 
 def picture(number: int, size: int = 16) -> bytes:
@@ -14,12 +16,13 @@ def picture(number: int, size: int = 16) -> bytes:
 
 
 def record(name: str, text: str, positions=(0,), media=()) -> dict:
+    """One example of the schema; positions and media may disagree, for bad ones are wanted too."""
     return {
         "id": name,
         "text": text,
-        "media_positions": list(positions),
-        "media": list(media),
-        "media_ids": [hashlib.sha256(data).hexdigest()[:16] for data in media],
+        "media_positions": np.asarray(positions, np.int32),
+        "media": np.asarray(media, object),
+        "media_ids": np.asarray([media_id(data) for data in media], object),
         "metadata": "{}",
     }
 
