@@ -1,0 +1,186 @@
+"""Properties of the language model that hold for every kind of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.configs.language_models import LANGUAGE_MODELS
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core import params
+from flamingo_jax.core.stack import Execution, plan
+from flamingo_jax.models.lm import Cache, LanguageModel
+
+BATCH, LENGTH, VOCAB = 2, 12, 40
+SEGMENTS = plan(4, 2, 0)  # 2 groups of 2
+
+SIZES = LanguageModelConfig(
+    vocab_size=VOCAB,
+    num_layers=4,
+    width=32,
+    num_heads=4,
+    head_dim=8,
+    ffw_width=48,
+    max_length=64,
+)
+PLAIN = {"gated_ffw": False, "activation": "gelu"}
+LAYERNORM = {"norm": "layernorm", **PLAIN}
+KINDS = {
+    "chinchilla": dataclasses.replace(SIZES, positions="relative", **PLAIN),
+    "llama": dataclasses.replace(SIZES, num_kv_heads=2, tied_head=False),
+    "mpt": dataclasses.replace(
+        SIZES, positions="alibi", norm_bias=False, qk_norm=True, **LAYERNORM
+    ),
+    "gpt_neox": dataclasses.replace(
+        SIZES, rope_dims=2, parallel_residual=True, use_bias=True, **LAYERNORM
+    ),
+    "opt": dataclasses.replace(SIZES, positions="learned", use_bias=True, **LAYERNORM),
+}
+
+
+class Model:
+    """A kind of model with random parameters, biases and norms too."""
+
+    def __init__(self, config: LanguageModelConfig, dtype=jnp.float32):
+        self.config = config
+        self.graph, shapes, _ = params.abstract(
+            lambda rngs: LanguageModel(config, Execution(), SEGMENTS, rngs=rngs)
+        )
+        rng = np.random.default_rng(0)
+
+        def draw(path, leaf):
+            mean = 1.0 if path[-1].key == "scale" else 0.0
+            return jnp.asarray(mean + 0.2 * rng.normal(size=leaf.shape), dtype)
+
+        self.params = jax.tree_util.tree_map_with_path(draw, shapes)
+        self.logits = jax.jit(lambda p, *args: nnx.merge(self.graph, p)(*args))
+        self.step = jax.jit(self._step)
+
+    def __call__(self, tokens, mask=None):
+        mask = np.ones(tokens.shape, bool) if mask is None else mask
+        return np.asarray(self.logits(self.params, tokens, mask))
+
+    def cached(self, tokens, mask):
+        """The logits of `__call__`, computed a few tokens at a time through a cache."""
+        b, slots = tokens.shape
+        cache = {}
+        for s in SEGMENTS:
+            shape = (s.repeats, s.depth, b, slots, self.config.kv_heads, self.config.head_dim)
+            cache[s.name] = Cache(jnp.zeros(shape), jnp.zeros(shape))
+        out, start = [], 0
+        for count in (5, 1, 1, 3, 1, 1):
+            stop = start + count
+            known = mask & (np.arange(slots) < stop)
+            logits, cache = self.step(self.params, cache, tokens[:, start:stop], known, start)
+            out.append(logits)
+            start = stop
+        return np.concatenate(out, axis=1)
+
+    def _step(self, params, cache, tokens, known, start):
+        model = nnx.merge(self.graph, params)
+        context = model.context(known, start, tokens.shape[1])
+        hidden, cache = model.hidden(model.embedding[...][tokens], context, cache)
+        return hidden @ model.output_embedding.T, cache
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request):
+    return Model(KINDS[request.param])
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(1).integers(0, VOCAB, (BATCH, LENGTH)).astype(np.int32)
+
+
+def test_cached_decoding_equals_the_full_forward(model, tokens):
+    mask = np.ones(tokens.shape, bool)
+    mask[0, :3] = False  # prompts of unequal length end together
+    np.testing.assert_allclose(
+        model.cached(tokens, mask)[mask], model(tokens, mask)[mask], atol=2e-5
+    )
+
+
+def test_a_gap_before_decoding_changes_nothing(model, tokens):
+    """Prompts padded on the right, then generated tokens: positions go on from the prompt's."""
+    gap, left = np.ones((2, *tokens.shape), bool)
+    gap[0, 2:5] = False
+    left[0, :3] = False
+    moved = tokens.copy()
+    moved[left] = tokens[gap]
+    np.testing.assert_allclose(model.cached(tokens, gap)[gap], model(moved, left)[left], atol=2e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(model, tokens, side):
+    real = slice(5, None) if side == "left" else slice(-5)
+    mask = np.zeros(tokens.shape, bool)
+    mask[:, real] = True
+    bare = model(tokens[:, real])
+    np.testing.assert_allclose(model(tokens, mask)[:, real], bare, atol=2e-5)
+
+
+def test_no_token_sees_a_later_one(model, tokens):
+    changed = tokens.copy()
+    changed[:, 6] = (changed[:, 6] + 1) % VOCAB
+    difference = np.abs(model(tokens) - model(changed)).max(axis=(0, 2))
+    assert (difference[:6] == 0).all()
+    assert (difference[6:] > 1e-3).all()
+
+
+def test_order_matters(model, tokens):
+    """The last token's logits change when two earlier tokens change places."""
+    swapped = tokens.copy()
+    swapped[:, [2, 5]] = tokens[:, [5, 2]]
+    assert np.abs(model(tokens) - model(swapped))[:, -1].max() > 1e-3
+
+
+def test_bfloat16_parameters_give_float32_logits(model, tokens):
+    logits = Model(model.config, jnp.bfloat16)(tokens)
+    assert logits.dtype == np.float32
+    want, have = jax.nn.log_softmax(model(tokens)), jax.nn.log_softmax(logits)
+    assert np.abs(want - have).mean() < 0.1  # of log-probs that spread over several nats
+
+
+def test_learned_positions_end_at_max_length():
+    config = dataclasses.replace(KINDS["opt"], max_length=8)
+    with pytest.raises(ValueError, match=r"12 tokens.*language_model\.max_length=8"):
+        Model(config)(np.zeros((1, LENGTH), np.int32))
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("chinchilla_44m", 44e6),
+        ("chinchilla_117m", 117e6),
+        ("chinchilla_251m", 251e6),
+        ("chinchilla_425m", 425e6),
+        ("chinchilla_1b", 1.374e9),
+        ("chinchilla_7b", 7.110e9),
+        ("chinchilla_70b", 70.06e9),
+        ("chinchilla_1429m", 1.429e9),
+        ("chinchilla_6796m", 6.796e9),
+        ("mpt_7b", 6_649_286_656),
+        ("llama_7b", 6_738_415_616),
+        ("pythia_12b", 11_846_072_320),
+        ("gpt2", 124_439_808),
+        ("opt_6.7b", 6_658_473_984),
+        ("smollm2_135m", 134_515_008),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, published):
+    config = LANGUAGE_MODELS[name]
+    _, shapes, _ = params.abstract(lambda rngs: LanguageModel(config, Execution(), rngs=rngs))
+    assert params.count(shapes) == pytest.approx(published, rel=0.01)
+
+
+def test_every_position_kind_is_tested():
+    assert {config.positions for config in KINDS.values()} == {
+        "rope",
+        "alibi",
+        "relative",
+        "learned",
+    }
