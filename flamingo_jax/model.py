@@ -6,6 +6,7 @@ batches of like length, each shape is compiled once.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ class Model:
         """
         encoded = [self._encode(prompt) for prompt in prompts]
         written: list[Written | None] = [None] * len(encoded)
-        for rows in _groups(encoded, [len(e.tokens) for e in encoded]):
+        for rows in _groups(encoded):
             batch = self._batch([encoded[i] for i in rows], side="left")
             key = jax.random.key(decoding.seed)
             out = jax.device_get(self._continue(decoding)(self.params, batch, key))
@@ -125,42 +126,38 @@ class Model:
             )
         return results
 
-    def rank(self, prompt: Any, candidates: Sequence[str]) -> np.ndarray:
-        """f32[candidates] log-likelihood of each candidate, and `<EOC>` after it, after `prompt`."""
-        encoded = self._encode(prompt)
-        ends = [
-            [*self.tokenizer.encode(text), self.tokenizer.end_of_chunk_id] for text in candidates
-        ]
-        return self._continuations(encoded, ends)
+    def likelihoods(
+        self, prompts: Iterable[Any], candidates: Sequence[Sequence[str]], *, closed: bool = True
+    ) -> list[np.ndarray]:
+        """f32[candidates] log-likelihood of each of a prompt's candidates after it, for all prompts.
+
+        With `closed`, `<EOC>` must follow the candidate, so that a prefix of another is no winner.
+        """
+        end = [self.tokenizer.end_of_chunk_id] if closed else []
+        rows: list[prompt_batch.Encoded] = []
+        for prompt, texts in zip(prompts, candidates, strict=True):
+            start = self._encode(prompt)
+            for text in texts:
+                answer = [*self.tokenizer.encode(text), *end]
+                is_answer = [False] * len(start.tokens) + [True] * len(answer)
+                rows.append(prompt_batch.Encoded([*start.tokens, *answer], is_answer, start.images))
+        found = self._token_log_probs(rows)
+        sums = np.array([f[r.is_text].sum() for f, r in zip(found, rows, strict=True)], np.float32)
+        return np.split(sums, np.cumsum([len(texts) for texts in candidates])[:-1])
 
     def _candidates(self, prompt: Prompt) -> tuple[Candidate, ...]:
         if not prompt.candidates:
             return ()
-        ends = [self.tokenizer.encode(text) for text in prompt.candidates]
-        scores = self._continuations(self._encode(prompt), ends)
+        (scores,) = self.likelihoods([prompt], [prompt.candidates], closed=False)
         return tuple(
-            Candidate(text, float(log_prob), len(end))
-            for text, log_prob, end in zip(prompt.candidates, scores, ends, strict=True)
+            Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
+            for text, log_prob in zip(prompt.candidates, scores, strict=True)
         )
-
-    def _continuations(
-        self, prompt: prompt_batch.Encoded, ends: Sequence[Sequence[int]]
-    ) -> np.ndarray:
-        rows = [
-            prompt_batch.Encoded(
-                [*prompt.tokens, *end],
-                [False] * len(prompt.tokens) + [True] * len(end),
-                prompt.images,
-            )
-            for end in ends
-        ]
-        found = self._token_log_probs(rows)
-        return np.array([f[r.is_text].sum() for f, r in zip(found, rows, strict=True)], np.float32)
 
     def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
         """f32[tokens] of each row."""
         found: list[np.ndarray | None] = [None] * len(rows)
-        for group in _groups(rows, [len(r.tokens) for r in rows]):
+        for group in _groups(rows):
             batch = self._batch([rows[i] for i in group], side="right")
             log_probs = np.asarray(self._score(self.params, batch))
             for j, i in enumerate(group):
@@ -172,7 +169,9 @@ class Model:
         return prompt_batch.encode(parts, self.tokenizer, self.config.vision.preprocessing)
 
     def _batch(self, rows: Sequence[prompt_batch.Encoded], side: Literal["left", "right"]):
+        """One batch; rows are filled up to a power of two, so that few shapes are compiled."""
         size = self.config.vision.preprocessing.size_px
+        rows = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         return prompt_batch.to_batch(rows, self.tokenizer, (size, size, 3), side=side)
 
     @functools.cached_property
@@ -209,14 +208,12 @@ def _as_prompt(prompt: Any) -> Prompt:
     return Prompt("", parse_parts(prompt))
 
 
-def _groups(rows: Sequence[prompt_batch.Encoded], lengths: Sequence[int]) -> Iterable[list[int]]:
-    """Row numbers in groups of like length and like number of pictures, `MAX_ROWS` at most."""
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].images), lengths[i]))
-    group: list[int] = []
-    for i in order:
-        if group and (len(group) == MAX_ROWS or len(rows[i].images) != len(rows[group[0]].images)):
-            yield group
-            group = []
-        group.append(i)
-    if group:
-        yield group
+def _groups(rows: Sequence[prompt_batch.Encoded]) -> Iterable[list[int]]:
+    """Row numbers in groups of like length and one number of pictures, `MAX_ROWS` at most."""
+
+    def shape(i: int) -> tuple[int, int]:
+        return len(rows[i].images), prompt_batch.padded_length(len(rows[i].tokens))
+
+    for _, group in itertools.groupby(sorted(range(len(rows)), key=shape), shape):
+        numbers = list(group)
+        yield from (numbers[i : i + MAX_ROWS] for i in range(0, len(numbers), MAX_ROWS))

@@ -62,10 +62,9 @@ def to_batch(
     media_shape: tuple[int, ...],
     *,
     side: Literal["left", "right"],
-    multiple: int = 16,
 ) -> Batch:
     """One batch; `loss_mask` marks text tokens. Lengths are rounded up to save recompilation."""
-    length = _round_up(max(len(p.tokens) for p in prompts), multiple)
+    length = padded_length(max(len(p.tokens) for p in prompts))
     num_media = max(1, *(len(p.images) for p in prompts)) if prompts else 1
     b = len(prompts)
     tokens = np.full((b, length), tokenizer.pad_id, np.int32)
@@ -85,5 +84,7 @@ def to_batch(
     return Batch(tokens, token_mask, loss_mask, media_index, media, media_mask)
 
 
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+def padded_length(num_tokens: int) -> int:
+    """Rounded up, so that prompts of about the same length share one compiled program."""
+    multiple = 4 if num_tokens <= 16 else 16
+    return -(-num_tokens // multiple) * multiple

@@ -36,6 +36,7 @@ VARIANTS = {
     "lite2": Variant(1.1, 1.2, 260),
     "lite3": Variant(1.2, 1.4, 280),
     "lite4": Variant(1.4, 1.8, 300),
+    "thin": Variant(0.25, 0.4, 64),  # not published: for tests and the micro recipe
 }
 
 STEM_CHANNELS = 32  # the same in every variant, as is HEAD_CHANNELS

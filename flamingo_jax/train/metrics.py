@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from flamingo_jax.batch import Batch
+
 Row = Mapping[str, Any]  # str -> a number, or an array of no dimensions, or None
 
 Rows = Sequence[Mapping[str, Any]]
@@ -128,3 +130,11 @@ def throughput(
 
 def _to_line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
+
+
+def count(batches: Mapping[str, Batch]) -> dict[str, int]:
+    """Real tokens and pictures of one step's batches, on the host."""
+    return {
+        "num_tokens": sum(int(b.token_mask.sum()) for b in batches.values()),
+        "num_images": sum(int(b.media_mask.any(-1).sum()) for b in batches.values()),
+    }

@@ -14,9 +14,10 @@ import optax
 from flax import nnx
 
 from flamingo_jax.batch import Batch
+from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params
+from flamingo_jax.core.stack import Segment, plan, reroll
 from flamingo_jax.train.losses import next_token_loss
-from flamingo_jax.train.optim import is_gate
 from flamingo_jax.train.state import TrainState
 
 Tree = Any
@@ -38,6 +39,7 @@ def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch)
 
 def make_train_step(
     graph: nnx.GraphDef,
+    config: FlamingoConfig,
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, float],
     *,
@@ -48,6 +50,8 @@ def make_train_step(
     With `accumulate` off, an update sees one dataset, in turn, as in the paper's ablation.
     """
     names = list(weights)
+    xattn = config.cross_attention
+    segments = plan(config.language_model.num_layers, xattn.every, xattn.offset)
 
     def gradient(trainable, frozen, name, batch):
         def loss(trainable):
@@ -83,19 +87,21 @@ def make_train_step(
         metrics = {f"loss/{name}": loss for name, loss in losses.items()}
         metrics["loss"] = jnp.nansum(jnp.stack([weights[n] * losses[n] for n in names]))
         metrics["grad_norm"] = optax.global_norm(grads)
-        metrics |= gates(graph, trainable)
+        metrics |= gates(trainable, segments, xattn.every)
         return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
 
     return train_step
 
 
-def gates(graph: nnx.GraphDef, trainable: Tree) -> Metrics:
-    """tanh of every gate by layer, as `gate/<attention or ffw>/<language-model block>`."""
-    del graph
-    flat = jax.tree_util.tree_leaves_with_path(trainable["gated_xattn"])
-    found = {}
-    for path, value in flat:
-        keys = tuple(key.key for key in path)
-        if is_gate(keys):
-            found["/".join(keys)] = jnp.tanh(value)
-    return found
+def gates(trainable: Tree, segments: tuple[Segment, ...], every: int) -> Metrics:
+    """tanh of every gate, as `gate/<language-model block>.<attention or ffw>`."""
+    values = {}
+    for segment in segments:
+        if not segment.gated:
+            continue
+        layers = reroll(trainable["gated_xattn"][segment.name])["layers"]
+        for branch in ("attention", "ffw"):
+            for i in range(segment.repeats):
+                value = jnp.tanh(layers[f"{branch}_gate"][i])
+                values[f"gate/{segment.start + i * every}.{branch}"] = value
+    return values

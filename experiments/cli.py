@@ -1,0 +1,68 @@
+"""What every command shares: flags, and one clear line with exit status 2 for what a user can mend."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import app, flags, logging
+
+from data_pipelines.errors import TooManyBadRecords
+from data_pipelines.fetch import FetchError
+from flamingo_jax.images import BadMedia
+from flamingo_jax.train.checkpoint import CheckpointError
+
+USAGE = 2
+
+
+class UserError(Exception):
+    """What is wrong, where, and how to mend it, in one line."""
+
+
+_MENDABLE = (UserError, FetchError, TooManyBadRecords, BadMedia, CheckpointError, OSError)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags, runs `main`, and exits with its status."""
+    logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every file they touch
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """Around code that only reads what a user wrote: a ValueError there is the user's to mend."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def fail(message: str) -> None:
+    """Prints one line and exits with status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def _guarded(main: Callable[[], int | None]) -> int | None:
+    try:
+        return main()
+    except _MENDABLE as error:
+        fail(_one_line(error))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(f"{_one_line(error)} (see --help)")
+    except Exception as error:  # a config file runs while flags are parsed
+        fail(f"--config: {_one_line(error)}")
+    if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
+        app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
+        sys.exit(0)
+    if len(rest) > 1:
+        fail(f"unexpected argument {rest[1]!r}: every option starts with -- (see --help)")
+    return rest
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,146 @@
+"""Every picture's frozen features, computed once and kept: `data.cache_features` in a recipe.
+
+Right where nothing is augmented and the encoder is frozen. The features lie in one memory-mapped
+float16 file beside the datasets, named by encoder, preprocessing and datasets, and are made again
+when any of them changes. Float16 keeps three digits of values that ReLU6 holds within 0 to 6.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from flax import nnx
+
+from flamingo_jax.config import to_dict
+from flamingo_jax.images import BadMedia, decode_image
+from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.models.vision import VisionEncoder
+
+Tree = Any
+_CHUNK = 64  # pictures decoded and encoded at a time
+_ON_CPU = 2  # pictures a device step there: what fits the cache (see models/efficientnet_lite.py)
+
+
+class FeatureCache(Mapping[str, np.ndarray]):
+    """float16[P, E] by media id."""
+
+    def __init__(self, path: pathlib.Path):
+        self._row = {name: i for i, name in enumerate(json.loads(_names(path).read_text()))}
+        self._features = np.load(path, mmap_mode="r")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._features[self._row[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def channel_statistics(self) -> dict[str, np.ndarray]:
+        """float32[E] mean and standard deviation over all pictures and places."""
+        total = square = 0.0
+        for start in range(0, len(self), 256):
+            x = self._features[start : start + 256].astype(np.float32)
+            total, square = total + x.sum((0, 1)), square + np.square(x).sum((0, 1))
+        count = self._features.shape[0] * self._features.shape[1]
+        mean = total / count
+        std = np.sqrt(np.maximum(square / count - mean**2, 1e-6))
+        return {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+
+
+def open_or_build(
+    card: ModelCard, vision_params: Tree, dataset_dirs: dict[pathlib.Path, str], root: pathlib.Path
+) -> FeatureCache:
+    """The cache of all pictures in the named splits (by dataset folder, as TFDS writes them)."""
+    key = json.dumps(
+        [
+            to_dict(card.vision),
+            to_dict(card.config.vision),
+            {str(d): [s, _fingerprint(d)] for d, s in dataset_dirs.items()},
+        ],
+        sort_keys=True,
+    )
+    path = root / f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    if not (path.is_file() and _names(path).is_file()):
+        _build(card, vision_params, dataset_dirs, path)
+    return FeatureCache(path)
+
+
+def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
+    config = dataclasses.replace(card.config.vision, standardize=False)  # that comes after
+    pictures = _pictures(dataset_dirs)
+    graph = nnx.graphdef(nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0))))
+
+    @jax.jit
+    def encode(params, pixels):  # u8[N, H, W, 3] to float16[N, P, E]
+        model = nnx.merge(graph, params)
+
+        def one(picture):
+            return model(picture[None, None, None])[0, 0, 0]
+
+        batch_size = _ON_CPU if jax.default_backend() == "cpu" else len(pixels)
+        return jax.lax.map(one, pixels, batch_size=batch_size).astype(jnp.float16)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.stem}.partial-{os.getpid()}.npy")
+    shape = (len(pictures), config.num_features, config.width)
+    out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+    names: list[str] = []
+    bar = tqdm.tqdm(total=len(pictures), desc="encoding pictures", unit=" pictures")
+    ids = list(pictures)
+    with ThreadPoolExecutor(2) as pool, bar:
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            decoded = list(pool.map(lambda i: _decode(pictures[i], config.preprocessing), chunk))
+            good = [(i, p) for i, p in zip(chunk, decoded, strict=True) if p is not None]
+            if good:
+                pixels = np.stack([p for _, p in good])
+                pad = [(0, _CHUNK - len(good)), (0, 0), (0, 0), (0, 0)]
+                features = np.asarray(encode(vision_params, np.pad(pixels, pad)))
+                out[len(names) : len(names) + len(good)] = features[: len(good)]
+                names += [i for i, _ in good]
+            bar.update(len(chunk))
+    out.flush()
+    del out
+    _names(path).write_text(json.dumps(names))
+    partial.rename(path)
+
+
+def _decode(data: bytes, preprocessing) -> np.ndarray | None:
+    """The picture, or None for one the stream will count as bad."""
+    try:
+        return decode_image(data, preprocessing)
+    except BadMedia:
+        return None
+
+
+def _pictures(dataset_dirs: dict[pathlib.Path, str]) -> dict[str, bytes]:
+    """Compressed pictures by media id, each once."""
+    pictures = {}
+    for directory, split in dataset_dirs.items():
+        builder = tfds.builder_from_directory(directory)
+        for example in tfds.as_numpy(builder.as_dataset(split=split)):
+            names = [name.decode() for name in example["media_ids"]]
+            pictures.update(zip(names, example["media"], strict=True))
+    return pictures
+
+
+def _fingerprint(directory: pathlib.Path) -> str:
+    """Changes when the dataset does: its shards' names and sizes."""
+    shards = sorted((p.name, p.stat().st_size) for p in directory.glob("*.tfrecord*"))
+    return hashlib.sha256(repr(shards).encode()).hexdigest()[:16]
+
+
+def _names(path: pathlib.Path) -> pathlib.Path:
+    return path.with_suffix(".json")

@@ -1,0 +1,136 @@
+"""What a model makes of pictures whose names it was not trained on.
+
+Three questions: does the right picture make its name likelier than another picture does (nats a
+token); does the right name come first among many; do examples in the prompt help captioning.
+Pictures of training datasets are the examples. Wrong names are drawn from the held-out names.
+"""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.records import Document
+from experiments.report_data import FewShotScore, Heldout, SamplePicture
+from flamingo_jax.eval import caption_tokenizer, cider, prompts, ranking, retrieval
+from flamingo_jax.eval.bootstrap import bootstrap_mean
+from flamingo_jax.images import decode_image
+from flamingo_jax.model import Decoding, Model
+from flamingo_jax.prompts import Prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One picture with its names, the main one first, as prompts take it."""
+
+    id: str
+    image: Any  # compressed bytes, or cached features
+    names: tuple[str, ...]
+    document: Document
+
+
+def examples(
+    documents: Sequence[Document], features: Mapping[str, np.ndarray] | None
+) -> list[Example]:
+    """Pairs as examples; pictures are replaced by cached features where there are any."""
+    return [
+        Example(
+            d.id,
+            d.media[0] if features is None else np.asarray(features[d.media_ids[0]], np.float32),
+            (d.text, *d.metadata.get("references", ())),
+            d,
+        )
+        for d in documents
+    ]
+
+
+def choose(found: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """`count` examples of different names, drawn once; all of them where there are fewer."""
+    drawn = random.Random(seed).sample(list(found), len(found))
+    by_name = {example.names[0]: example for example in reversed(drawn)}
+    return sorted(by_name.values(), key=lambda e: e.id)[:count] if count else []
+
+
+def losses_and_ranks(
+    model: Model, queries: Sequence[Example], names: Sequence[str], num_candidates: int, seed: int
+) -> Heldout:
+    """Right against shuffled pictures, and the right name's rank among `num_candidates`."""
+    template = prompts.CaptionTemplate(model.caption_template)
+    questions = [_question(q.image, template) for q in queries]
+    shuffled = [_question(queries[i - 1].image, template) for i in range(len(queries))]
+    answers = [[template.continuation(q.names[0])] for q in queries]
+    num_tokens = sum(len(model.tokenizer.encode(a)) + 1 for (a,) in answers)
+    right = np.concatenate(model.likelihoods(questions, answers))
+    wrong = np.concatenate(model.likelihoods(shuffled, answers))
+    candidates = ranking.candidate_sets(
+        [q.id for q in queries],
+        [q.names[0] for q in queries],
+        names,
+        num_candidates,
+        seed=seed,
+        also_right=[q.names[1:] for q in queries],
+    )
+    texts = [[template.continuation(name) for name in row] for row in candidates]
+    ranked = ranking.rank(np.stack(model.likelihoods(questions, texts)))
+    return Heldout(
+        nll_right=float(-right.sum() / num_tokens),
+        nll_shuffled=float(-wrong.sum() / num_tokens),
+        rank1_of_40=bootstrap_mean(ranked.first, seed=seed),
+        mean_reciprocal_rank=float(ranked.reciprocal.mean()),
+    )
+
+
+def captions(
+    model: Model,
+    queries: Sequence[Example],
+    support: Sequence[Example],
+    num_shots: int,
+    retrieval_kind: str,
+    max_tokens: int,
+    seed: int,
+) -> list[str]:
+    """What the model writes for each query after `num_shots` examples; 3 beams, as the paper.
+
+    No shots means two captions without their pictures (the paper's zero-shot prompt).
+    """
+    template = prompts.CaptionTemplate(model.caption_template)
+    count = num_shots or prompts.NUM_ZERO_SHOT_TEXTS
+    ids = [q.id for q in queries], [s.id for s in support]
+    if retrieval_kind == "rices":
+        pooled = [
+            retrieval.pool(np.stack([e.image for e in group])) for group in (queries, support)
+        ]
+        rows = retrieval.rices_shots(*pooled, count)
+    else:
+        rows = retrieval.random_shots(*ids, count, seed=seed)
+    asked = []
+    for query, row in zip(queries, rows, strict=True):
+        shots = [prompts.Shot(support[i].image, support[i].names[0]) for i in row]
+        shots = shots if num_shots else prompts.text_only(shots)
+        asked.append(Prompt(query.id, prompts.captioning_prompt(shots, query.image, template)))
+    written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
+    return [prompts.cut_at_next_prompt(w.text, template) for w in written]
+
+
+def few_shot_score(
+    written: Sequence[str], queries: Sequence[Example], num_shots: int, kind: str, seed: int
+) -> FewShotScore:
+    """CIDEr-D of captions against every human name of the picture, with a bootstrap interval."""
+    tokenize = caption_tokenizer.tokenize
+    scores = cider.cider_d(
+        [tokenize(text) for text in written],
+        [[tokenize(name) for name in q.names] for q in queries],
+    )
+    return FewShotScore(num_shots, kind, bootstrap_mean(scores, seed=seed))
+
+
+def sample(query: Example, written: str, model: Model) -> SamplePicture:
+    """The picture as the model saw it, with the text written for it."""
+    picture = decode_image(query.document.media[0], model.config.vision.preprocessing)
+    return SamplePicture(picture, written, query.names)
+
+
+def _question(image: Any, template: prompts.CaptionTemplate) -> Prompt:
+    return Prompt("", prompts.captioning_prompt([], image, template))

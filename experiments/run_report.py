@@ -1,0 +1,114 @@
+"""The end of a training run: evaluate what was held out, and hand it to the report."""
+
+import dataclasses
+import json
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments import cli, datasets, heldout
+from experiments.report import write_report
+from experiments.report_data import DataCount, Report
+from flamingo_jax.model import Model
+from flamingo_jax.train import metrics
+
+NUM_SAMPLES = 12
+_CLOCK_FILE = "clock.json"
+
+
+@dataclasses.dataclass
+class Clock:
+    """Wall time of a run, all its restarts added up."""
+
+    path: pathlib.Path
+    before_s: float
+    began: float
+
+    @classmethod
+    def start(cls, workdir: pathlib.Path) -> "Clock":
+        path = workdir / _CLOCK_FILE
+        before_s = json.loads(path.read_text())["wall_s"] if path.is_file() else 0.0
+        return cls(path, before_s, time.monotonic())
+
+    def wall_s(self) -> float:
+        return self.before_s + time.monotonic() - self.began
+
+    def save(self) -> None:
+        """Keeps the time so far for the next restart."""
+        self.path.write_text(json.dumps({"wall_s": self.wall_s()}) + "\n")
+
+
+def check_finite(row: metrics.Row) -> None:
+    """Stops a run whose loss is no number, before it saves parameters that are none."""
+    if not np.isfinite(row["loss"]):
+        raise cli.UserError(
+            f"step {row['step']}: the loss is {row['loss']}: lower optim.learning_rate, or look at "
+            "the data with data_pipelines.inspect; the last checkpoint is sound"
+        )
+
+
+def make(config, card, params, tokenizer, features, data, clock: Clock) -> Report:
+    """Evaluates the finished model on the held-out pairs, where the recipe names some."""
+    model = Model(
+        card.config,
+        params,
+        tokenizer,
+        caption_template=card.caption_template,
+        compute_dtype=card.dtypes.compute,
+    )
+    counts = {
+        name: DataCount(data.examples[name], sum(reasons.values()), reasons)
+        for name, reasons in data.skipped.items()
+    }
+    results = evaluate(config, model, features) if config.report.num_queries else {}
+    return Report(
+        variant=config.variant,
+        wall_s=clock.wall_s(),
+        peak_rss_gib=peak_rss_gib(),
+        data=counts,
+        **results,
+    )
+
+
+def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
+    """Held-out losses and ranks, few-shot scores, sample pictures."""
+    settings, where = config.report, config.data.heldout
+    all_heldout = heldout.examples(datasets.documents(config, where.path, where.split), features)
+    queries = heldout.choose(all_heldout, settings.num_queries, config.seed)
+    support = heldout.examples(datasets.documents(config, where.path, "train"), features)
+    names = [example.names[0] for example in all_heldout]
+    scores = heldout.losses_and_ranks(model, queries, names, settings.num_candidates, config.seed)
+    few_shot, samples = [], []
+    kinds = ("random", "rices") if features is not None else ("random",)
+    for shots in settings.shots:
+        for kind in kinds if shots else ("random",):
+            written = heldout.captions(
+                model, queries, support, shots, kind, settings.max_tokens, config.seed
+            )
+            few_shot.append(heldout.few_shot_score(written, queries, shots, kind, config.seed))
+            if not shots:
+                chosen = list(zip(queries, written, strict=True))[
+                    :: max(1, len(queries) // NUM_SAMPLES)
+                ]
+                samples = [heldout.sample(q, w, model) for q, w in chosen[:NUM_SAMPLES]]
+    return {"heldout": scores, "few_shot": few_shot, "samples": samples}
+
+
+def write(workdir: pathlib.Path, report: Report, writers) -> None:
+    """The report's files, its pictures in TensorBoard, and where to look, on standard output."""
+    write_report(workdir, report)
+    for writer in writers:
+        if hasattr(writer, "write_samples") and report.samples:
+            writer.write_samples(0, report.samples)
+        writer.close()
+    print(f"model: {workdir / 'model'}\nreport: {workdir / 'report.md'}", file=sys.stdout)
+
+
+def peak_rss_gib() -> float:
+    """The largest resident memory of this process so far."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
