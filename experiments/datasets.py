@@ -1,4 +1,4 @@
-"""The datasets of a recipe: prepared on disk, opened as streams, read whole where they are small."""
+"""The datasets of a recipe: prepared on disk, opened as streams, read whole where small."""
 
 import pathlib
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_pipelines import emoji, records, synthetic
-from data_pipelines.fetch import cache_dir
 from data_pipelines.stream import StreamConfig
+from flamingo_jax.cache import cache_dir
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 

