@@ -1,0 +1,6 @@
+"""From pictures and pages on disk to batches: fetching, building, reading in tf.data."""
+
+import os
+
+# TensorFlow only reads data here; its notes on missing GPU drivers would bury our own lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

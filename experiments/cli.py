@@ -1,4 +1,4 @@
-"""What every command shares: flags, and one clear line with exit status 2 for what a user can mend."""
+"""What every command shares: flags, and one line and exit status 2 for what a user can mend."""
 
 import contextlib
 import sys
@@ -9,7 +9,10 @@ from absl import app, flags, logging
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.fetch import FetchError
 from flamingo_jax.images import BadMedia
+from flamingo_jax.model_directory import ModelDirectoryError
+from flamingo_jax.prompts import PromptError
 from flamingo_jax.train.checkpoint import CheckpointError
+from flamingo_jax.weights.errors import BadWeightsFile
 
 USAGE = 2
 
@@ -18,7 +21,17 @@ class UserError(Exception):
     """What is wrong, where, and how to mend it, in one line."""
 
 
-_MENDABLE = (UserError, FetchError, TooManyBadRecords, BadMedia, CheckpointError, OSError)
+_MENDABLE = (
+    UserError,
+    FetchError,
+    TooManyBadRecords,
+    BadMedia,
+    BadWeightsFile,
+    CheckpointError,
+    ModelDirectoryError,
+    PromptError,
+    OSError,
+)
 
 
 def run(main: Callable[[], int | None]) -> None:

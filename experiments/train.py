@@ -11,7 +11,6 @@ import json
 import pathlib
 import signal
 import sys
-import time
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.train import flops, metrics, optim, state
 from flamingo_jax.train.checkpoint import Checkpoints
 from flamingo_jax.train.step import make_train_step
+from flamingo_jax.weights import new_tokens
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; made where it is missing.")
@@ -67,6 +67,9 @@ def main() -> int:
         features = open_features(config, card, frozen["vision"])
         frozen["vision"]["channels"] = features.channel_statistics()
     trainable = params_lib.init(make, config.seed, keep=params_lib.is_trainable)
+    trainable["new_tokens"] = new_tokens.initialise(
+        trainable["new_tokens"], frozen["language_model"], config.seed
+    )
     frozen = frozen if execution.scan else unroll(frozen)
     trainable, frozen = params_lib.cast(trainable, frozen, card.dtypes)
     where = partition.shardings(axes, shapes, mesh)
@@ -76,7 +79,7 @@ def main() -> int:
 
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(optim_config)
-    now = state.create(trainable, optimizer, config.seed)
+    now = state.create(trainable, optimizer, config.seed, mesh)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
     place = None
     if checkpoints.latest_step is not None:
@@ -94,6 +97,7 @@ def main() -> int:
             graph, card.config, optimizer, datasets.weights(config), accumulate=config.accumulate
         ),
         donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
     )
     step_flops = flops.train_step(card.config, streams)
 
@@ -102,21 +106,16 @@ def main() -> int:
     writers.append(TensorBoardWriter(workdir))
     schedule, batch_sharding = optim_config.schedule(), partition.batch_sharding(mesh)
     with jax.set_mesh(mesh), Progress(config.steps, initial=start) as progress:
+        window = metrics.Window()
         for step in range(start + 1, config.steps + 1):
-            began = time.perf_counter()
-            batches = next(data)
-            waited = time.perf_counter() - began
-            counts = metrics.count(batches)
+            with window.waiting():
+                batches = next(data)
+            window.count(batches)
             now, row = train_step(now, frozen, jax.device_put(batches, batch_sharding))
             if step % config.log_every == 0 or step in (start + 1, config.steps):
                 row = {"step": step} | jax.device_get(row)  # waits for the step
-                row |= {"lr": float(schedule(step - 1)), "data_wait_s": waited}
-                row |= metrics.throughput(
-                    step_time_s=time.perf_counter() - began,
-                    flops=step_flops,
-                    num_devices=mesh.size,
-                    **counts,
-                )
+                row |= {"lr": float(schedule(step - 1))}
+                row |= window.close(flops=step_flops, num_devices=mesh.size)
                 row |= {f"skipped/{k}": sum(v.values()) for k, v in data.skipped.items()}
                 for writer in writers:
                     writer.write(row)

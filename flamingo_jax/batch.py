@@ -47,7 +47,7 @@ def check(batch: Batch) -> Batch:
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(
                 f"batch.{name} is {array.dtype}{list(array.shape)}, want "
-                f"{np.dtype(dtype).name}{list(shape)} to go with tokens {[b, t]} and media {[b, m, f]}"
+                f"{np.dtype(dtype).name}{list(shape)} beside tokens {[b, t]} and media {[b, m, f]}"
             )
     if batch.media.ndim not in (5, 6) or batch.media.shape[:3] != (b, m, f):
         raise ValueError(

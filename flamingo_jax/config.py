@@ -136,6 +136,7 @@ class FlamingoConfig:
     resampler: ResamplerConfig
     cross_attention: CrossAttentionConfig
     num_new_tokens: int = 1  # rows beyond the frozen vocabulary: <EOC>, and <image> where it is one
+    train_new_inputs: bool = True  # False: new rows learn as outputs only, see models/flamingo.py
 
     def __post_init__(self):
         every, offset = self.cross_attention.every, self.cross_attention.offset
@@ -168,7 +169,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: typing.Mapping[str, Any], path: str = "") -> T:
-    """Builds dataclass `cls` from nested mappings; ValueError on an unknown, missing or mistyped key."""
+    """Dataclass `cls` from nested mappings; ValueError on an unknown, missing or mistyped key."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -183,7 +184,7 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], path: str = "") ->
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` as `hint` says: nested dataclasses built, lists made tuples, the rest type-checked."""
+    """`value` as `hint` says: nested dataclasses built, lists made tuples, types checked."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, f"{path}.")

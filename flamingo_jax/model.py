@@ -129,7 +129,7 @@ class Model:
     def likelihoods(
         self, prompts: Iterable[Any], candidates: Sequence[Sequence[str]], *, closed: bool = True
     ) -> list[np.ndarray]:
-        """f32[candidates] log-likelihood of each of a prompt's candidates after it, for all prompts.
+        """f32[candidates] log-likelihood of each prompt's candidates after it.
 
         With `closed`, `<EOC>` must follow the candidate, so that a prefix of another is no winner.
         """

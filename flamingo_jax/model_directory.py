@@ -49,7 +49,7 @@ class ModelCard:
     config: FlamingoConfig
     language_model: Source
     vision: Source
-    dtypes: DTypePolicy = DTypePolicy()
+    dtypes: DTypePolicy = dataclasses.field(default_factory=DTypePolicy)
     caption_template: str = "Output: {}"
 
 
@@ -87,13 +87,11 @@ def load(directory: str | pathlib.Path) -> Model:
       ModelDirectoryError: it holds no model, or one that is damaged.
       BadWeightsFile: a frozen part is missing or changed.
     """
-    directory = pathlib.Path(directory)
-    if not (directory / _JSON).is_file() and (directory / "model" / _JSON).is_file():
-        directory = directory / "model"
+    directory = find(directory)
     card = read_card(directory)
     tokenizer = Tokenizer.from_file(directory / _TOKENIZER)
     own = _read_tensors(directory / _WEIGHTS)
-    if (directory / _FROZEN).is_file():
+    if has_frozen(directory):
         tree = own | _read_tensors(directory / _FROZEN)
         params = traverse_util.unflatten_dict(tree, sep="/")
     else:
@@ -110,8 +108,21 @@ def load(directory: str | pathlib.Path) -> Model:
     )
 
 
-def read_card(directory: pathlib.Path) -> ModelCard:
+def find(directory: str | pathlib.Path) -> pathlib.Path:
+    """The model directory itself, where a training workdir is given."""
+    directory = pathlib.Path(directory)
+    inner = directory / "model"
+    return inner if not (directory / _JSON).is_file() and (inner / _JSON).is_file() else directory
+
+
+def has_frozen(directory: str | pathlib.Path) -> bool:
+    """Whether the frozen parts are embedded, so that their sources need not be there."""
+    return (find(directory) / _FROZEN).is_file()
+
+
+def read_card(directory: str | pathlib.Path) -> ModelCard:
     """`model.json`, checked."""
+    directory = find(directory)
     path = directory / _JSON
     if not path.is_file():
         raise ModelDirectoryError(

@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flamingo_jax.prompts import PromptError, parse_parts, read_prompts
-from flamingo_jax.prompts import EndOfChunk, ImagePart, Prompt, TextPart, VideoPart
+from flamingo_jax.prompts import (
+    EndOfChunk,
+    ImagePart,
+    Prompt,
+    PromptError,
+    TextPart,
+    VideoPart,
+    parse_parts,
+    read_prompts,
+)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def demo() -> ml_collections.ConfigDict:
     c.log_every = 5
     c.checkpoint_every = 100
     c.optim.learning_rate = 1e-3  # 15M parameters and few steps
-    c.optim.warmup_steps = 30
+    c.optim.warmup_steps = 10
     c.optim.gate_multiplier = 10.0  # gates are the bottleneck of a short run; not in the paper
     c.data.source = "emoji"
     c.data.cache_features = True  # no augmentation, so encode each picture once

@@ -81,5 +81,6 @@ def demo() -> dict:
                 every=4, offset=14, num_heads=8, head_dim=64, ffw_multiplier=2
             ),
             num_new_tokens=2,
+            train_new_inputs=False,
         )
     )

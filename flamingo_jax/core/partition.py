@@ -107,7 +107,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Asks the compiler to lay out `x` as its logical axes say; nothing without a mesh in context."""
+    """Asks the compiler to lay out `x` as its logical axes say; without a mesh, does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x

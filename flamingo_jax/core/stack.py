@@ -48,7 +48,7 @@ class Execution:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """`repeats` groups of `depth` language-model blocks, a gated block before each group or none."""
+    """`repeats` groups of `depth` language-model blocks, a gated block before each or none."""
 
     name: str
     start: int  # index of the first language-model block
@@ -58,7 +58,7 @@ class Segment:
 
 
 def plan(num_layers: int, every: int, offset: int) -> tuple[Segment, ...]:
-    """Cuts a depth into segments of equal groups: those before the first gated block, full ones, rest.
+    """Cuts a depth into segments of equal groups: before the first gated block, full groups, rest.
 
     >>> plan(30, every=5, offset=8)  # 8 plain blocks, 4 groups of 5, 1 group of 2
     """
@@ -132,7 +132,7 @@ def _layer_name(i: int) -> str:
 
 
 def unroll(params: Tree) -> Tree:
-    """Pure-dict parameters of scanned stacks (`layers`) as those of unrolled ones (`layer_000`...)."""
+    """Pure-dict parameters of scanned stacks (`layers`) as those of unrolled ones (`layer_000`)."""
     if not isinstance(params, dict):
         return params
     if "layers" in params:

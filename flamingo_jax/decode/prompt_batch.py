@@ -6,6 +6,7 @@ are padded on the left for continuation, so that all next tokens stand in one co
 right for scoring; the model counts real tokens only, so the side changes nothing.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import ImagePreprocessing
-from flamingo_jax.images import decode_image
+from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, PromptError, TextPart, VideoPart
 from flamingo_jax.tokenizer import Tokenizer
 
@@ -53,7 +54,12 @@ def _features_or_pixels(image, preprocessing: ImagePreprocessing) -> np.ndarray:
     """Float arrays of two dims are features from a cache; everything else is a picture."""
     if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype != np.uint8:
         return image
-    return decode_image(image, preprocessing)
+    try:
+        return decode_image(image, preprocessing)
+    except BadMedia as error:
+        if not isinstance(image, str | os.PathLike):
+            raise
+        raise BadMedia(error.reason, f"{image}: {error}") from error
 
 
 def to_batch(

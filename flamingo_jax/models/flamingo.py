@@ -5,7 +5,8 @@ feed gated cross-attention blocks before every n-th language-model block; each t
 last media before it. Nothing but composition stands here.
 
 The new tokens (`<image>` as one token, `<EOC>`) have trained rows of their own beyond the frozen
-vocabulary, for input and for output.
+vocabulary, for input and for output. Trained as inputs, they are the one reason for a backward pass
+below the lowest gated block; `train_new_inputs=False` reads them there without a gradient.
 """
 
 import jax
@@ -126,7 +127,9 @@ class Flamingo(nnx.Module):
         """[B, T, D]; ids from the frozen vocabulary's size on are new tokens."""
         size = self.config.language_model.vocab_size
         frozen = self.language_model.embedding[...][jnp.minimum(tokens, size - 1)]
-        new = self.new_tokens.embedding[...][jnp.maximum(tokens - size, 0)]
+        rows = self.new_tokens.embedding[...]
+        rows = rows if self.config.train_new_inputs else jax.lax.stop_gradient(rows)
+        new = rows[jnp.maximum(tokens - size, 0)]
         dtype = jnp.dtype(self.dtype)
         return jnp.where((tokens < size)[..., None], frozen.astype(dtype), new.astype(dtype))
 

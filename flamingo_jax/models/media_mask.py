@@ -40,5 +40,5 @@ def text_media_mask(
 
 
 def over_latents(mask: Array, num_latents: int) -> Array:
-    """bool[B, T, M] repeated to bool[B, T, M * R]: a media item's visual tokens are seen together."""
+    """bool[B, T, M] repeated to bool[B, T, M * R]: all visual tokens of a media item, or none."""
     return jnp.repeat(mask, num_latents, axis=-1)

@@ -71,7 +71,7 @@ class Checkpoints:
             except Exception as error:  # whatever orbax or tensorstore meet in a damaged file
                 failures.append(f"{step}: {str(error).splitlines()[0][:120]}")
         raise CheckpointError(
-            f"{self.directory}: no checkpoint can be read with this config ({'; '.join(failures)}). "
+            f"{self.directory}: no checkpoint fits this config ({'; '.join(failures)}). "
             "Start with the config it was made with, or delete the folder to train anew"
         )
 

@@ -4,9 +4,9 @@ Paper, equation 2: the negative log-likelihood of the text, a weighted sum over 
 mean over a batch's target tokens (a padded or masked token is no target).
 
 The gradient to the hidden states is computed in the same pass as the loss, one chunk of columns at
-a time: no [B, T, V] array, and no second look at the logits in the backward pass. Each row's targets
-are moved to its front, so that a chunk of columns without any target is skipped; rows never mix, so
-nothing of this crosses devices when the batch is sharded.
+a time: no [B, T, V] array, and no second look at the logits in the backward pass. Each row's
+targets are moved to its front, so that a chunk of columns without any target is skipped; rows never
+mix, so nothing of this crosses devices when the batch is sharded.
 """
 
 import functools

@@ -7,10 +7,12 @@ scaled where the config scales it. Not in the paper, but its per-layer gates are
 ablations).
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,37 +106,52 @@ def to_numbers(row: Row) -> dict[str, Any]:
     return plain | ({"not_finite": not_finite} if not_finite else {})
 
 
-def throughput(
-    *,
-    step_time_s: float,
-    num_tokens: int,
-    num_images: int,
-    flops: float,
-    num_devices: int,
-    peak_tflops_per_s: float | None = None,
-) -> dict[str, float | None]:
-    """The speed entries of a row, from one step's counts over all devices.
+class Window:
+    """The steps since the last row: their time, data and speed. Steps run behind the host, so
+    only the time between two waits for the device is a step's; the first window compiles."""
 
-    `flops` is what the step must compute, not counting what remat computes again; `peak` is one
-    device's, and without it `mfu` is None.
-    """
-    tflops = flops / step_time_s / num_devices / 1e12
-    return {
-        "step_time_s": step_time_s,
-        "tokens_per_s": num_tokens / step_time_s,
-        "images_per_s": num_images / step_time_s,
-        "tflops_per_s_per_device": tflops,
-        "mfu": tflops / peak_tflops_per_s if peak_tflops_per_s else None,
-    }
+    def __init__(self):
+        self._open()
+
+    def _open(self) -> None:
+        self._began_s = time.perf_counter()
+        self._waited_s = 0.0
+        self._steps = self._tokens = self._images = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for data."""
+        began_s = time.perf_counter()
+        yield
+        self._waited_s += time.perf_counter() - began_s
+
+    def count(self, batches: Mapping[str, Batch]) -> None:
+        """One more step, with the real tokens and pictures of its batches (on the host)."""
+        self._steps += 1
+        self._tokens += sum(int(b.token_mask.sum()) for b in batches.values())
+        self._images += sum(int(b.media_mask.any(-1).sum()) for b in batches.values())
+
+    def close(
+        self, *, flops: float, num_devices: int, peak_tflops_per_s: float | None = None
+    ) -> dict[str, float | None]:
+        """The speed entries of a row, means over the steps; the next window begins.
+
+        `flops` is what one step must compute on all devices, not counting what remat computes
+        again; the peak is one device's, and without it `mfu` is None.
+        """
+        step_time_s = (time.perf_counter() - self._began_s) / self._steps
+        tflops = flops / step_time_s / num_devices / 1e12
+        row = {
+            "step_time_s": step_time_s,
+            "data_wait_s": self._waited_s / self._steps,
+            "tokens_per_s": self._tokens / self._steps / step_time_s,
+            "images_per_s": self._images / self._steps / step_time_s,
+            "tflops_per_s_per_device": tflops,
+            "mfu": tflops / peak_tflops_per_s if peak_tflops_per_s else None,
+        }
+        self._open()
+        return row
 
 
 def _to_line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
-
-
-def count(batches: Mapping[str, Batch]) -> dict[str, int]:
-    """Real tokens and pictures of one step's batches, on the host."""
-    return {
-        "num_tokens": sum(int(b.token_mask.sum()) for b in batches.values()),
-        "num_images": sum(int(b.media_mask.any(-1).sum()) for b in batches.values()),
-    }

@@ -3,7 +3,7 @@
 Paper, appendix B.1.2: global-norm clip 1, weight decay 0.1 but none on the Perceiver Resampler,
 learning rate 0 to its peak over 5,000 steps and constant from there. Not in the paper: its betas
 (0.9 and 0.95 here), that gates, norms, biases and embeddings decay (not here), and a learning-rate
-multiplier for the gates alone (1 here; short runs need more, see docs/differences-from-the-paper.md).
+multiplier for the gates alone (1; short runs need more, see docs/differences-from-the-paper.md).
 """
 
 import dataclasses

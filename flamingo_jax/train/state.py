@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+
+from flamingo_jax.core import partition
 
 Tree = Any
 
@@ -21,11 +24,20 @@ class TrainState(NamedTuple):
     key: jax.Array  # raw u32 key data; the step folds its count in
 
 
-def create(trainable: Tree, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first update."""
-    return TrainState(
+def create(
+    trainable: Tree, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh
+) -> TrainState:
+    """The state before the first update; what is no copy of a parameter lies on every device."""
+    everywhere = partition.replicated(mesh)
+
+    def place(leaf: jax.Array) -> jax.Array:
+        on_mesh = isinstance(leaf.sharding, NamedSharding)
+        return leaf if on_mesh else jax.device_put(leaf, everywhere)
+
+    state = TrainState(
         jnp.zeros((), jnp.int32),
         trainable,
         optimizer.init(trainable),
         jax.random.key_data(jax.random.key(seed)),
     )
+    return jax.tree.map(place, state)

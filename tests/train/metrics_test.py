@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from flamingo_jax.train.metrics import JsonlWriter, read_rows, throughput
+from flamingo_jax.batch import Batch
+from flamingo_jax.train import metrics
+from flamingo_jax.train.metrics import JsonlWriter, read_rows
 
 
 def write(path, steps, restored_step=0):
@@ -79,14 +81,20 @@ def test_bad_rows_are_refused(tmp_path, row):
     assert read_rows(tmp_path / "metrics.jsonl") == []
 
 
-def test_throughput_by_hand():
-    row = throughput(
-        step_time_s=2.0, num_tokens=512, num_images=32, flops=8e12, num_devices=4,
-        peak_tflops_per_s=10.0,
-    )  # fmt: skip
+def test_window_by_hand(monkeypatch):
+    clock = iter([0.0, 1.0, 1.5, 4.0, 4.0, 5.0])  # open, wait from 1.0 to 1.5, close, open, close
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    real = np.array([[True, True, False]])
+    batch = Batch(None, real, None, None, None, np.array([[[True], [False]]]))
+    window = metrics.Window()
+    with window.waiting():
+        pass
+    window.count({"pages": batch, "pairs": batch})
+    window.count({"pages": batch, "pairs": batch})
+    row = window.close(flops=8e12, num_devices=4, peak_tflops_per_s=10.0)
     assert row == {
-        "step_time_s": 2.0, "tokens_per_s": 256.0, "images_per_s": 16.0,
+        "step_time_s": 2.0, "data_wait_s": 0.25, "tokens_per_s": 2.0, "images_per_s": 1.0,
         "tflops_per_s_per_device": 1.0, "mfu": 0.1,
     }  # fmt: skip
-    row = throughput(step_time_s=1.0, num_tokens=1, num_images=1, flops=1.0, num_devices=1)
-    assert row["mfu"] is None
+    window.count({"pages": batch})
+    assert window.close(flops=1.0, num_devices=1)["mfu"] is None
