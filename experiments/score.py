@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments import cli, prompting
-from flamingo_jax.model import Model, Scored
+from flamingo_jax.model import Scored
 
 
 def main() -> None:

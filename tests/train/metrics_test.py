@@ -82,7 +82,7 @@ def test_bad_rows_are_refused(tmp_path, row):
 
 
 def test_window_by_hand(monkeypatch):
-    clock = iter([0.0, 1.0, 1.5, 4.0, 4.0, 5.0])  # open, wait from 1.0 to 1.5, close, open, close
+    clock = iter([0.0, 1.0, 1.5, 4.0, 4.0, 5.0, 5.0])  # open, wait, wait ends, close, open, .
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
     real = np.array([[True, True, False]])
     batch = Batch(None, real, None, None, None, np.array([[[True], [False]]]))
