@@ -65,13 +65,12 @@ def _guarded(main: Callable[[], int | None]) -> int | None:
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed what --help asks for, and ends with status 1
+        sys.exit(0)
     except flags.Error as error:
         fail(f"{_one_line(error)} (see --help)")
     except Exception as error:  # a config file runs while flags are parsed
         fail(f"--config: {_one_line(error)}")
-    if flags.FLAGS["help"].value or flags.FLAGS["helpfull"].value:
-        app.usage(shorthelp=not flags.FLAGS["helpfull"].value, writeto_stdout=True)
-        sys.exit(0)
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}: every option starts with -- (see --help)")
     return rest

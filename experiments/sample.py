@@ -16,6 +16,7 @@ from experiments import cli, prompting
 from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt
 
+flags.adopt_module_key_flags(prompting)  # so that --help lists them
 _DECODE = flags.DEFINE_enum("decode", "greedy", ["greedy", "beam", "sample"], "How to write on.")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", 3, "Beams of --decode=beam.", lower_bound=1)
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of --decode=sample.", lower_bound=0.0)

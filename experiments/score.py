@@ -10,8 +10,12 @@ candidates, each with text, logprob (summed over its tokens) and num_tokens.
 from collections.abc import Iterator
 from typing import Any
 
+from absl import flags
+
 from experiments import cli, prompting
 from flamingo_jax.model import Scored
+
+flags.adopt_module_key_flags(prompting)  # so that --help lists them
 
 
 def main() -> None:
