@@ -77,8 +77,9 @@ def losses_and_ranks(
     return Heldout(
         nll_right=float(-right.sum() / num_tokens),
         nll_shuffled=float(-wrong.sum() / num_tokens),
-        rank1_of_40=bootstrap_mean(ranked.first, seed=seed),
+        rank1=bootstrap_mean(ranked.first, seed=seed),
         mean_reciprocal_rank=float(ranked.reciprocal.mean()),
+        num_candidates=num_candidates,
     )
 
 

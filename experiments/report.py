@@ -41,13 +41,14 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     if rows and rows[-1].get("loss") is not None:
         lines.append(f"| last training loss | {rows[-1]['loss']:.3f} nats a token |")
     if (heldout := report.heldout) is not None:
-        share = heldout.rank1_of_40
+        share = heldout.rank1
         lines += [
             f"| held-out loss, right picture | {heldout.nll_right:.3f} nats a token |",
             f"| held-out loss, another picture | {heldout.nll_shuffled:.3f} nats a token |",
             f"| difference | {heldout.nll_shuffled - heldout.nll_right:.3f} nats a token |",
-            f"| right name first of 40 | {_percent(share.mean)} ({_percent(share.low)} to "
-            f"{_percent(share.high)}) of {share.num_queries} queries; chance 2.5% |",
+            f"| right name first of {heldout.num_candidates} | {_percent(share.mean)} "
+            f"({_percent(share.low)} to {_percent(share.high)}) of {share.num_queries} queries; "
+            f"chance {_percent(1 / heldout.num_candidates)} |",
             f"| mean reciprocal rank | {heldout.mean_reciprocal_rank:.3f} |",
         ]
     if report.few_shot:

@@ -15,24 +15,26 @@ CIDER_UNIT = "100 times the COCO scorer's value, as papers print it"
 class Heldout:
     """Loss and ranking on pictures whose names were not trained on; losses in nats a token.
 
-    `nll_shuffled` scores every caption with another held-out picture. `rank1_of_40` is the share
-    of queries, in [0, 1], whose right name had the highest likelihood of 40.
+    `nll_shuffled` scores every caption with another held-out picture. `rank1` is the share of
+    queries, in [0, 1], whose right name had the highest likelihood of `num_candidates`.
     """
 
     nll_right: float
     nll_shuffled: float
-    rank1_of_40: Interval
+    rank1: Interval
     mean_reciprocal_rank: float
+    num_candidates: int
 
     def to_json(self) -> dict[str, Any]:
+        rank1 = f"rank1_of_{self.num_candidates}"
         return {
             "nll_right": self.nll_right,
             "nll_shuffled": self.nll_shuffled,
-            "rank1_of_40": self.rank1_of_40.mean,
-            "rank1_of_40_low": self.rank1_of_40.low,
-            "rank1_of_40_high": self.rank1_of_40.high,
+            rank1: self.rank1.mean,
+            f"{rank1}_low": self.rank1.low,
+            f"{rank1}_high": self.rank1.high,
             "mean_reciprocal_rank": self.mean_reciprocal_rank,
-            "num_queries": self.rank1_of_40.num_queries,
+            "num_queries": self.rank1.num_queries,
         }
 
 

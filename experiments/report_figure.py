@@ -190,18 +190,18 @@ def _draw_heldout(part: SubFigure, heldout: Heldout) -> None:
     left.grid(axis="x", visible=False)
     left.set_ylabel("nats a token")
     left.set_title(f"Held-out loss: seeing saves {losses[1] - losses[0]:.2f} nats")
-    share = heldout.rank1_of_40
+    share, chance = heldout.rank1, 100 / heldout.num_candidates
     bar = right.bar([f"{share.num_queries} queries"], [100 * share.mean], color=_BLUE, width=0.4)
     below, above = max(0.0, share.mean - share.low), max(0.0, share.high - share.mean)
     right.errorbar([0], [100 * share.mean], [[100 * below], [100 * above]], color=_INK, capsize=4)
     right.bar_label(bar, labels=[f" {100 * share.mean:.0f}%"], label_type="center", color="white")
-    right.axhline(100 / 40, color=_PINK, linestyle="--", linewidth=1.5)
-    right.text(0.68, 100 / 40, "chance", color=_PINK, va="bottom", ha="right")
+    right.axhline(chance, color=_PINK, linestyle="--", linewidth=1.5)
+    right.text(0.68, chance, "chance", color=_PINK, va="bottom", ha="right")
     right.set_xlim(-0.7, 0.7)
-    right.set_ylim(0, max(10.0, 115 * share.high))
+    right.set_ylim(0, max(10.0, 115 * share.high, 1.2 * chance))
     right.grid(axis="x", visible=False)
     right.set_ylabel("% of queries")
-    right.set_title("Right name first of 40")
+    right.set_title(f"Right name first of {heldout.num_candidates}")
 
 
 def _draw_few_shot(ax: Axes, scores: Sequence[FewShotScore]) -> None:

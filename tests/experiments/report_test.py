@@ -1,5 +1,6 @@
 """The report's files: the promised keys, whole pictures, and runs with parts missing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -27,7 +28,7 @@ FULL = Report(
     wall_s=600.0,
     peak_rss_gib=5.0,
     data={"emoji": DataCount(1446, 3, {"truncated": 3})},
-    heldout=Heldout(3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), 0.4),
+    heldout=Heldout(3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), 0.4, 40),
     few_shot=[
         few_shot(8, "random", 0.6),
         few_shot(0, "random", 0.4),
@@ -88,13 +89,24 @@ def test_markdown_says_the_same_numbers(workdir):
     for part in (
         "3.000 nats",
         "1.500 nats",
-        "30.0% (25.0% to 35.0%)",
+        "| right name first of 40 | 30.0% (25.0% to 35.0%) of 160 queries; chance 2.5% |",
         "| 4 | rices | 70.0 |",
         "| emoji | 1446 | 3 | truncated 3 |",
         "Flags are left out.",
         "| steps | 29 |",
     ):
         assert part in text
+
+
+def test_the_number_of_candidates_is_told(workdir):
+    few = dataclasses.replace(FULL.heldout, num_candidates=4)
+    write_report(workdir, dataclasses.replace(FULL, heldout=few))
+    heldout = json.loads((workdir / "report.json").read_text())["heldout"]
+    assert heldout["rank1_of_4"] == 0.3
+    assert "rank1_of_40" not in heldout
+    text = (workdir / "report.md").read_text()
+    assert "right name first of 4 |" in text
+    assert "chance 25.0%" in text
 
 
 def test_a_run_without_a_held_out_set_leaves_those_parts_out(workdir):
