@@ -99,7 +99,8 @@ class Model:
         """
         encoded = [self._encode(prompt) for prompt in prompts]
         written: list[Written | None] = [None] * len(encoded)
-        for rows in _groups(encoded):
+        # One length for all prompts of as many pictures: padding is cheaper than compiling again.
+        for rows in _groups([(len(e.images),) for e in encoded]):
             batch = self._batch([encoded[i] for i in rows], side="left")
             key = jax.random.key(decoding.seed)
             out = jax.device_get(self._continue(decoding)(self.params, batch, key))
@@ -157,7 +158,8 @@ class Model:
     def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
         """f32[tokens] of each row."""
         found: list[np.ndarray | None] = [None] * len(rows)
-        for group in _groups(rows):
+        shapes = [(len(row.images), prompt_batch.padded_length(len(row.tokens))) for row in rows]
+        for group in _groups(shapes):
             batch = self._batch([rows[i] for i in group], side="right")
             log_probs = np.asarray(self._score(self.params, batch))
             for j, i in enumerate(group):
@@ -208,12 +210,11 @@ def _as_prompt(prompt: Any) -> Prompt:
     return Prompt("", parse_parts(prompt))
 
 
-def _groups(rows: Sequence[prompt_batch.Encoded]) -> Iterable[list[int]]:
-    """Row numbers in groups of like length and one number of pictures, `MAX_ROWS` at most."""
-
-    def shape(i: int) -> tuple[int, int]:
-        return len(rows[i].images), prompt_batch.padded_length(len(rows[i].tokens))
-
-    for _, group in itertools.groupby(sorted(range(len(rows)), key=shape), shape):
+def _groups(shapes: Sequence[tuple[int, ...]]) -> Iterable[list[int]]:
+    """Numbers of the rows of each shape, in groups of about one size and `MAX_ROWS` at most."""
+    order = sorted(range(len(shapes)), key=lambda i: shapes[i])
+    for _, group in itertools.groupby(order, key=lambda i: shapes[i]):
         numbers = list(group)
-        yield from (numbers[i : i + MAX_ROWS] for i in range(0, len(numbers), MAX_ROWS))
+        num_groups = -(-len(numbers) // MAX_ROWS)
+        size = -(-len(numbers) // num_groups)
+        yield from (numbers[i : i + size] for i in range(0, len(numbers), size))

@@ -129,7 +129,7 @@ def demo() -> ml_collections.ConfigDict:
     c.data.source = "emoji"
     c.data.cache_features = True  # no augmentation, so encode each picture once
     c.data.train = {
-        "pages": pages(path="emoji_pages", batch_size=20, num_tokens=32, p_next=0.0),
+        "pages": pages(path="emoji_pages", batch_size=8, num_tokens=32, p_next=0.0),
         "pairs": pairs(path="emoji_pairs", batch_size=8, num_tokens=12),
     }
     c.data.heldout = {"path": "emoji_pairs", "split": "heldout"}

@@ -41,7 +41,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = Non
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
         raise ValueError(f"mesh={sizes}: sizes are 1 or more, and at most one axis is -1")
-    if len(devices) % known or (not free and known != len(devices)):
+    if not free and len(devices) % known == 0 and known != len(devices):
+        raise ValueError(
+            f"mesh={sizes} uses {known} of {len(devices)} devices: set data=-1 to use them all"
+        )
+    if len(devices) % known:
         nearest = max(n for n in range(1, known + 1) if len(devices) % n == 0)
         raise ValueError(
             f"mesh={sizes} does not divide {len(devices)} devices: the fixed axes make {known}, "

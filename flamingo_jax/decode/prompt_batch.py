@@ -92,5 +92,5 @@ def to_batch(
 
 def padded_length(num_tokens: int) -> int:
     """Rounded up, so that prompts of about the same length share one compiled program."""
-    multiple = 4 if num_tokens <= 16 else 16
+    multiple = 4 if num_tokens <= 16 else 32
     return -(-num_tokens // multiple) * multiple
