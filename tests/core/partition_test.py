@@ -1,0 +1,123 @@
+"""Meshes and their errors; a sharded step on eight virtual devices is the unsharded one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core import partition
+from flamingo_jax.train import state
+from flamingo_jax.train.step import make_train_step
+from tests import tiny_flamingo as tiny
+
+pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="conftest makes eight CPU devices")
+
+
+def test_a_free_axis_takes_what_the_others_leave():
+    assert dict(partition.make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    assert dict(partition.make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(partition.make_mesh(devices=jax.devices()[:3]).shape)["data"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((-1, 3, 1), "make 3, the nearest that divides is 2"),
+        ((-1, 16, 1), "make 16, the nearest that divides is 8"),
+        ((3, 5, 1), "make 15, the nearest that divides is 8"),
+        ((2, 2, 1), "uses 4 of 8 devices: set data=-1"),
+        ((-1, -1, 1), "at most one axis is -1"),
+        ((0, 1, 1), "1 or more"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_says_what_would(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        partition.make_mesh(*sizes)
+
+
+def test_two_dims_on_one_mesh_axis_are_refused():
+    assert partition.spec(("embed", "heads", None)) == PartitionSpec("fsdp", "tensor", None)
+    with pytest.raises(ValueError, match=r"\('heads', 'mlp'\) map twice"):
+        partition.spec(("heads", "mlp"))
+    with pytest.raises(ValueError, match="map twice"):
+        partition.spec(("batch", "embed"))  # the batch is cut over fsdp as well
+
+
+def test_a_dim_that_does_not_divide_is_named_with_its_path():
+    mesh = partition.make_mesh(1, 1, 8)
+    shapes = {"block": {"up": jax.ShapeDtypeStruct((16, 36), jnp.float32)}}
+    with pytest.raises(ValueError, match=r"block/up: dim 1 \(mlp\) is 36, .* of 8 .*: use 6"):
+        partition.shardings({"block": {"up": ("embed", "mlp")}}, shapes, mesh)
+
+
+def test_few_key_heads_are_kept_whole():
+    mesh = partition.make_mesh(1, 2, 4)
+    shapes = {"key": jax.ShapeDtypeStruct((16, 2, 8), jnp.float32)}
+    found = partition.shardings({"key": ("embed", "kv_heads", None)}, shapes, mesh)
+    assert found["key"].spec == PartitionSpec("fsdp", None, None)
+
+
+def test_constrain_reads_the_same_table():
+    assert partition.constrain(np.ones(3), "embed") is not None  # no mesh: nothing happens
+    mesh = partition.make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        y = jax.jit(lambda x: partition.constrain(x, "batch", None, "heads"))(jnp.ones((4, 2, 2)))
+    assert y.sharding.spec == PartitionSpec(("data", "fsdp"), None, "tensor")
+
+
+@pytest.fixture(scope="module")
+def results():
+    """(logits, state, metrics) of one train step: whole, and with every mesh axis above 1.
+
+    The optimizer is linear in the gradient, so that a wrong one of any size shows.
+    """
+    config = tiny.changed(lm={"num_layers": 4}, cross_attention={"offset": 0})  # one segment
+    graph, shapes, axes = tiny.abstract(config)
+    batch = tiny.random_batch(batch_size=4)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0, momentum=0.9))
+    train_step = make_train_step(graph, config, optimizer, {"pages": 1.0})
+
+    def run(mesh):
+        where = partition.shardings(axes, shapes, mesh)
+        trainable, frozen = params_lib.split(jax.device_put(tiny.random_params(config), where))
+        start = state.create(trainable, optimizer, 0, mesh)
+        on_devices = jax.device_put(batch, partition.batch_sharding(mesh))
+
+        def both(now, frozen, batch):
+            model_params = params_lib.merge(now.trainable, frozen)
+            logits = nnx.merge(graph, model_params)(batch)
+            return logits, train_step(now, frozen, {"pages": batch})
+
+        out = (None, (jax.tree.map(lambda leaf: leaf.sharding, start), None))
+        with jax.set_mesh(mesh):
+            step = jax.jit(both, out_shardings=out, compiler_options=tiny.QUICK_COMPILE)
+            logits, (after, row) = step(start, frozen, on_devices)
+        return logits, after, row
+
+    return run(partition.make_mesh(devices=jax.devices()[:1])), run(partition.make_mesh(2, 2, 2))
+
+
+def test_parameters_and_moments_are_cut(results):
+    after = results[1][1]
+    up = after.trainable["gated_xattn"]["groups"]["layers"]["ffw"]["up"]["kernel"]
+    assert up.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert up.addressable_shards[0].data.size == up.size // 4
+    moments = optax.tree_utils.tree_get(after.opt_state, "trace")["gated_xattn"]["groups"]["layers"]
+    assert moments["ffw"]["up"]["kernel"].sharding == up.sharding
+
+
+def test_sharded_logits_equal_unsharded_ones(results):
+    (want, *_), (found, *_) = results
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+def test_a_sharded_train_step_equals_an_unsharded_one(results):
+    (_, want, want_row), (_, found, row) = results
+    for name in want_row:
+        np.testing.assert_allclose(row[name], want_row[name], atol=1e-5, err_msg=name)
+    for a, b in zip(*map(jax.tree.leaves, (found.trainable, want.trainable)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
