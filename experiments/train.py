@@ -128,6 +128,7 @@ def main() -> int:
                 checkpoints.close()
                 return SIGTERM_STATUS
     checkpoints.close()
+    stop.release()
     params = params_lib.merge(now.trainable, frozen)
     params = params if execution.scan else reroll(params)
     model_directory.save(workdir / "model", card, tokenizer, params)
@@ -137,14 +138,18 @@ def main() -> int:
 
 
 class StopRequest:
-    """Set by SIGTERM; read between two steps."""
+    """Set by SIGTERM; read between two steps, until it is released."""
 
     def __init__(self):
         self.requested = False
-        signal.signal(signal.SIGTERM, self._request)
+        self._before = signal.signal(signal.SIGTERM, self._request)
 
     def _request(self, *_: Any) -> None:
         self.requested = True
+
+    def release(self) -> None:
+        """SIGTERM ends the process again: training is over, and everything is saved."""
+        signal.signal(signal.SIGTERM, self._before)
 
 
 def check_batches(streams, mesh) -> None:
