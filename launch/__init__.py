@@ -1,0 +1,1 @@
+"""Starting runs on many machines; imports nothing of the other packages."""

@@ -1,0 +1,106 @@
+"""The documents name only what exists: modules, flags, variants, files, links."""
+
+import importlib.util
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from experiments.configs import flamingo
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+_MODULE = re.compile(r"python3? -m ([\w.]+)")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_RECIPE = re.compile(r"--config=(\S+?\.py):(\w+)")
+
+
+def ids(document: pathlib.Path) -> str:
+    return document.name
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_commands_name_modules_and_recipes_that_exist(document):
+    text = document.read_text()
+    for module in _MODULE.findall(text):
+        assert importlib.util.find_spec(module), f"{document.name}: no module {module}"
+    for path, variant in _RECIPE.findall(text):
+        assert (ROOT / path).is_file()
+        flamingo.get_config(variant)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_relative_links_resolve(document):
+    for link in _LINK.findall(document.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{document.name}: {link} leads nowhere"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in [slug(h) for h in headings], f"{document.name}: no heading for {link}"
+
+
+def test_every_flag_of_the_readmes_commands_exists():
+    """Flags as the command's source defines them; `--config.x.y` as keys of the recipe."""
+    commands = [
+        shlex.split(line)
+        for block in _BLOCK.findall((ROOT / "README.md").read_text())
+        for line in block.replace("\\\n", " ").split("\n")
+        for line in line.split("&&")
+        if " -m experiments." in line
+    ]
+    assert len(commands) >= 4
+    for words in commands:
+        module = words[words.index("-m") + 1]
+        sources = [f"{module.replace('.', '/')}.py", "experiments/prompting.py"]
+        text = "".join((ROOT / source).read_text() for source in sources)
+        recipe = next((_RECIPE.match(w) for w in words if _RECIPE.match(w)), None)
+        for word in words:
+            if word.startswith("--config."):
+                value = flamingo.get_config(recipe[2])
+                for key in word.removeprefix("--config.").partition("=")[0].split("."):
+                    value = value[key]
+            elif word.startswith("--"):
+                name = word.removeprefix("--").partition("=")[0]
+                assert re.search(rf'DEFINE_\w+\(\s*"{name}"', text), f"{module} has no --{name}"
+
+
+def test_the_prompts_of_the_readme_are_the_files_in_examples():
+    text = (ROOT / "README.md").read_text()
+    (shown,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert json.loads(shown) == json.loads((ROOT / "examples" / "few_shot.json").read_text())
+    for name in re.findall(r"--prompt=(\S+)", text):
+        assert (ROOT / name).is_file()
+
+
+def test_ci_runs_the_readmes_tests():
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert "python -m pytest -q\n" in readme
+    assert "python -m pytest -q " in ci
+    assert "'.[test]'" in readme
+    assert "'.[test]'" in ci
+
+
+def test_no_machine_of_ours_is_named():
+    """Paths and hosts of the machine this was written on have no place in the repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    private = re.compile("|".join(("/" + "work/", "/" + "tmp/venv", r"\." + "library/")))
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file():
+            assert not private.search(path.read_text(errors="ignore")), name
