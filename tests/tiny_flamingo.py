@@ -50,8 +50,6 @@ CONFIG = FlamingoConfig(
     cross_attention=CrossAttentionConfig(every=2, offset=1, num_heads=2, head_dim=8),
     num_new_tokens=2,
 )
-# Tests run a program a few times only, so compiling is their cost; this halves it.
-QUICK_COMPILE = {"xla_backend_optimization_level": "0"}
 SCANNED, UNROLLED = Execution(scan=True), Execution(scan=False)
 
 
@@ -113,7 +111,4 @@ def jit(
 ) -> Callable:
     """Compiled `f(params, *args)` of `method(model, *args)`."""
     graph = abstract(config, execution)[0]
-    return jax.jit(
-        lambda params, *args: method(nnx.merge(graph, params), *args),
-        compiler_options=QUICK_COMPILE,
-    )
+    return jax.jit(lambda params, *args: method(nnx.merge(graph, params), *args))

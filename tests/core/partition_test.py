@@ -94,7 +94,7 @@ def results():
 
         out = (None, (jax.tree.map(lambda leaf: leaf.sharding, start), None))
         with jax.set_mesh(mesh):
-            step = jax.jit(both, out_shardings=out, compiler_options=tiny.QUICK_COMPILE)
+            step = jax.jit(both, out_shardings=out)
             logits, (after, row) = step(start, frozen, on_devices)
         return logits, after, row
 

@@ -1,0 +1,85 @@
+"""The gated block: shut it is the identity, open it sees what the mask shows and nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flamingo_jax.config import CrossAttentionConfig
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.models.gated_xattn import GatedCrossAttention
+
+WIDTH, MEDIA_WIDTH, R = 8, 6, 2
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(1, 4, WIDTH)).astype(np.float32)
+MEDIA = RNG.normal(size=(1, 2 * R, MEDIA_WIDTH)).astype(np.float32)  # two media of R tokens
+#                 media 1      media 2
+SEEN = np.array(
+    [[[0] * R + [0] * R, [1] * R + [0] * R, [0] * R + [1] * R, [0] * R + [1] * R]], bool
+)
+
+
+@pytest.fixture(scope="module")
+def block():
+    """`f(attention_gate, ffw_gate, x, media, mask)` with random parameters."""
+    config = CrossAttentionConfig(num_heads=2, head_dim=5, ffw_multiplier=2)
+    graph, shapes, _ = params_lib.abstract(
+        lambda rngs: GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=rngs)
+    )
+    params = jax.tree.map(lambda s: jnp.asarray(RNG.normal(size=s.shape), jnp.float32), shapes)
+
+    @jax.jit
+    def run(attention_gate, ffw_gate, x, media, mask):
+        gates = {"attention_gate": attention_gate, "ffw_gate": ffw_gate}
+        model = nnx.merge(graph, params | gates)
+        return model(x, model.media_keys(media), mask)
+
+    return lambda *args: np.asarray(run(*map(jnp.float32, args[:2]), *args[2:]))
+
+
+def test_gates_start_at_zero():
+    config = CrossAttentionConfig(num_heads=2, head_dim=5)
+    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=nnx.Rngs(0))
+    assert float(fresh.attention_gate[...]) == float(fresh.ffw_gate[...]) == 0
+
+
+def test_shut_it_is_exactly_the_identity(block):
+    np.testing.assert_array_equal(block(0, 0, X, MEDIA, SEEN), X)
+
+
+def test_the_two_gates_are_apart_and_scale_by_their_tanh(block):
+    wide = block(20, 0, X, MEDIA, SEEN) - X  # tanh(20) = 1
+    np.testing.assert_allclose(block(0.5, 0, X, MEDIA, SEEN) - X, np.tanh(0.5) * wide, atol=1e-5)
+    wide = block(0, 20, X, MEDIA, SEEN) - X
+    np.testing.assert_allclose(block(0, -0.5, X, MEDIA, SEEN) - X, -np.tanh(0.5) * wide, atol=1e-5)
+    assert np.abs(wide).max() > 0.1
+
+
+def test_text_before_the_first_image_gets_exactly_zero(block):
+    np.testing.assert_array_equal(block(1, 0, X, MEDIA, SEEN)[:, 0], X[:, 0])
+
+
+def test_a_token_reacts_to_its_own_image_and_not_to_another(block):
+    other = MEDIA.copy()
+    other[:, R:, 0] += 1  # media 2, seen by tokens 2 and 3
+    a, b = block(1, 1, X, MEDIA, SEEN), block(1, 1, X, other, SEEN)
+    np.testing.assert_array_equal(a[:, :2], b[:, :2])
+    assert np.abs(a[:, 2:] - b[:, 2:]).max(axis=-1).min() > 1e-3
+
+
+def test_tokens_do_not_see_each_other(block):
+    other = X.copy()
+    other[:, 3] += 1
+    a, b = block(1, 1, X, MEDIA, SEEN), block(1, 1, other, MEDIA, SEEN)
+    np.testing.assert_array_equal(a[:, :3], b[:, :3])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_media_norm_can_be_left_out(normalize):
+    """With it, scaling the media changes nothing; OpenFlamingo has none."""
+    config = CrossAttentionConfig(num_heads=2, head_dim=5, normalize_media=normalize)
+    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=nnx.Rngs(0))
+    small, large = fresh.media_keys(100 * MEDIA), fresh.media_keys(200 * MEDIA)
+    assert np.allclose(small.key, large.key, atol=1e-4) is normalize
+    assert np.allclose(small.value, large.value, atol=1e-4) is normalize
