@@ -33,6 +33,7 @@ class GatedCrossAttention(nnx.Module):
         self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
     ):
         heads = (config.num_heads, config.head_dim)
+        self.branch_scale = config.branch_scale
         self.norm = Norm(width)
         self.media_norm = Norm(media_width) if config.normalize_media else None
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
@@ -57,9 +58,10 @@ class GatedCrossAttention(nnx.Module):
     ) -> Array:  # [B, T, D]
         with jax.named_scope("gated_xattn"):
             seen = self.out(attend(self.query(self.norm(x)), media.key, media.value, mask))
-            x = x + _gate(self.attention_gate, x) * seen
-            return x + _gate(self.ffw_gate, x) * self.ffw(self.ffw_norm(x))
+            x = x + self._gate(self.attention_gate, x) * seen
+            return x + self._gate(self.ffw_gate, x) * self.ffw(self.ffw_norm(x))
 
-
-def _gate(alpha: nnx.Param, x: Array) -> Array:
-    return jnp.tanh(alpha[...].astype(jnp.float32)).astype(x.dtype)
+    def _gate(self, alpha: nnx.Param, x: Array) -> Array:
+        """What multiplies a branch: tanh(alpha), in float32, times the configured scale."""
+        gate = self.branch_scale * jnp.tanh(alpha[...].astype(jnp.float32))
+        return gate.astype(x.dtype)

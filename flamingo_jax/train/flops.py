@@ -1,8 +1,9 @@
 """Floating-point operations of one training step, counted from the config.
 
 Only matrix products count, 2 operations a multiply-add; what a frozen part needs is forward, plus
-the gradient of its activations above the lowest gated block, and never that of its weights. A
-trained weight costs two more passes. What remat computes again does not count.
+the gradient of its activations above the lowest trained part, and never that of its weights. That
+part is the lowest gated block, or the new tokens' rows where they are trained as inputs. A trained
+weight costs two more passes. What remat computes again does not count.
 """
 
 from collections.abc import Iterable
@@ -33,7 +34,7 @@ def sequence(config: FlamingoConfig, num_tokens: int, num_media: int) -> float:
     """FLOPs of one training sequence of images, without the vision encoder."""
     lm, xattn, r = config.language_model, config.cross_attention, config.resampler
     gated = -(-(lm.num_layers - xattn.offset) // xattn.every)
-    above = lm.num_layers - xattn.offset
+    above = lm.num_layers - (0 if config.train_new_inputs else xattn.offset)
     block = _lm_block_weights(config) * num_tokens + _attention(
         num_tokens, num_tokens, lm.num_heads * lm.head_dim
     )
