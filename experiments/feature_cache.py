@@ -8,7 +8,6 @@ when any of them changes. Float16 keeps three digits of values that ReLU6 holds 
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.vision import VisionEncoder
 
 Tree = Any
+_PARTIAL = ".partial-"
 _CHUNK = 64  # pictures decoded and encoded at a time
 _ON_CPU = 2  # pictures a device step there: what fits the cache (see models/efficientnet_lite.py)
 
@@ -93,7 +93,9 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
         return jax.lax.map(one, pixels, batch_size=batch_size).astype(jnp.float16)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial-{os.getpid()}.npy")
+    for left in path.parent.glob(f"{_PARTIAL}*"):  # by a run that was killed
+        left.unlink()
+    partial = path.with_name(f"{_PARTIAL}{path.name}")
     shape = (len(pictures), config.num_features, config.width)
     out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
     names: list[str] = []

@@ -124,7 +124,7 @@ class CrossAttentionConfig:
     ffw_multiplier: int = 4
     activation: Activation = "squared_relu"
     normalize_media: bool = True  # layer norm on keys and values; OpenFlamingo has none
-    branch_scale: float = 1.0  # of both branches; a public LM's residual stream can be 10 times ours
+    branch_scale: float = 1.0  # of both branches; public LMs can have 10 times the residual stream
     attend: Literal["last", "all_previous"] = "last"
 
 

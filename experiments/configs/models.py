@@ -78,7 +78,12 @@ def demo() -> dict:
                 num_latents=16, depth=2, width=384, num_heads=6, head_dim=64, num_frames=1
             ),
             cross_attention=CrossAttentionConfig(
-                every=4, offset=14, num_heads=8, head_dim=64, ffw_multiplier=2
+                every=4,
+                offset=14,
+                num_heads=8,
+                head_dim=64,
+                ffw_multiplier=2,
+                branch_scale=8.0,  # the residual stream has a standard deviation of 7 to 20 here
             ),
             num_new_tokens=2,
             train_new_inputs=False,
