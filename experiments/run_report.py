@@ -82,18 +82,18 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
     support = heldout.examples(datasets.documents(config, where.path, "train"), features)
     names = [example.names[0] for example in all_heldout]
     scores = heldout.losses_and_ranks(model, queries, names, settings.num_candidates, config.seed)
+    asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
     kinds = ("random", "rices") if features is not None else ("random",)
     for shots in settings.shots:
         for kind in kinds if shots else ("random",):
             written = heldout.captions(
-                model, queries, support, shots, kind, settings.max_tokens, config.seed
+                model, asked, support, shots, kind, settings.max_tokens, config.seed
             )
-            few_shot.append(heldout.few_shot_score(written, queries, shots, kind, config.seed))
+            few_shot.append(heldout.few_shot_score(written, asked, shots, kind, config.seed))
             if not shots:
-                chosen = list(zip(queries, written, strict=True))[
-                    :: max(1, len(queries) // NUM_SAMPLES)
-                ]
+                every = max(1, len(asked) // NUM_SAMPLES)
+                chosen = list(zip(asked, written, strict=True))[::every]
                 samples = [heldout.sample(q, w, model) for q, w in chosen[:NUM_SAMPLES]]
     return {"heldout": scores, "few_shot": few_shot, "samples": samples}
 

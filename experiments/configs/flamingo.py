@@ -50,7 +50,13 @@ def base() -> ml_collections.ConfigDict:
     c.data.max_skipped_share = 0.05
     c.data.train = ml_collections.ConfigDict()
     c.data.heldout = ml_collections.ConfigDict()
-    c.report = {"num_queries": 0, "num_candidates": 40, "shots": (0, 4, 8), "max_tokens": 16}
+    c.report = {
+        "num_queries": 0,
+        "num_candidates": 40,
+        "num_captions": 64,  # queries that are captioned too, for each number of shots
+        "shots": (0, 4, 8),
+        "max_tokens": 16,
+    }
     c.caption_template = "Output: {}"
     return c
 
@@ -120,9 +126,9 @@ def demo() -> ml_collections.ConfigDict:
     }
     c.dtypes = {"frozen": "float32", "trainable": "float32", "compute": "float32"}
     c.execution = {"scan": False, "remat": "none"}  # a scan copies weights on CPU
-    c.steps = 250
+    c.steps = 220
     c.log_every = 5
-    c.checkpoint_every = 125
+    c.checkpoint_every = 110
     # A picture teaches little by itself, so steps are small and many pictures are averaged: at 1e-3
     # the attention gates only swing around zero. The gates themselves must move faster, or they are
     # the bottleneck of so short a run; the paper has one rate for all.
