@@ -17,6 +17,7 @@ CORE = [
     "jax==0.10.2",
     "jaxlib==0.10.2",
     "flax==0.12.8",
+    "chex==0.1.92",
     "optax==0.2.8",
     "orbax-checkpoint==0.12.8",
     "ml-collections==1.1.0",

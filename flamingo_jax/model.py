@@ -23,7 +23,7 @@ from flamingo_jax.prompts import Prompt, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
-MAX_ROWS = 64  # rows a device call; more prompts run in several calls
+MAX_ROWS = 32  # rows a device call, times the beams; more prompts run in several calls
 
 
 @dataclasses.dataclass(frozen=True)
