@@ -77,4 +77,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message; of one that quotes a whole traceback, as flags do, what was raised there."""
+    lines = str(error).strip().splitlines()
+    if any(line.startswith("Traceback") or ": Traceback" in line for line in lines):
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(" ".join(lines).split()) or type(error).__name__

@@ -120,6 +120,7 @@ def main() -> int:
                 for writer in writers:
                     writer.write(row)
                 progress.update(step, loss=float(row["loss"]))
+                clock.save()
                 run_report.check_finite(row)
             if stop.requested or step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoints.save(now, data.state())

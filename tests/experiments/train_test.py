@@ -137,14 +137,15 @@ def test_metrics_have_the_promised_keys_and_the_loss_falls(bench, whole):
         f"gate/{block}.{branch}" for block in (1, 3, 5) for branch in ("attention", "ffw")
     }
     assert [rows[i]["lr"] for i in range(4)] == pytest.approx([0, 5e-3, 1e-2, 1e-2])
-    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+    first, last = (sum(row["loss"] for row in part) / 10 for part in (rows[:10], rows[-10:]))
+    assert last < first
 
 
 def test_the_report_has_the_promised_numbers(whole):
     report = json.loads((whole / "report.json").read_text())
     assert report["wall_s"] > 0
     assert report["peak_rss_gib"] > 0
-    assert {"nll_right", "nll_shuffled", "rank1_of_40", "num_queries"} <= set(report["heldout"])
+    assert {"nll_right", "nll_shuffled", "rank1_of_4", "num_queries"} <= set(report["heldout"])
     assert report["heldout"]["num_queries"] == 4
     for shots in ("0", "4"):
         score = report["few_shot"][shots]
@@ -208,7 +209,7 @@ def test_bad_records_are_counted(bench, whole, bad_data):
     assert skipped[-1] > 0
     data = json.loads((bench.folder / "counted" / "report.json").read_text())["data"]
     assert data["pairs"]["skipped"] == skipped[-1] == sum(data["pairs"]["reasons"].values())
-    assert set(data["pairs"]["reasons"]) == {"truncated", "no_image"}
+    assert set(data["pairs"]["reasons"]) == {"truncated", "not_a_pair"}
     assert data["pairs"]["examples"] + skipped[-1] == 20 * 8
     assert data["pages"]["skipped"] == 0
 
