@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
+EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +86,22 @@ class ImagePreprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """A frozen image encoder; `kind` names the file in `flamingo_jax/models/`."""
+    """A frozen image encoder; `kind` names the file in `flamingo_jax/models/`.
 
-    kind: Literal["efficientnet_lite"]
+    `num_features` and `width` follow from the rest, and are written down so that who reads a config
+    knows the shapes; `models.vision.check` refuses others than the encoder's own.
+    """
+
+    kind: Literal["efficientnet_lite", "nfnet", "vit"]
     variant: str
     num_features: int  # P, features a frame at preprocessing.size_px
     width: int  # E, channels of one feature
     preprocessing: ImagePreprocessing = ImagePreprocessing()
     standardize: bool = False  # (x - channel_mean) / channel_std, frozen data statistics
+    activation: EncoderActivation | None = None  # of nfnet and vit; None: what its weights want
+    std_conv_eps: float | None = None  # of nfnet: 1e-5 for timm's weights, None for DeepMind's
+    keep_class_token: bool = False  # of vit, as the first feature (IDEFICS)
+    post_norm: bool = False  # of vit: CLIP's last norm over every feature (newer OpenFlamingos)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +133,7 @@ class CrossAttentionConfig:
     ffw_multiplier: int = 4
     activation: Activation = "squared_relu"
     normalize_media: bool = True  # layer norm on keys and values; OpenFlamingo has none
+    media_width: int | None = None  # visual tokens are projected to it; None: the resampler's width
     branch_scale: float = 1.0  # of both branches; public LMs can have 10 times the residual stream
     attend: Literal["last", "all_previous"] = "last"
 

@@ -32,10 +32,12 @@ def truncated_normal(rngs: nnx.Rngs, shape: Sequence[int], fan_in: int) -> Array
     return scale * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
 
 
-def embedding_rows(count: int, width: int, rngs: nnx.Rngs, rows: str | None = None) -> nnx.Param:
-    """[count, width] learned vectors, normal of deviation 0.02; `rows` names their axis."""
+def embedding_rows(
+    count: int, width: int, rngs: nnx.Rngs, rows: str | None = None, columns: str = "embed"
+) -> nnx.Param:
+    """[count, width] learned vectors, normal of deviation 0.02; `rows`, `columns` name the axes."""
     value = 0.02 * jax.random.normal(rngs.params(), (count, width))
-    return nnx.Param(value, logical_axes=(rows, "embed"))
+    return nnx.Param(value, logical_axes=(rows, columns))
 
 
 class Projection(nnx.Module):

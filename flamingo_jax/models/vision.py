@@ -4,14 +4,87 @@ Paper: section 2.1 and appendix A.1.1 (NFNet-F6; frames are encoded one by one).
 the interface is chosen by config; each is one file beside this one.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import VisionConfig
-from flamingo_jax.models.efficientnet_lite import EfficientNetLite
+from flamingo_jax.models import efficientnet_lite, nfnet, vit
 
 Array = jax.Array
+
+VARIANTS = {
+    "efficientnet_lite": efficientnet_lite.VARIANTS,
+    "nfnet": nfnet.VARIANTS,
+    "vit": vit.VARIANTS,
+}
+
+# Of `VisionConfig`, what only some kinds of encoder have; another kind refuses it.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "efficientnet_lite": (),
+    "nfnet": ("activation", "std_conv_eps"),
+    "vit": ("activation", "keep_class_token", "post_norm"),
+}
+
+
+def make_encoder(config: VisionConfig, *, rngs: nnx.Rngs) -> nnx.Module:
+    """The network of the config: normalised pictures [N, H, W, 3] to features [N, P, E].
+
+    Raises:
+      ValueError: no such variant, or an option that this kind has not.
+    """
+    if config.variant not in VARIANTS[config.kind]:
+        valid = list(VARIANTS[config.kind])
+        raise ValueError(f"vision.variant={config.variant!r}: of {config.kind} use one of {valid}")
+    for name in sorted(set().union(*OPTIONS.values()) - {*OPTIONS[config.kind]}):
+        value = getattr(config, name)
+        if value not in (None, False):
+            raise ValueError(
+                f"vision.{name}={value!r}: {config.kind} has no such option, leave it at "
+                f"{False if value is True else None}"
+            )
+    makers: dict[str, Callable[[], nnx.Module]] = {
+        "efficientnet_lite": lambda: efficientnet_lite.EfficientNetLite(config.variant, rngs=rngs),
+        "nfnet": lambda: nfnet.NFNet(
+            config.variant,
+            activation=config.activation or "gelu_tanh",
+            std_conv_eps=config.std_conv_eps,
+            rngs=rngs,
+        ),
+        "vit": lambda: vit.ViT(
+            config.variant,
+            keep_class_token=config.keep_class_token,
+            post_norm=config.post_norm,
+            activation=config.activation,
+            size_px=config.preprocessing.size_px,
+            rngs=rngs,
+        ),
+    }
+    return makers[config.kind]()
+
+
+@functools.lru_cache(maxsize=64)
+def output_shape(config: VisionConfig) -> tuple[int, int]:
+    """(P, E) of the config's encoder at its picture size; allocates nothing."""
+    size_px = config.preprocessing.size_px
+    picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
+    out = nnx.eval_shape(lambda x: make_encoder(config, rngs=nnx.Rngs(0))(x), picture)
+    return out.shape[1], out.shape[2]
+
+
+def check(config: VisionConfig) -> VisionConfig:
+    """Returns `config` if what it says of the encoder's output is so, else raises ValueError."""
+    for name, want in zip(("num_features", "width"), output_shape(config), strict=True):
+        if getattr(config, name) != want:
+            raise ValueError(
+                f"vision.{name}={getattr(config, name)}: {config.kind} {config.variant} makes "
+                f"{want} at vision.preprocessing.size_px={config.preprocessing.size_px}, so use "
+                f"{want}"
+            )
+    return config
 
 
 class VisionEncoder(nnx.Module):
@@ -19,7 +92,7 @@ class VisionEncoder(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.encoder = EfficientNetLite(config.variant, rngs=rngs)
+        self.encoder = make_encoder(config, rngs=rngs)
         self.channels = ChannelStatistics(config.width) if config.standardize else None
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:

@@ -21,6 +21,8 @@ from flamingo_jax.core.stack import Execution, Stack, fold
 Array = jax.Array
 GeluKind = Literal["quick_gelu", "gelu"]
 
+CHANNELS, HEADS = "vision_channels", "vision_heads"  # logical axes
+
 
 class Variant(NamedTuple):
     """What differs between the published sizes; the feed-forward is four times as wide."""
@@ -53,10 +55,10 @@ class Attention(nnx.Module):
     def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs):
         heads = (num_heads, width // num_heads)
         kwargs = {"use_bias": True, "rngs": rngs}
-        self.query = Projection([width], heads, ("embed", "heads", None), **kwargs)
-        self.key = Projection([width], heads, ("embed", "heads", None), **kwargs)
-        self.value = Projection([width], heads, ("embed", "heads", None), **kwargs)
-        self.out = Projection(heads, [width], ("heads", None, "embed"), **kwargs)
+        self.query = Projection([width], heads, (CHANNELS, HEADS, None), **kwargs)
+        self.key = Projection([width], heads, (CHANNELS, HEADS, None), **kwargs)
+        self.value = Projection([width], heads, (CHANNELS, HEADS, None), **kwargs)
+        self.out = Projection(heads, [width], (HEADS, None, CHANNELS), **kwargs)
 
     def __call__(self, x: Array) -> Array:  # [N, S, E]
         return self.out(attend(self.query(x), self.key(x), self.value(x)))
@@ -71,8 +73,8 @@ class Block(nnx.Module):
         self.attention_norm = Norm(width)
         self.attention = Attention(width, num_heads, rngs=rngs)
         self.ffw_norm = Norm(width)
-        self.up = Projection([width], [4 * width], ("embed", "mlp"), **kwargs)
-        self.down = Projection([4 * width], [width], ("mlp", "embed"), **kwargs)
+        self.up = Projection([width], [4 * width], (None, CHANNELS), **kwargs)
+        self.down = Projection([4 * width], [width], (None, CHANNELS), **kwargs)
 
     def __call__(self, x: Array) -> Array:  # [N, S, E]
         x = x + self.attention(self.attention_norm(x))
@@ -106,10 +108,10 @@ class ViT(nnx.Module):
         self.keep_class_token = keep_class_token
         shape = (v.patch_px, v.patch_px, 3, v.width)
         kernel = truncated_normal(rngs, shape, math.prod(shape[:3]))
-        self.patch_embedding = nnx.Param(kernel, logical_axes=(None, None, None, "embed"))
-        self.class_embedding = embedding_rows(1, v.width, rngs)
+        self.patch_embedding = nnx.Param(kernel, logical_axes=(None, None, None, CHANNELS))
+        self.class_embedding = embedding_rows(1, v.width, rngs, columns=CHANNELS)
         num_positions = (self.size_px // v.patch_px) ** 2 + 1
-        self.position_embedding = embedding_rows(num_positions, v.width, rngs)
+        self.position_embedding = embedding_rows(num_positions, v.width, rngs, columns=CHANNELS)
         self.pre_norm = Norm(v.width)
         self.blocks = Stack(
             lambda rngs: Block(v.width, v.num_heads, activation, rngs=rngs),
