@@ -161,6 +161,12 @@ class FlamingoConfig:
             )
 
     @property
+    def media_width(self) -> int:
+        """Channels of the visual tokens that the gated blocks' keys and values read."""
+        width = self.cross_attention.media_width
+        return self.resampler.width if width is None else width
+
+    @property
     def vocab_size(self) -> int:
         """Frozen and new rows together; the width of the logits."""
         return self.language_model.vocab_size + self.num_new_tokens

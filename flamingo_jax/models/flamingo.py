@@ -15,7 +15,7 @@ from flax import nnx
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
-from flamingo_jax.core.layers import embedding_rows
+from flamingo_jax.core.layers import Projection, embedding_rows
 from flamingo_jax.core.stack import Execution, fold, plan
 from flamingo_jax.models import media_mask
 from flamingo_jax.models.gated_xattn import GatedCrossAttention, MediaKeys
@@ -59,10 +59,13 @@ class Flamingo(nnx.Module):
         self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
         self.gated_xattn = Segments(
             tuple(s for s in segments if s.gated),
-            lambda _, rngs: GatedCrossAttention(xattn, lm.width, config.resampler.width, rngs=rngs),
+            lambda _, rngs: GatedCrossAttention(xattn, lm.width, config.media_width, rngs=rngs),
             execution,
             rngs,
         )
+        if xattn.media_width is not None:  # one for all blocks: Table 5 has no room for one a block
+            shape = [config.resampler.width], [config.media_width]
+            self.gated_xattn.media_projection = Projection(*shape, (None, "embed"), rngs=rngs)
         self.new_tokens = NewTokens(config.num_new_tokens, lm.width, tied=lm.tied_head, rngs=rngs)
 
     def __call__(self, batch: Batch) -> Array:
@@ -86,7 +89,10 @@ class Flamingo(nnx.Module):
             features = self.vision(media, dtype) if media.ndim == 6 else media
             features = self.vision.standardize(features.astype(dtype))
         with jax.named_scope("resampler"):
-            return self.resampler(features, frame_mask)
+            visual = self.resampler(features, frame_mask)
+            if self.config.cross_attention.media_width is not None:
+                visual = self.gated_xattn.media_projection(visual)
+            return visual
 
     def media_keys(self, visual: Array) -> dict[str, MediaKeys]:
         """Keys and values of all gated blocks for visual tokens [B, M, R, D_media]."""

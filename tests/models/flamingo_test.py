@@ -168,3 +168,21 @@ def test_pixels_pass_the_frozen_encoder():
     features = encode(params, pixels)
     assert features.shape == (1, 2, 1, 1, 1280)
     np.testing.assert_allclose(look(params, pixels), look(params, features), atol=1e-5)
+
+
+def test_visual_tokens_are_projected_once_to_the_media_width():
+    config = tiny.changed(cross_attention={"media_width": 20})
+    params = tiny.random_params(config)
+    kernel = params["gated_xattn"]["media_projection"]["kernel"]
+    assert kernel.shape == (config.resampler.width, 20)
+    key = params["gated_xattn"]["groups"]["layers"]["key"]["kernel"]
+    assert key.shape[1] == 20
+    batch = tiny.random_batch()
+    found = tiny.jit(Flamingo.visual_tokens, config)(params, batch.media, batch.media_mask)
+    bare = tiny.jit(lambda m, *args: m.resampler(m.vision.standardize(args[0]), args[1]), config)
+    want = bare(params, jnp.asarray(batch.media), batch.media_mask) @ kernel
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+    logits = tiny.jit(Flamingo.__call__, config)(params, batch)
+    assert (
+        np.abs(logits - tiny.jit(Flamingo.__call__, config)(params, moved(batch, 2))).max() > 1e-4
+    )
