@@ -34,6 +34,7 @@ DATA = [
     "tensorflow-datasets==4.9.10",
     "importlib_resources",  # tensorflow-datasets imports it without saying so
     "google-crc32c>=1.5",
+    "av==18.1.0",  # video
     "resvg-py==0.5.0",  # its drawings are part of the demo's data
     "tqdm",
 ]
@@ -51,6 +52,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=[f"{top}{below}" for top in OURS for below in ("", ".*")]),
+    package_data={"data_pipelines": ["*.css"]},
     install_requires=CORE,
     extras_require={
         "data": DATA,
