@@ -1,7 +1,8 @@
 """Between a record's bytes and a row's arrays: parsing, and pixels or cached features of its media.
 
 Parsing is done by protobuf's C code, 15 to 50 us a record and without TFDS's graph, and decoding by
-Pillow, which lets other threads run; so several threads over these functions scale with cores.
+Pillow and PyAV, which let other threads run; so several threads over these functions scale with
+cores.
 """
 
 import dataclasses
@@ -10,10 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from data_pipelines import augmentation
 from data_pipelines.errors import BadRecord
 from data_pipelines.sequences import InterleavedText
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import decode_image
+from flamingo_jax.videos import decode_video, is_video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Record:
     document: InterleavedText
     media: tuple[bytes, ...]
     media_ids: tuple[str, ...]
+    metadata: str  # JSON
 
 
 def parse_record(data: bytes) -> Record:
@@ -38,6 +42,7 @@ def parse_record(data: bytes) -> Record:
             ),
             media=tuple(features["media"].bytes_list.value),
             media_ids=tuple(name.decode() for name in features["media_ids"].bytes_list.value),
+            metadata=features["metadata"].bytes_list.value[0].decode(),
         )
     except Exception as error:  # protobuf, a missing field, not UTF-8
         raise BadRecord(
@@ -53,16 +58,40 @@ def parse_record(data: bytes) -> Record:
 
 
 class Pixels:
-    """Media as pictures, u8[F=1, H, W, 3]."""
+    """Media as frames, u8[n, H, W, 3]; a picture is one frame, a video `num_frames` or fewer."""
 
-    def __init__(self, preprocessing: ImagePreprocessing):
+    def __init__(
+        self,
+        preprocessing: ImagePreprocessing,
+        *,
+        num_frames: int = 1,
+        fps: float = 1.0,
+        random_clip: bool = True,
+        flip: float = 0.0,
+        color: float = 0.0,
+    ):
+        """`random_clip`: a clip begins at random, else it is the middle of the video; `flip`,
+        `color`: see `data_pipelines.augmentation`."""
         self._preprocessing = preprocessing
-        self.shape = (1, preprocessing.size_px, preprocessing.size_px, 3)
+        self._num_frames, self._fps, self._random_clip = num_frames, fps, random_clip
+        self._flip, self._color = flip, color
+        self.shape = (num_frames, preprocessing.size_px, preprocessing.size_px, 3)
         self.dtype = np.dtype(np.uint8)
 
-    def __call__(self, record: Record, number: int) -> np.ndarray:
+    def __call__(self, record: Record, number: int, rng: np.random.Generator) -> np.ndarray:
         """Media `number` of the record; raises BadMedia."""
-        return decode_image(record.media[number], self._preprocessing)[None]
+        augment = augmentation.draw(rng, flip=self._flip, color=self._color)
+        data = record.media[number]
+        if not is_video(data):
+            return decode_image(data, self._preprocessing, augment)[None]
+        return decode_video(
+            data,
+            self._preprocessing,
+            num_frames=self._num_frames,
+            fps=self._fps,
+            rng=rng if self._random_clip else None,
+            augment=augment,
+        )
 
 
 class CachedFeatures:
@@ -76,8 +105,9 @@ class CachedFeatures:
         self.shape = first.shape if first.ndim == 3 else (1, *first.shape)
         self.dtype = first.dtype
 
-    def __call__(self, record: Record, number: int) -> np.ndarray:
+    def __call__(self, record: Record, number: int, rng: np.random.Generator) -> np.ndarray:
         """Features of media `number`; BadRecord `no_features` or `features_shape`."""
+        del rng  # what was computed once cannot be augmented
         name = record.media_ids[number]
         if name not in self._features:
             raise BadRecord("no_features", f"picture {name} is not in the feature cache")

@@ -39,7 +39,7 @@ from flamingo_jax.tokenizer import Tokenizer
 
 _PADDING = b"padding"  # reason of a row behind the last record; not counted as skipped
 _MIN_ROWS_FOR_SHARE = 100  # fewer rows say little about the share of bad ones
-_PREFETCHED_BATCHES = 2
+PREFETCHED_BATCHES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,11 @@ class StreamConfig:
     num_tokens: int = 256
     max_media: int = 5
     p_next: float = 0.5  # pages: the share whose text sees the next image, not the last
-    random_window: bool = True  # pages
+    random_window: bool = True  # pages; and clips of video, whose middle is taken otherwise
+    num_frames: int = 1  # of a video, the paper has 8; a picture is one frame
+    fps: float = 1.0  # frames taken of a second of video
+    flip: float = 0.0  # the share of pictures and videos that are mirrored left to right
+    color: float = 0.0  # strength of colour augmentation, see data_pipelines.augmentation
     prepend_space: float = 0.5  # pairs: the share whose text begins with a space
     template: str = "{}"  # pairs: text around the caption
     score_template: bool = True  # pairs: the template's words before the caption count in the loss
@@ -72,10 +76,12 @@ class StreamConfig:
             raise ValueError(
                 f"{self.name}: template={self.template!r}: put one {{}} for the caption"
             )
-        for field in ("batch_size", "num_tokens", "max_media", "num_workers"):
+        for field in ("batch_size", "num_tokens", "max_media", "num_frames", "num_workers"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
-        for field in ("p_next", "prepend_space", "max_skipped_share"):
+        if self.fps <= 0:
+            raise ValueError(f"{self.name}: fps={self.fps}: use more than 0")
+        for field in ("p_next", "prepend_space", "flip", "color", "max_skipped_share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 to 1")
         if self.seed < 0:
@@ -84,7 +90,14 @@ class StreamConfig:
     def for_evaluation(self) -> "StreamConfig":
         """Each record once, in order, without augmentation: text sees its last image."""
         return dataclasses.replace(
-            self, shuffle=False, repeat=False, p_next=0.0, random_window=False, prepend_space=0.0
+            self,
+            shuffle=False,
+            repeat=False,
+            p_next=0.0,
+            random_window=False,
+            prepend_space=0.0,
+            flip=0.0,
+            color=0.0,
         )
 
 
@@ -109,6 +122,11 @@ class Stream:
     ):
         if (preprocessing is None) == (features is None):
             raise ValueError(f"{config.name}: give either preprocessing or features")
+        if features is not None and (config.flip or config.color):
+            raise ValueError(
+                f"{config.name}: flip={config.flip} and color={config.color} change pixels, but "
+                "features were computed before: set both to 0, or give preprocessing"
+            )
         if config.batch_size % process_count:
             raise ValueError(
                 f"{config.name}: batch_size={config.batch_size} does not divide among "
@@ -118,7 +136,9 @@ class Stream:
         self.config = config
         self.records = RecordIndex(_shards(config))
         self._tokenizer = tokenizer
-        self._media_of = Pixels(preprocessing) if features is None else CachedFeatures(features)
+        self._media_of = (
+            _pixels(config, preprocessing) if features is None else CachedFeatures(features)
+        )
         self._max_media = config.max_media if config.kind == "page" else 1
         self._process_index = process_index
         self._rows = config.batch_size // process_count
@@ -161,6 +181,13 @@ class Stream:
     def skipped(self) -> dict[str, int]:
         """Unusable records by reason, as `examples` counts."""
         return {r: n for r, n in sorted((self._counts + self._inherited).items()) if r}
+
+    def record_number(self, index: int) -> int:
+        """Which of `records` example `index` is made of, counted from the start of the run."""
+        epoch, place = divmod(index, len(self.records))
+        if not self.config.shuffle:
+            return place
+        return shuffled(place, len(self.records), f"{self.config.seed}/{self.config.name}/{epoch}")
 
     def state(self) -> dict[str, Any]:
         """The place after the last batch handed out, as JSON values.
@@ -222,28 +249,27 @@ class Stream:
         dataset = tf.data.Dataset.range(num_rows).map(
             row, num_parallel_calls=config.num_workers, deterministic=True
         )
-        dataset = dataset.batch(self._rows, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+        dataset = dataset.batch(self._rows, drop_remainder=True).prefetch(PREFETCHED_BATCHES)
         return dataset.with_options(options)
 
     def _row(self, number: np.int64) -> tuple:
         """The arrays of this process's row `number` since the start, its reason and a message."""
+        config = self.config
         batch, row = divmod(int(number), self._rows)
-        index = self._start + batch * self.config.batch_size
-        index += self._process_index * self._rows + row
-        epoch, place = divmod(index, len(self.records))
+        index = self._start + batch * config.batch_size + self._process_index * self._rows + row
         media = np.zeros((self._max_media, *self._media_of.shape), self._media_of.dtype)
         media_mask = np.zeros(media.shape[:2], bool)
-        if epoch and not self.config.repeat:
+        if index >= len(self.records) and not config.repeat:
             return (*self._empty_tokens(), media, media_mask, _PADDING, b"")
-        if self.config.shuffle:
-            key = f"{self.config.seed}/{self.config.name}/{epoch}"
-            place = shuffled(place, len(self.records), key)
+        place = self.record_number(index)
         try:
             record = parse_record(self.records.read(place))
-            sequence = self._sequence(record, index)
+            rng = np.random.default_rng([config.seed, zlib.crc32(config.name.encode()), index])
+            sequence = self._sequence(record, rng)
             for slot, kept in enumerate(sequence.kept_media.tolist()):
-                media[slot] = self._media_of(record, kept)
-                media_mask[slot] = True
+                frames = self._media_of(record, kept, rng)
+                media[slot, : len(frames)] = frames
+                media_mask[slot, : len(frames)] = True
         except (BadRecord, BadMedia) as error:
             media[:], media_mask[:] = 0, False
             message = f"record {place}: {error}".encode()
@@ -251,9 +277,8 @@ class Stream:
         arrays = sequence.tokens, sequence.token_mask, sequence.loss_mask, sequence.media_index
         return (*arrays, media, media_mask, b"", b"")
 
-    def _sequence(self, record: Record, index: int) -> TrainingSequence:
+    def _sequence(self, record: Record, rng: np.random.Generator) -> TrainingSequence:
         config = self.config
-        rng = np.random.default_rng([config.seed, zlib.crc32(config.name.encode()), index])
         if config.kind == "page":
             return page_sequence(
                 record.document,
@@ -288,6 +313,17 @@ class Stream:
             f"than max_skipped_share={self.config.max_skipped_share}: {reasons}; the last are "
             f"[{messages}]. Mend or rebuild {self.config.data_dir}, or allow a larger share"
         )
+
+
+def _pixels(config: StreamConfig, preprocessing: ImagePreprocessing) -> Pixels:
+    return Pixels(
+        preprocessing,
+        num_frames=config.num_frames,
+        fps=config.fps,
+        random_clip=config.random_window,
+        flip=config.flip,
+        color=config.color,
+    )
 
 
 def _keep_tensorflow_off_the_accelerator() -> None:

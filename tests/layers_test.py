@@ -13,7 +13,7 @@ PACKAGES = ("flamingo_jax", "data_pipelines", "experiments", "launch")
 
 # Of the library, who may import whom: a folder or a module directly under it, by its own name. The
 # leaves import nothing of ours but config, so that what only reads data stays light.
-LEAVES = {"batch", "cache", "config", "images", "prompts", "tokenizer"}
+LEAVES = {"batch", "cache", "config", "images", "prompts", "tokenizer", "videos"}
 LIBRARY = {
     "batch": set(),
     "cache": set(),
@@ -21,6 +21,7 @@ LIBRARY = {
     "images": {"config"},
     "prompts": set(),
     "tokenizer": set(),
+    "videos": {"config", "images"},
     "core": {"core", "config"},
     "models": {"models", "core", "config", "batch"},
     "train": {"train", "models", "core", "config", "batch"},
@@ -31,7 +32,7 @@ LIBRARY = {
     "model_directory": {"model", "weights", "models", "core", *LEAVES},
     "__init__": {"model_directory"},
 }
-DATA_MAY_IMPORT = {"batch", "cache", "config", "images", "tokenizer"}
+DATA_MAY_IMPORT = {"batch", "cache", "config", "images", "tokenizer", "videos"}
 FOREIGN = {
     "flamingo_jax": {"tensorflow", "tensorflow_datasets", "tf_keras", "torch", "ml_collections"},
     "data_pipelines": {"torch", "jax", "flax", "ml_collections"},
