@@ -61,5 +61,6 @@ setup(
         "cuda": ["jax[cuda12]==0.10.2"],
         "test": TEST,
         "reference": REFERENCE,
+        "benchmark": ["webdataset==1.0.2"],  # what streams are compared with
     },
 )
