@@ -106,8 +106,12 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ResamplerConfig:
-    """Perceiver Resampler (paper, section 2.1 and appendix A.1.1; Table 4)."""
+    """Perceiver Resampler (paper, section 2.1 and appendix A.1.1; Table 4) and its two ablations.
 
+    All kinds have as many weights in their layers; see `models/resampler_ablations.py`.
+    """
+
+    kind: Literal["perceiver", "transformer", "mlp"] = "perceiver"
     num_latents: int = 64
     depth: int = 6
     width: int = 1536
@@ -121,13 +125,17 @@ class ResamplerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CrossAttentionConfig:
-    """GATED XATTN-DENSE blocks (paper, section 2.2 and appendix A.1.2; Table 4).
+    """GATED XATTN-DENSE blocks (paper, section 2.2 and appendix A.1.2; Table 4), and ablations.
 
     A block stands before language-model block `offset`, `offset + every`, and so on to the end.
+    Where the kinds stand is drawn in `models/insertion.py`.
     """
 
+    kind: Literal["gated", "vanilla", "graft"] = "gated"
     every: int = 1
     offset: int = 0
+    graft_depth: int = 18  # layers on top of the language model; of kind graft only
+    gating: Literal["tanh", "none"] = "tanh"
     num_heads: int = 16
     head_dim: int = 128
     ffw_multiplier: int = 4
@@ -158,6 +166,15 @@ class FlamingoConfig:
             raise ValueError(
                 f"cross_attention.offset={offset}: the language model has {depth} blocks, "
                 f"so use 0 to {depth - 1}"
+            )
+        if self.cross_attention.kind == "vanilla" and every != 1:
+            raise ValueError(
+                f"cross_attention.every={every}: of kind vanilla, which stands inside every block, "
+                "use 1"
+            )
+        if self.cross_attention.graft_depth < 1:
+            raise ValueError(
+                f"cross_attention.graft_depth={self.cross_attention.graft_depth}: use 1 or more"
             )
 
     @property

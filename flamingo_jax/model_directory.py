@@ -21,8 +21,9 @@ from flax import traverse_util
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core.stack import Execution, plan
+from flamingo_jax.core.stack import Execution
 from flamingo_jax.model import Model
+from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import frozen_parts
@@ -141,8 +142,7 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
 def frozen_params(card: ModelCard) -> Tree:
     """The frozen parts from their sources, float32, with neutral channel statistics."""
     config = card.config
-    xattn = config.cross_attention
-    segments = plan(config.language_model.num_layers, xattn.every, xattn.offset)
+    segments = insertion.language_model_segments(config)
     vision = frozen_parts.load_vision(card.vision, config)
     if config.vision.standardize:
         vision["channels"] = frozen_parts.neutral_channels(config)

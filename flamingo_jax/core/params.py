@@ -18,11 +18,11 @@ from flamingo_jax.config import DTypePolicy
 Tree = Any
 Path = tuple[str, ...]
 
-TRAINABLE = ("resampler", "gated_xattn", "new_tokens")
+TRAINABLE = ("resampler", "gated_xattn", "graft", "new_tokens")
 
 
 def is_trainable(path: Path) -> bool:
-    """True for the resampler, the gated cross-attention and the new tokens; all else is frozen."""
+    """True for the resampler, what is added to the language model, and the new tokens."""
     return path[0] in TRAINABLE
 
 

@@ -20,7 +20,7 @@ def prefill(model: Flamingo, prompt: Batch, max_new_tokens: int) -> tuple[Array,
     num_slots = t + max_new_tokens
     slot_mask = jnp.pad(jnp.asarray(prompt.token_mask), [(0, 0), (0, max_new_tokens)])
     lm = model.language_model
-    cache = empty_cache(lm.config, lm.segments, b, num_slots, jnp.dtype(model.dtype))
+    cache = empty_cache(lm.config, model.segments, b, num_slots, jnp.dtype(model.dtype))
     keys = model.media_keys(model.visual_tokens(prompt.media, prompt.media_mask))
     real_media = jnp.asarray(prompt.media_mask).any(-1)
     mask = _mask(model, prompt.media_index, real_media)

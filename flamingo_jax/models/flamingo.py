@@ -2,7 +2,8 @@
 
 Paper: figure 3. Pictures pass the vision encoder and the Perceiver Resampler; the visual tokens
 feed gated cross-attention blocks before every n-th language-model block; each text token sees the
-last media before it. Nothing but composition stands here.
+last media before it. Nothing but composition stands here; where else the paper tried to insert
+cross-attention is drawn in `insertion.py`.
 
 The new tokens (`<image>` as one token, `<EOC>`) have trained rows of their own beyond the frozen
 vocabulary, for input and for output. Trained as inputs, they are the one reason for a backward pass
@@ -16,11 +17,12 @@ from flax import nnx
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core.layers import Projection, embedding_rows
-from flamingo_jax.core.stack import Execution, fold, plan
-from flamingo_jax.models import media_mask
-from flamingo_jax.models.gated_xattn import GatedCrossAttention, MediaKeys
-from flamingo_jax.models.lm import Cache, Context, LanguageModel, Segments, logits
-from flamingo_jax.models.resampler import PerceiverResampler
+from flamingo_jax.core.stack import Execution, Segment, fold
+from flamingo_jax.models import insertion, media_mask
+from flamingo_jax.models.gated_xattn import CrossAttention, GatedCrossAttention, MediaKeys
+from flamingo_jax.models.graft import Graft
+from flamingo_jax.models.lm import Cache, Context, Inserted, LanguageModel, Segments, logits
+from flamingo_jax.models.resampler_ablations import make_resampler
 from flamingo_jax.models.vision import VisionEncoder
 
 Array = jax.Array
@@ -51,15 +53,14 @@ class Flamingo(nnx.Module):
     ):
         self.config, self.dtype = config, dtype
         lm, xattn = config.language_model, config.cross_attention
-        segments = plan(lm.num_layers, xattn.every, xattn.offset)
+        segments = insertion.language_model_segments(config)
+        layer = GatedCrossAttention if xattn.kind == "gated" else CrossAttention
         self.vision = VisionEncoder(config.vision, rngs=rngs)
-        self.resampler = PerceiverResampler(
-            config.resampler, config.vision.width, execution, rngs=rngs
-        )
+        self.resampler = make_resampler(config.resampler, config.vision.width, execution, rngs=rngs)
         self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
         self.gated_xattn = Segments(
-            tuple(s for s in segments if s.gated),
-            lambda _, rngs: GatedCrossAttention(xattn, lm.width, config.media_width, rngs=rngs),
+            insertion.cross_attention_segments(config),
+            lambda _, rngs: layer(xattn, lm.width, config.media_width, rngs=rngs),
             execution,
             rngs,
         )
@@ -67,6 +68,14 @@ class Flamingo(nnx.Module):
             shape = [config.resampler.width], [config.media_width]
             self.gated_xattn.media_projection = Projection(*shape, (None, "embed"), rngs=rngs)
         self.new_tokens = NewTokens(config.num_new_tokens, lm.width, tied=lm.tied_head, rngs=rngs)
+        self.graft = None
+        if xattn.kind == "graft":
+            self.graft = Graft(lm, insertion.graft_segment(config), execution, rngs=rngs)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Of all self-attention, frozen and trained: what a cache must hold."""
+        return self.language_model.segments + ((self.graft.segment,) if self.graft else ())
 
     def __call__(self, batch: Batch) -> Array:
         """f32[B, T, V] logits; row t predicts token t + 1."""
@@ -98,12 +107,11 @@ class Flamingo(nnx.Module):
         """Keys and values of all gated blocks for visual tokens [B, M, R, D_media]."""
         flat = visual.reshape(visual.shape[0], -1, visual.shape[-1])
         keys = {}
-        for segment in self.language_model.segments:
-            if segment.gated:
-                stack = getattr(self.gated_xattn, segment.name)
-                _, keys[segment.name] = fold(
-                    lambda _, blocks, __: (None, blocks[0].media_keys(flat)), None, [stack]
-                )
+        for segment in insertion.cross_attention_segments(self.config):
+            stack = getattr(self.gated_xattn, segment.name)
+            _, keys[segment.name] = fold(
+                lambda _, layers, __: (None, layers[0].media_keys(flat)), None, [stack]
+            )
         return keys
 
     def decode(
@@ -115,19 +123,28 @@ class Flamingo(nnx.Module):
         cache: dict[str, Cache] | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
         """Hidden states [B, T, D] and the cache with these tokens in it."""
-        mask = media_mask.over_latents(text_media_mask, self.config.resampler.num_latents)
+        num_media = text_media_mask.shape[-1]
         if isinstance(visual, dict):
             keys, flat = visual, None
+            num_visual = jax.tree.leaves(visual)[0].shape[2]
         else:
             keys, flat = None, visual.reshape(visual.shape[0], -1, visual.shape[-1])
+            num_visual = flat.shape[1]
+        mask = media_mask.over_latents(text_media_mask, num_visual // num_media)
 
-        def look(block: GatedCrossAttention, x: Array, keys: MediaKeys | None) -> Array:
-            return block(x, block.media_keys(flat) if keys is None else keys, mask)
+        def look(layer: CrossAttention, x: Array, media: MediaKeys | None) -> Array:
+            return layer(x, layer.media_keys(flat) if media is None else media, mask)
 
+        x = self.embed(tokens)
+        inside = self.config.cross_attention.kind != "gated"
+        inserted = Inserted(self.gated_xattn, look, keys, inside)
         with jax.named_scope("language_model"):
-            return self.language_model.hidden(
-                self.embed(tokens), context, cache, look, self.gated_xattn, keys
-            )
+            if self.graft is None:
+                return self.language_model.hidden(x, context, cache, inserted)
+            x, lm_cache = self.language_model.hidden(x, context, cache)
+        with jax.named_scope("graft"):
+            x, cache = self.graft(x, context, cache, inserted)
+            return x, cache if cache is None else lm_cache | cache
 
     def embed(self, tokens: Array) -> Array:
         """[B, T, D]; ids from the frozen vocabulary's size on are new tokens."""

@@ -4,6 +4,9 @@ Paper: section 2.2, figure 4, appendix A.1.2. Two residual branches, cross-atten
 feed-forward, each times the tanh of a learned scalar that starts at zero, so that training starts
 from exactly the frozen language model. Pre-norm on queries, on keys and values together (v1 of the
 paper), and on the feed-forward's input; no biases in linear maps (the paper is silent).
+
+`CrossAttention` is the first branch alone, for the paper's ablations; `gating="none"` leaves out
+the tanh and its scalar, and with them the start from the frozen language model (Table 3, row iii).
 """
 
 from typing import NamedTuple
@@ -26,8 +29,8 @@ class MediaKeys(NamedTuple):
     value: Array  # [B, M * R, N, H]
 
 
-class GatedCrossAttention(nnx.Module):
-    """One block, to stand before a frozen language-model block of width `width`."""
+class CrossAttention(nnx.Module):
+    """Text of width `width` looks at media; residual."""
 
     def __init__(
         self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
@@ -40,10 +43,7 @@ class GatedCrossAttention(nnx.Module):
         self.key = Projection([media_width], heads, (None, "heads", None), rngs=rngs)
         self.value = Projection([media_width], heads, (None, "heads", None), rngs=rngs)
         self.out = Projection(heads, [width], ("heads", None, "embed"), rngs=rngs)
-        self.attention_gate = nnx.Param(jnp.zeros(()), logical_axes=())
-        self.ffw_norm = Norm(width)
-        self.ffw = FeedForward(width, config.ffw_multiplier * width, config.activation, rngs=rngs)
-        self.ffw_gate = nnx.Param(jnp.zeros(()), logical_axes=())
+        self.attention_gate = _shut(config)
 
     def media_keys(self, media: Array) -> MediaKeys:
         """Keys and values of visual tokens [B, M * R, D_media]."""
@@ -56,12 +56,35 @@ class GatedCrossAttention(nnx.Module):
         media: MediaKeys,
         mask: Array,  # bool[B, T, M * R]
     ) -> Array:  # [B, T, D]
-        with jax.named_scope("gated_xattn"):
+        with jax.named_scope("cross_attention"):
             seen = self.out(attend(self.query(self.norm(x)), media.key, media.value, mask))
-            x = x + self._gate(self.attention_gate, x) * seen
+            return x + self._gate(self.attention_gate, x) * seen
+
+    def _gate(self, alpha: nnx.Param | None, x: Array) -> Array:
+        """What multiplies a branch: tanh(alpha), in float32, times the configured scale."""
+        gate = self.branch_scale * (
+            1.0 if alpha is None else jnp.tanh(alpha[...].astype("float32"))
+        )
+        return jnp.asarray(gate, x.dtype)
+
+
+class GatedCrossAttention(CrossAttention):
+    """One whole block, to stand before a frozen language-model block of width `width`."""
+
+    def __init__(
+        self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
+    ):
+        super().__init__(config, width, media_width, rngs=rngs)
+        self.ffw_norm = Norm(width)
+        self.ffw = FeedForward(width, config.ffw_multiplier * width, config.activation, rngs=rngs)
+        self.ffw_gate = _shut(config)
+
+    def __call__(self, x: Array, media: MediaKeys, mask: Array) -> Array:
+        with jax.named_scope("gated_xattn"):
+            x = super().__call__(x, media, mask)
             return x + self._gate(self.ffw_gate, x) * self.ffw(self.ffw_norm(x))
 
-    def _gate(self, alpha: nnx.Param, x: Array) -> Array:
-        """What multiplies a branch: tanh(alpha), in float32, times the configured scale."""
-        gate = self.branch_scale * jnp.tanh(alpha[...].astype(jnp.float32))
-        return gate.astype(x.dtype)
+
+def _shut(config: CrossAttentionConfig) -> nnx.Param | None:
+    """A branch's learned scalar at its start, tanh(0) = 0; None where there is no gating."""
+    return nnx.Param(jnp.zeros(()), logical_axes=()) if config.gating == "tanh" else None

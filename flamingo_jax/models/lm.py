@@ -8,6 +8,7 @@ can stand between them; the bare model is the same walk with nothing in between.
 goes in and comes out; nothing is kept inside the modules.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,8 +60,8 @@ class Attention(nnx.Module):
         self.key = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
         self.value = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
         self.out = Projection([n, h], [width], ("heads", None, "embed"), **kwargs)
-        self.query_norm = _norm(config, n * h) if config.qk_norm else None
-        self.key_norm = _norm(config, k * h) if config.qk_norm else None
+        self.query_norm = make_norm(config, n * h) if config.qk_norm else None
+        self.key_norm = make_norm(config, k * h) if config.qk_norm else None
         self.positions = POSITIONS[config.positions](config, rngs=rngs)
 
     def __call__(
@@ -77,7 +78,7 @@ class Attention(nnx.Module):
         return self.out(attend(q, k, v, context.mask, bias=bias)), cache
 
 
-def _norm(config: LanguageModelConfig, width: int) -> Norm:
+def make_norm(config: LanguageModelConfig, width: int) -> Norm:
     return Norm(width, config.norm, config.norm_eps, bias=config.norm_bias)
 
 
@@ -92,9 +93,9 @@ class Block(nnx.Module):
 
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
         self.parallel_residual = config.parallel_residual
-        self.attention_norm = _norm(config, config.width)
+        self.attention_norm = make_norm(config, config.width)
         self.attention = Attention(config, rngs=rngs)
-        self.ffw_norm = _norm(config, config.width)
+        self.ffw_norm = make_norm(config, config.width)
         self.ffw = FeedForward(
             config.width,
             config.ffw_width,
@@ -105,10 +106,16 @@ class Block(nnx.Module):
         )
 
     def __call__(
-        self, x: Array, context: Context, cache: Cache | None = None
+        self,
+        x: Array,  # [B, T, D]
+        context: Context,
+        cache: Cache | None = None,
+        between: Callable[[Array], Array] | None = None,  # after attention; none in the paper
     ) -> tuple[Array, Cache | None]:
         seen, cache = self.attention(self.attention_norm(x), context, cache)
         y = x + seen
+        if between is not None:
+            y = between(y)
         return y + self.ffw(self.ffw_norm(x if self.parallel_residual else y)), cache
 
 
@@ -125,6 +132,62 @@ class Segments(nnx.Module):
         for s in segments:
             stack = Stack(lambda rngs, s=s: make(s, rngs), s.repeats, execution, rngs)
             setattr(self, s.name, stack)
+
+
+def make_blocks(
+    config: LanguageModelConfig, segments: tuple[Segment, ...], execution: Execution, rngs: nnx.Rngs
+) -> Segments:
+    """Groups of blocks, each a stack of its own; the blocks rematerialise, not the groups."""
+    return Segments(
+        segments,
+        lambda s, rngs: Stack(lambda rngs: Block(config, rngs=rngs), s.depth, execution, rngs),
+        execution.without_remat(),
+        rngs,
+    )
+
+
+class Inserted(NamedTuple):
+    """Trained layers among the blocks, one for each group of a gated segment."""
+
+    layers: Segments
+    visit: Callable[[nnx.Module, Array, Any], Array]  # (layer, x, media) -> x
+    media: dict[str, Any] | None = None  # by gated segment; leaves with a leading group axis
+    inside: bool = False  # between attention and feed-forward; else before the group
+
+
+def walk(
+    segments: tuple[Segment, ...],
+    blocks: Segments,
+    x: Array,  # [B, T, D]
+    context: Context,
+    cache: dict[str, Cache] | None = None,
+    inserted: Inserted | None = None,
+) -> tuple[Array, dict[str, Cache] | None]:
+    """Hidden states [B, T, D] after all blocks of the segments, and the cache with these tokens."""
+    new_cache = {}
+    for segment in segments:
+        name = segment.name
+        stacks = [getattr(blocks, name)]
+        has_layers = inserted is not None and segment.gated
+        if has_layers:
+            stacks.append(getattr(inserted.layers, name))
+
+        def group(x, layers, xs, has_layers=has_layers):
+            group_cache, media = xs
+            between = None
+            if has_layers:
+                visit = functools.partial(inserted.visit, layers[1], media=media)
+                x, between = (x, visit) if inserted.inside else (visit(x), None)
+            return fold(
+                lambda x, blocks, c: blocks[0](x, context, c, between), x, [layers[0]], group_cache
+            )
+
+        xs = (
+            None if cache is None else cache[name],
+            inserted.media[name] if has_layers and inserted.media else None,
+        )
+        x, new_cache[name] = fold(group, x, stacks, xs)
+    return x, new_cache if cache is not None else None
 
 
 class LanguageModel(nnx.Module):
@@ -146,13 +209,8 @@ class LanguageModel(nnx.Module):
         self.position_embedding = (
             embedding_rows(config.max_length, config.width, rngs) if learned else None
         )
-        self.blocks = Segments(
-            self.segments,
-            lambda s, rngs: Stack(lambda rngs: Block(config, rngs=rngs), s.depth, execution, rngs),
-            execution.without_remat(),
-            rngs,
-        )
-        self.final_norm = _norm(config, config.width)
+        self.blocks = make_blocks(config, self.segments, execution, rngs)
+        self.final_norm = make_norm(config, config.width)
         self.head = None if config.tied_head else embedding_rows(*table)
 
     @property
@@ -193,38 +251,13 @@ class LanguageModel(nnx.Module):
         x: Array,  # [B, T, D] embedded tokens
         context: Context,
         cache: dict[str, Cache] | None = None,
-        before: Callable[[Any, Array, Any], Array] | None = None,
-        gated: Segments | None = None,
-        media: Any = None,  # one entry a gated segment, leaves with a leading group axis
+        inserted: Inserted | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
-        """Hidden states [B, T, D] after the final norm, and the cache with these tokens in it.
-
-        `before(gated_block, x, media)` runs before each group of a gated segment.
-        """
+        """Hidden states [B, T, D] after the final norm, and the cache with these tokens in it."""
         if self.position_embedding is not None:
             x = x + self.position_embedding[...].astype(x.dtype)[context.positions]
-        new_cache = {}
-        for segment in self.segments:
-            name = segment.name
-            stacks = [getattr(self.blocks, name)]
-            use_gate = gated is not None and segment.gated
-            if use_gate:
-                stacks.append(getattr(gated, name))
-
-            def group(x, layers, xs, use_gate=use_gate):
-                group_cache, group_media = xs
-                if use_gate:
-                    x = before(layers[1], x, group_media)
-                return fold(
-                    lambda x, blocks, c: blocks[0](x, context, c), x, [layers[0]], group_cache
-                )
-
-            xs = (
-                None if cache is None else cache[name],
-                media[name] if use_gate and media else None,
-            )
-            x, new_cache[name] = fold(group, x, stacks, xs)
-        return self.final_norm(x), new_cache if cache is not None else None
+        x, cache = walk(self.segments, self.blocks, x, context, cache, inserted)
+        return self.final_norm(x), cache
 
 
 def logits(hidden: Array, output_embedding: Array) -> Array:

@@ -6,7 +6,8 @@ A learned temporal embedding is added per frame, none per place: convolutional f
 
 Where the paper is silent, as its reproductions do: pre-norm with separate layer norms for features
 and latents, one more norm on the output, no biases in linear maps. Features whose width is not the
-resampler's pass through a linear projection, which Table 5's parameter count needs.
+resampler's pass through a linear projection, which Table 5's parameter count needs. What the paper
+compared it to is in `resampler_ablations.py`.
 """
 
 import jax
@@ -48,8 +49,11 @@ class PerceiverLayer(nnx.Module):
         return latents + self.ffw(self.ffw_norm(latents))
 
 
-class PerceiverResampler(nnx.Module):
-    """[B, M, F, P, E] features of M media of F frames to [B, M, R, D] visual tokens."""
+class Resampler(nnx.Module):
+    """What all kinds share: features to the resampler's width, a stack of layers, a last norm."""
+
+    layer: type[nnx.Module]
+    has_latents = True
 
     def __init__(
         self, config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: nnx.Rngs
@@ -61,14 +65,32 @@ class PerceiverResampler(nnx.Module):
             if vision_width != width
             else None
         )
-        self.latents = embedding_rows(config.num_latents, width, rngs)
+        self.latents = embedding_rows(config.num_latents, width, rngs) if self.has_latents else None
         self.frame_embeddings = (
             embedding_rows(config.num_frames, width, rngs) if config.num_frames else None
         )
         self.blocks = Stack(
-            lambda rngs: PerceiverLayer(config, rngs=rngs), config.depth, execution, rngs
+            lambda rngs: self.layer(config, rngs=rngs), config.depth, execution, rngs
         )
         self.norm = Norm(width)
+
+    def embed(self, features: Array) -> Array:
+        """[B, M, F, P, D] of features [B, M, F, P, E], with what tells the frames apart."""
+        x = features if self.project is None else self.project(features)
+        if self.frame_embeddings is None:
+            return x
+        embeddings = frames_for(
+            self.frame_embeddings[...],
+            x.shape[2],
+            interpolate=self.config.interpolate_frames,
+        )
+        return x + embeddings.astype(x.dtype)[:, None]
+
+
+class PerceiverResampler(Resampler):
+    """[B, M, F, P, E] features of M media of F frames to [B, M, R, D] visual tokens."""
+
+    layer = PerceiverLayer
 
     def __call__(
         self,
@@ -76,24 +98,31 @@ class PerceiverResampler(nnx.Module):
         frame_mask: Array | None = None,  # bool[B, M, F], False on padding frames
     ) -> Array:  # [B, M, R, D]
         b, m, f, p, _ = features.shape
-        x = features if self.project is None else self.project(features)
-        if self.frame_embeddings is not None:
-            embeddings = frames_for(
-                self.frame_embeddings[...], f, interpolate=self.config.interpolate_frames
-            )
-            x = x + embeddings.astype(x.dtype)[:, None]
-        x = x.reshape(b * m, f * p, self.config.width)
-        r = self.config.num_latents
-        latents = jnp.broadcast_to(self.latents[...].astype(x.dtype), (b * m, r, x.shape[-1]))
-        mask = None
+        r, width = self.config.num_latents, self.config.width
+        x = self.embed(features).reshape(b * m, f * p, width)
+        latents = jnp.broadcast_to(self.latents[...].astype(x.dtype), (b * m, r, width))
+        seen = None
         if f > 1 and frame_mask is not None:
-            seen = jnp.repeat(frame_mask.reshape(b * m, f), p, axis=-1)
-            seen = jnp.concatenate([seen, jnp.ones((b * m, r), bool)], axis=-1)
-            mask = jnp.broadcast_to(seen[:, None], (b * m, r, f * p + r))
+            real = jnp.repeat(frame_mask.reshape(b * m, f), p, axis=-1)
+            seen = jnp.concatenate([real, jnp.ones((b * m, r), bool)], axis=-1)
+        return self.norm(self.resample(x, latents, seen)).reshape(b, m, r, width)
+
+    def resample(
+        self,
+        features: Array,  # [N, S, D]
+        latents: Array,  # [N, R, D]
+        seen: Array | None,  # bool[N, S + R], False on features of padding frames
+    ) -> Array:  # [N, R, D]
+        """The latents after all layers."""
+        mask = None
+        if seen is not None:
+            mask = jnp.broadcast_to(seen[:, None], (*latents.shape[:2], seen.shape[-1]))
         latents, _ = fold(
-            lambda latents, layers, _: (layers[0](latents, x, mask), None), latents, [self.blocks]
+            lambda latents, layers, _: (layers[0](latents, features, mask), None),
+            latents,
+            [self.blocks],
         )
-        return self.norm(latents).reshape(b, m, r, -1)
+        return latents
 
 
 def frames_for(embeddings: Array, num_frames: int, *, interpolate: bool) -> Array:

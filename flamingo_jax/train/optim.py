@@ -41,8 +41,8 @@ def is_gate(path: tuple[str, ...]) -> bool:
 
 
 def decays(path: tuple[str, ...]) -> bool:
-    """Weight matrices of the gated blocks; the paper exempts the resampler."""
-    return path[0] == "gated_xattn" and path[-1] == "kernel"
+    """Weight matrices of the gated blocks or the graft; the paper exempts the resampler."""
+    return path[0] in ("gated_xattn", "graft") and path[-1] == "kernel"
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -16,7 +16,8 @@ from flax import nnx
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig
 from flamingo_jax.core import params
-from flamingo_jax.core.stack import Segment, plan, reroll
+from flamingo_jax.core.stack import Segment, reroll
+from flamingo_jax.models.insertion import cross_attention_segments
 from flamingo_jax.train.losses import next_token_loss
 from flamingo_jax.train.state import TrainState
 
@@ -50,8 +51,7 @@ def make_train_step(
     With `accumulate` off, an update sees one dataset, in turn, as in the paper's ablation.
     """
     names = list(weights)
-    xattn = config.cross_attention
-    segments = plan(config.language_model.num_layers, xattn.every, xattn.offset)
+    segments = cross_attention_segments(config)
 
     def gradient(trainable, frozen, name, batch):
         def loss(trainable):
@@ -88,21 +88,21 @@ def make_train_step(
         metrics = {f"loss/{name}": value for name, value in losses.items()}
         metrics["loss"] = loss
         metrics["grad_norm"] = optax.global_norm(grads)
-        metrics |= gates(trainable, segments, xattn)
+        metrics |= gates(trainable, segments, config.cross_attention)
         return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
 
     return train_step
 
 
 def gates(trainable: Tree, segments: tuple[Segment, ...], config: CrossAttentionConfig) -> Metrics:
-    """What multiplies every branch, as `gate/<language-model block>.<attention or ffw>`."""
+    """What multiplies each gated branch, as `gate/<language-model block>.<attention or ffw>`."""
     values = {}
     for segment in segments:
-        if not segment.gated:
-            continue
         layers = reroll(trainable["gated_xattn"][segment.name])["layers"]
         for branch in ("attention", "ffw"):
-            for i in range(segment.repeats):
-                value = config.branch_scale * jnp.tanh(layers[f"{branch}_gate"][i])
-                values[f"gate/{segment.start + i * config.every}.{branch}"] = value
+            if (alphas := layers.get(f"{branch}_gate")) is None:
+                continue
+            for i, alpha in enumerate(alphas):
+                block = segment.start + i * segment.depth
+                values[f"gate/{block}.{branch}"] = config.branch_scale * jnp.tanh(alpha)
     return values
