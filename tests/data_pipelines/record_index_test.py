@@ -7,8 +7,9 @@ import google_crc32c
 import pytest
 import tensorflow as tf
 
+from data_pipelines import record_index
 from data_pipelines.errors import BadRecord
-from data_pipelines.record_index import RecordIndex, ShardSlice, scan
+from data_pipelines.record_index import RecordIndex, ShardSlice, scan, write_indexes
 
 RECORDS = [b"first", b"", b"third" * 1000, b"fourth"]
 STARTS = [0, 21, 37, 5053, 5075]  # 16 bytes around each
@@ -108,3 +109,24 @@ def test_many_threads_read_the_same(tmp_path):
     wanted = [record for s in range(4) for record in records[s::4]]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert list(pool.map(index.read, range(400))) == wanted
+
+
+def test_a_written_index_takes_the_place_of_the_scan(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.tfrecord-00000-of-00001")
+    write_indexes(tmp_path)
+    monkeypatch.setattr(record_index, "scan", None)
+    assert outcomes(index_of(path)) == RECORDS
+    write_indexes(tmp_path)  # it is there: nothing is scanned
+
+
+def test_an_index_that_does_not_fit_is_not_believed(tmp_path):
+    path = write(tmp_path / "x.tfrecord-00000-of-00001")
+    write_indexes(tmp_path)
+    write(path, RECORDS[1:])
+    assert outcomes(index_of(path, 3)) == RECORDS[1:]
+    write_indexes(tmp_path)
+    assert outcomes(index_of(path, 3)) == RECORDS[1:]
+    (saved,) = (tmp_path / "record_index").iterdir()
+    for damage in (b"", b"\x93NUMPY", b"nonsense", saved.read_bytes()[:-9]):
+        saved.write_bytes(damage)
+        assert outcomes(index_of(path, 3)) == RECORDS[1:]
