@@ -8,6 +8,7 @@ from data_pipelines.packages import PACKAGES
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.models import vision
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import gguf_file
 from flamingo_jax.weights.frozen_parts import Source, checked_file
@@ -17,10 +18,15 @@ RANDOM = "random"
 
 
 def model_card(config: Any) -> ModelCard:
-    """The recipe's model, its frozen parts brought into the cache."""
+    """The recipe's model, checked, and its frozen parts brought into the cache."""
+    model = config_lib.from_dict(FlamingoConfig, config.model.to_dict(), "model.")
+    vision.check(model.vision)
+    for name, dataset in config.data.train.items():
+        field = f"data.train.{name}.num_frames"
+        model.resampler.check_num_frames(dataset.get("num_frames", 1), field)
     bring(part for part in config.frozen.values() if part != RANDOM)
     return ModelCard(
-        config_lib.from_dict(FlamingoConfig, config.model.to_dict(), "model."),
+        model,
         language_model=source(config.frozen.language_model, seed=config.seed),
         vision=source(config.frozen.vision, seed=config.seed),
         dtypes=config_lib.from_dict(DTypePolicy, config.dtypes.to_dict(), "dtypes."),

@@ -122,6 +122,14 @@ class ResamplerConfig:
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
 
+    def check_num_frames(self, num_frames: int, field: str) -> None:
+        """ValueError where `field` asks for more frames than there are temporal embeddings for."""
+        if num_frames > self.num_frames > 0 and not self.interpolate_frames:
+            raise ValueError(
+                f"{field}={num_frames}: resampler.num_frames={self.num_frames} and "
+                f"resampler.interpolate_frames=False: use 1 to {self.num_frames}, or interpolate"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class CrossAttentionConfig:

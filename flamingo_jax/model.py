@@ -19,7 +19,7 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.decode import beam, prompt_batch, sampler, score
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.prompts import Prompt, TextPart, parse_parts
+from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
@@ -84,8 +84,10 @@ class Model:
         *,
         caption_template: str = "Output: {}",
         compute_dtype: str = "float32",
+        video_sampling: prompt_batch.VideoSampling = prompt_batch.VideoSampling(),  # noqa: B008
     ):
         self.config, self.params, self.tokenizer = config, params, tokenizer
+        self.video_sampling = video_sampling
         self.caption_template = caption_template
         self.graph, _, _ = params_lib.abstract(
             lambda rngs: Flamingo(config, Execution(), dtype=compute_dtype, rngs=rngs)
@@ -94,13 +96,13 @@ class Model:
     def generate(self, prompts: Iterable[Any], decoding: Decoding = Decoding()) -> list[Written]:
         """Continues each prompt until `<EOC>`, end of text, or `max_tokens`.
 
-        A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"text": ..}`,
-        `{"end_of_chunk": True}`) or a `prompts.Prompt`.
+        A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"video": path, bytes
+        or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`.
         """
         encoded = [self._encode(prompt) for prompt in prompts]
         written: list[Written | None] = [None] * len(encoded)
-        # One length for all prompts of as many pictures: padding is cheaper than compiling again.
-        for rows in _groups([(len(e.images),) for e in encoded]):
+        # One length for all prompts of as many media: padding is cheaper than compiling again.
+        for rows in _groups([e.media_shape for e in encoded]):
             batch = self._batch([encoded[i] for i in rows], side="left")
             key = jax.random.key(decoding.seed)
             out = jax.device_get(self._continue(decoding)(self.params, batch, key))
@@ -141,7 +143,7 @@ class Model:
             for text in texts:
                 answer = [*self.tokenizer.encode(text), *end]
                 is_answer = [False] * len(start.tokens) + [True] * len(answer)
-                rows.append(prompt_batch.Encoded([*start.tokens, *answer], is_answer, start.images))
+                rows.append(start._replace(tokens=[*start.tokens, *answer], is_text=is_answer))
         found = self._token_log_probs(rows)
         sums = np.array([f[r.is_text].sum() for f, r in zip(found, rows, strict=True)], np.float32)
         return np.split(sums, np.cumsum([len(texts) for texts in candidates])[:-1])
@@ -158,7 +160,7 @@ class Model:
     def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
         """f32[tokens] of each row."""
         found: list[np.ndarray | None] = [None] * len(rows)
-        shapes = [(len(row.images), prompt_batch.padded_length(len(row.tokens))) for row in rows]
+        shapes = [(*r.media_shape, prompt_batch.padded_length(len(r.tokens))) for r in rows]
         for group in _groups(shapes):
             batch = self._batch([rows[i] for i in group], side="right")
             log_probs = np.asarray(self._score(self.params, batch))
@@ -168,7 +170,14 @@ class Model:
 
     def _encode(self, prompt: Any) -> prompt_batch.Encoded:
         parts = _as_prompt(prompt).parts
-        return prompt_batch.encode(parts, self.tokenizer, self.config.vision.preprocessing)
+        encoded = prompt_batch.encode(
+            parts, self.tokenizer, self.config.vision.preprocessing, self.video_sampling
+        )
+        try:
+            self.config.resampler.check_num_frames(encoded.num_frames, "video frames")
+        except ValueError as error:
+            raise PromptError(str(error)) from error
+        return encoded
 
     def _batch(self, rows: Sequence[prompt_batch.Encoded], side: Literal["left", "right"]):
         """One batch; rows are filled up to a power of two, so that few shapes are compiled."""

@@ -1,9 +1,14 @@
 """Prompts to one batch of arrays: `<BOS>`, text, media tags and end-of-chunk marks as tokens.
 
 Exactly what a prompt says is what the model sees, `<BOS>` apart: no space, mark or template is
-added. Pictures go through `images.decode_image`, the one training uses. Prompts of unequal length
-are padded on the left for continuation, so that all next tokens stand in one column, or on the
-right for scoring; the model counts real tokens only, so the side changes nothing.
+added. Pictures go through `images.decode_image`, the one training uses, and the frames of videos
+too. Prompts of unequal length are padded on the left for continuation, so that all next tokens
+stand in one column, or on the right for scoring; the model counts real tokens only, so the side
+changes nothing.
+
+Of a video 30 frames are taken, 3 a second (paper, appendix A.1.1), from its middle where it is
+longer than that. Where it is shorter the missing frames are masked, and temporal embeddings stay
+those of 30 frames, so that a frame's place in time has one embedding in all videos.
 """
 
 import os
@@ -17,49 +22,96 @@ from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, PromptError, TextPart, VideoPart
 from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.videos import decode_video
+
+
+class VideoSampling(NamedTuple):
+    """Which frames of a video file a prompt shows; a given array of frames is taken whole."""
+
+    num_frames: int = 30
+    fps: float = 3.0
 
 
 class Encoded(NamedTuple):
-    """One prompt as tokens, which of them are text, and its pictures."""
+    """One prompt as tokens, which of them are text, and its media."""
 
     tokens: list[int]
     is_text: list[bool]
-    images: list[np.ndarray]  # u8[H, W, 3], or float[P, E] where features are given for a picture
+    media: list[np.ndarray]  # u8[n, H, W, 3], n 1 for a picture; or given features float[n, P, E]
+    num_frames: int = 1  # F, places for frames; a video that is short has fewer
+
+    @property
+    def media_shape(self) -> tuple[int, int]:
+        """(media, frames), what prompts of one batch should share."""
+        return len(self.media), self.num_frames
 
 
 def encode(
-    parts: Sequence[Part], tokenizer: Tokenizer, preprocessing: ImagePreprocessing
+    parts: Sequence[Part],
+    tokenizer: Tokenizer,
+    preprocessing: ImagePreprocessing,
+    sampling: VideoSampling = VideoSampling(),  # noqa: B008, a constant
 ) -> Encoded:
-    """Tokens and pictures of one prompt. PromptError on video, BadMedia on a bad picture."""
-    tokens, is_text, images = [tokenizer.bos_id], [False], []
+    """Tokens and media of one prompt.
+
+    Raises:
+      BadMedia: a picture or a video that cannot be decoded.
+      PromptError: a video, and PyAV is not installed.
+    """
+    tokens, is_text, media, num_frames = [tokenizer.bos_id], [False], [], 1
     for part in parts:
         match part:
             case TextPart(text):
                 new = tokenizer.encode(text)
                 tokens += new
                 is_text += [True] * len(new)
+                continue
             case EndOfChunk():
                 tokens.append(tokenizer.end_of_chunk_id)
-                is_text.append(False)
             case ImagePart(image):
                 tokens.append(tokenizer.image_id)
-                is_text.append(False)
-                images.append(_features_or_pixels(image, preprocessing))
-            case VideoPart():
-                raise PromptError("this model was built without video: use images in the prompt")
-    return Encoded(tokens, is_text, images)
+                media.append(_features_or_pixels(image, preprocessing))
+            case VideoPart(video):
+                tokens.append(tokenizer.image_id)
+                media.append(_frames(video, preprocessing, sampling))
+                places = len(video) if isinstance(video, np.ndarray) else sampling.num_frames
+                num_frames = max(num_frames, places)
+        is_text.append(False)
+    return Encoded(tokens, is_text, media, num_frames)
 
 
 def _features_or_pixels(image, preprocessing: ImagePreprocessing) -> np.ndarray:
     """Float arrays of two dims are features from a cache; everything else is a picture."""
     if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype != np.uint8:
-        return image
+        return image[None]
     try:
-        return decode_image(image, preprocessing)
+        return decode_image(image, preprocessing)[None]
     except BadMedia as error:
-        if not isinstance(image, str | os.PathLike):
-            raise
-        raise BadMedia(error.reason, f"{image}: {error}") from error
+        raise _named(error, image) from error
+
+
+def _frames(video, preprocessing: ImagePreprocessing, sampling: VideoSampling) -> np.ndarray:
+    """u8[n, H, W, 3] of a file, its bytes, or u8[n, height, width, 3]."""
+    if isinstance(video, np.ndarray):
+        if video.ndim != 4 or not len(video):
+            raise PromptError(
+                f"video: array {video.dtype}{list(video.shape)}, want uint8 [F, H, W, 3]"
+            )
+        return np.stack([decode_image(frame, preprocessing) for frame in video])
+    try:
+        return decode_video(video, preprocessing, **sampling._asdict())
+    except BadMedia as error:
+        raise _named(error, video) from error
+    except ModuleNotFoundError as error:
+        raise PromptError("video: PyAV is not installed: pip install 'flamingo_jax[data]'") from (
+            error
+        )
+
+
+def _named(error: BadMedia, media) -> BadMedia:
+    """The error with the file's name before it."""
+    is_path = isinstance(media, str | os.PathLike)
+    return BadMedia(error.reason, f"{media}: {error}") if is_path else error
 
 
 def to_batch(
@@ -71,21 +123,22 @@ def to_batch(
 ) -> Batch:
     """One batch; `loss_mask` marks text tokens. Lengths are rounded up to save recompilation."""
     length = padded_length(max(len(p.tokens) for p in prompts))
-    num_media = max(1, *(len(p.images) for p in prompts)) if prompts else 1
+    num_media = max(1, *(len(p.media) for p in prompts)) if prompts else 1
+    num_frames = max(p.num_frames for p in prompts)
     b = len(prompts)
     tokens = np.full((b, length), tokenizer.pad_id, np.int32)
     token_mask, loss_mask = np.zeros((b, length), bool), np.zeros((b, length), bool)
-    shape = next((i.shape for p in prompts for i in p.images), media_shape)
-    dtype = next((i.dtype for p in prompts for i in p.images), np.dtype(np.uint8))
-    media = np.zeros((b, num_media, 1, *shape), dtype)
-    media_mask = np.zeros((b, num_media, 1), bool)
+    shape = next((i.shape[1:] for p in prompts for i in p.media), media_shape)
+    dtype = next((i.dtype for p in prompts for i in p.media), np.dtype(np.uint8))
+    media = np.zeros((b, num_media, num_frames, *shape), dtype)
+    media_mask = np.zeros((b, num_media, num_frames), bool)
     for row, prompt in enumerate(prompts):
         n = len(prompt.tokens)
         place = slice(length - n, length) if side == "left" else slice(0, n)
         tokens[row, place], token_mask[row, place] = prompt.tokens, True
         loss_mask[row, place] = prompt.is_text
-        for i, image in enumerate(prompt.images):
-            media[row, i, 0], media_mask[row, i, 0] = image, True
+        for i, frames in enumerate(prompt.media):
+            media[row, i, : len(frames)], media_mask[row, i, : len(frames)] = frames, True
     media_index = np.cumsum(tokens == tokenizer.image_id, axis=1, dtype=np.int32)
     return Batch(tokens, token_mask, loss_mask, media_index, media, media_mask)
 

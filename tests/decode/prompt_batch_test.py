@@ -6,7 +6,7 @@ import pytest
 from flamingo_jax.batch import check
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.decode.prompt_batch import Encoded, encode, padded_length, to_batch
-from flamingo_jax.prompts import EndOfChunk, ImagePart, PromptError, TextPart, VideoPart
+from flamingo_jax.prompts import EndOfChunk, ImagePart, TextPart
 from flamingo_jax.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.byte_level()  # 256 bytes, then these
@@ -22,7 +22,7 @@ def test_exactly_what_the_prompt_says_is_what_the_model_sees():
     found = encode(parts, TOKENIZER, PREPROCESSING)
     assert found.tokens == [BOS, IMAGE, 97, 32, 98, END, 32, 99]
     assert found.is_text == [False, False, True, True, True, False, True, True]
-    np.testing.assert_array_equal(found.images, [RED])
+    np.testing.assert_array_equal(found.media, [[RED]])
 
 
 def test_text_that_looks_like_a_special_token_stays_text():
@@ -33,18 +33,15 @@ def test_text_that_looks_like_a_special_token_stays_text():
 def test_features_take_the_place_of_a_picture():
     features = np.ones((5, 7), np.float32)
     found = encode([ImagePart(features)], TOKENIZER, PREPROCESSING)
-    assert found.images[0] is features
+    np.testing.assert_array_equal(found.media[0], features[None])
     batch = to_batch([found], TOKENIZER, SHAPE, side="left")
     assert batch.media.shape == (1, 1, 1, 5, 7)
 
 
-def test_video_is_refused():
-    with pytest.raises(PromptError, match="without video: use images"):
-        encode([VideoPart("clip.mp4")], TOKENIZER, PREPROCESSING)
-
-
 LONG = Encoded(
-    [BOS, IMAGE, 97, END, IMAGE, 98], [False, False, True, False, False, True], [RED, BLUE]
+    [BOS, IMAGE, 97, END, IMAGE, 98],
+    [False, False, True, False, False, True],
+    [RED[None], BLUE[None]],
 )
 SHORT = Encoded([BOS, 99], [False, True], [])
 
