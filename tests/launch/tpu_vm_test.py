@@ -1,5 +1,6 @@
 """The gcloud commands of every action, as a shell takes them; nothing is run."""
 
+import functools
 import pathlib
 import re
 import shlex
@@ -122,6 +123,12 @@ def test_misuse_is_one_line_and_status_2(arguments, words, capsys):
     assert words in line
 
 
+@functools.cache
+def help_of(*command: str) -> str:
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    return re.sub(r"\x1b\[\d*m", "", told.stdout)  # without bold
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("action", ACTIONS, ids=" ".join)
 def test_gcloud_knows_every_flag(action, capsys):
@@ -131,8 +138,7 @@ def test_gcloud_knows_every_flag(action, capsys):
     for command in printed(capsys, *action):
         if command[0] != "gcloud":
             continue
-        told = subprocess.run([*command[:5], "--help"], capture_output=True, text=True, check=True)
-        text = re.sub(r"\x1b\[\d*m", "", told.stdout)
+        text = help_of(*command[:5])
         for word in command:
             if word.startswith("--"):
                 assert word.partition("=")[0] in text, f"{pathlib.Path(*command[2:5])}: {word}"
