@@ -68,9 +68,11 @@ class Flamingo(nnx.Module):
             shape = [config.resampler.width], [config.media_width]
             self.gated_xattn.media_projection = Projection(*shape, (None, "embed"), rngs=rngs)
         self.new_tokens = NewTokens(config.num_new_tokens, lm.width, tied=lm.tied_head, rngs=rngs)
-        self.graft = None
-        if xattn.kind == "graft":
-            self.graft = Graft(lm, insertion.graft_segment(config), execution, rngs=rngs)
+        self.graft = (
+            Graft(lm, insertion.graft_segment(config), execution, rngs=rngs)
+            if xattn.kind == "graft"
+            else None
+        )
 
     @property
     def segments(self) -> tuple[Segment, ...]:
