@@ -3,8 +3,9 @@ r"""Writes on after prompts of pictures and text, with a finished model.
     python -m experiments.sample --model=runs/demo --prompt=examples/one_photograph.json
 
 A prompt is a JSON list of parts in reading order, [{"image": "cat.jpg"}, {"text": "Output:"}];
-paths start at the prompt file's folder. One prompt prints its continuation; several (.jsonl) print
-a line each, id and continuation; with --json, an object a line: id, text, tokens (ids), logprob.
+paths start at the prompt file's folder, and {"video": "clip.mp4"} stands for a clip. One prompt
+prints its continuation; several (.jsonl) print a line each, id and continuation; with --json, an
+object a line: id, text, tokens (ids), logprob.
 """
 
 from collections.abc import Iterator, Sequence
