@@ -55,7 +55,7 @@ class Flamingo(nnx.Module):
         lm, xattn = config.language_model, config.cross_attention
         segments = insertion.language_model_segments(config)
         layer = GatedCrossAttention if xattn.kind == "gated" else CrossAttention
-        self.vision = VisionEncoder(config.vision, rngs=rngs)
+        self.vision = VisionEncoder(config.vision, execution, rngs=rngs)
         self.resampler = make_resampler(config.resampler, config.vision.width, execution, rngs=rngs)
         self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
         self.gated_xattn = Segments(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import VisionConfig
+from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import efficientnet_lite, nfnet, vit
 
 Array = jax.Array
@@ -30,7 +31,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_encoder(config: VisionConfig, *, rngs: nnx.Rngs) -> nnx.Module:
+def make_encoder(config: VisionConfig, execution: Execution, *, rngs: nnx.Rngs) -> nnx.Module:
     """The network of the config: normalised pictures [N, H, W, 3] to features [N, P, E].
 
     Raises:
@@ -52,6 +53,7 @@ def make_encoder(config: VisionConfig, *, rngs: nnx.Rngs) -> nnx.Module:
             config.variant,
             activation=config.activation or "gelu_tanh",
             std_conv_eps=config.std_conv_eps,
+            execution=execution.without_remat(),  # nothing runs backward through it
             rngs=rngs,
         ),
         "vit": lambda: vit.ViT(
@@ -60,6 +62,7 @@ def make_encoder(config: VisionConfig, *, rngs: nnx.Rngs) -> nnx.Module:
             post_norm=config.post_norm,
             activation=config.activation,
             size_px=config.preprocessing.size_px,
+            execution=execution.without_remat(),
             rngs=rngs,
         ),
     }
@@ -71,7 +74,7 @@ def output_shape(config: VisionConfig) -> tuple[int, int]:
     """(P, E) of the config's encoder at its picture size; allocates nothing."""
     size_px = config.preprocessing.size_px
     picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    out = nnx.eval_shape(lambda x: make_encoder(config, rngs=nnx.Rngs(0))(x), picture)
+    out = nnx.eval_shape(lambda x: make_encoder(config, Execution(), rngs=nnx.Rngs(0))(x), picture)
     return out.shape[1], out.shape[2]
 
 
@@ -90,9 +93,15 @@ def check(config: VisionConfig) -> VisionConfig:
 class VisionEncoder(nnx.Module):
     """u8[B, M, F, H, W, 3] to [B, M, F, P, E], with no gradient to anything before."""
 
-    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: VisionConfig,
+        execution: Execution = Execution(),  # noqa: B008, frozen
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.config = config
-        self.encoder = make_encoder(config, rngs=rngs)
+        self.encoder = make_encoder(config, execution, rngs=rngs)
         self.channels = ChannelStatistics(config.width) if config.standardize else None
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:

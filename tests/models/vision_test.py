@@ -10,6 +10,7 @@ from flax import nnx
 
 from flamingo_jax.config import ImagePreprocessing, VisionConfig
 from flamingo_jax.core import params, partition
+from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import vision
 from flamingo_jax.models.nfnet import NFNet
 from flamingo_jax.models.vision import VisionEncoder
@@ -94,3 +95,14 @@ def test_every_parameter_is_whole_on_every_device(config):
     mesh = jax.sharding.AbstractMesh((1, 5, 7), partition.MESH_AXES)
     where = partition.shardings(axes, shapes, mesh)
     assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves(where))
+
+
+@pytest.mark.parametrize("config", [NFNET, VIT], ids=["nfnet", "vit"])
+def test_a_whole_tree_unrolls_with_its_encoder(config):
+    """As train.py does where the recipe turns the scan off."""
+    make = lambda scan: lambda rngs: VisionEncoder(config, Execution(scan=scan), rngs=rngs)  # noqa: E731
+    _, scanned, _ = params.abstract(make(True))
+    _, unrolled, _ = params.abstract(make(False))
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), scanned)
+    found = jax.tree.map(np.shape, unroll(zeros))
+    assert found == jax.tree.map(lambda s: s.shape, unrolled)
