@@ -1,0 +1,110 @@
+"""Media that lie beside a dataset's tables: in a folder, and in tars and zips in it.
+
+MMC4, OBELICS and WebVid are tables of addresses; what was downloaded of them lies in files whose
+names the tables give, or `url_name` does. A file is only ever looked for by a name that identifies
+it: never by the last part of an address, which many pictures share.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import zipfile
+
+from etils import epath
+
+from data_pipelines.errors import BadRecord
+from data_pipelines.sources.tar_members import MAX_MEMBER_BYTES, Member, members
+from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.images import decode_image
+from flamingo_jax.videos import decode_video
+
+_SMALL = ImagePreprocessing(size_px=32)  # decoding to this tells damage at an eighth of the time
+_EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+
+def url_name(url: str) -> str:
+    """The name, but for its extension, of a file downloaded from `url`: SHA-256 of it, in hex."""
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+def checked_picture(data: bytes) -> bytes:
+    """`data` if it can be decoded; raises BadMedia."""
+    decode_image(data, _SMALL)
+    return data
+
+
+def checked_video(data: bytes) -> bytes:
+    """`data` if a frame in the middle of it can be decoded; raises BadMedia."""
+    decode_video(data, _SMALL, num_frames=1)
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaFiles:
+    """Files by name below `folder`, or by member name in the tars and zips directly in it."""
+
+    folder: str
+
+    def read(self, *names: str) -> bytes:
+        """The first of the named files that is there; BadRecord `not_downloaded` for none.
+
+        Further reasons: `unsafe_path`, `too_large`, and those of a tar's member.
+        """
+        for name in names:
+            for extension in _EXTENSIONS:
+                data = self._read(name + extension)
+                if data is not None:
+                    return data
+        raise BadRecord(
+            "not_downloaded", f"{names[0] if names else 'a medium'} is not in the media folder"
+        )
+
+    def _read(self, name: str) -> bytes | None:
+        parts = pathlib.PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+            raise BadRecord("unsafe_path", f"the name {name!r} leaves the media folder")
+        path = epath.Path(self.folder, *parts)
+        try:
+            if path.is_file():
+                if path.stat().length > MAX_MEMBER_BYTES:
+                    raise BadRecord("too_large", f"{path} has more than {MAX_MEMBER_BYTES} bytes")
+                return path.read_bytes()
+        except OSError as error:  # such as a name that is too long for a file
+            raise BadRecord("unreadable", f"{name}: {error}") from error
+        found = _archives(self.folder).get(name)
+        if found is None:
+            return None
+        if isinstance(found, Member):
+            return found.read()
+        return _read_zipped(*found)
+
+
+def _read_zipped(path: str, name: str) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            data = file.read(MAX_MEMBER_BYTES + 1)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise BadRecord("damaged_zip", f"{path}: {name}: {error}") from error
+    if len(data) > MAX_MEMBER_BYTES:
+        raise BadRecord("too_large", f"{path}: {name} has more than {MAX_MEMBER_BYTES} bytes")
+    return data
+
+
+@functools.lru_cache(maxsize=8)
+def _archives(folder: str) -> dict[str, Member | tuple[str, str]]:
+    """Where each member of the folder's archives lies, found once a process."""
+    where: dict[str, Member | tuple[str, str]] = {}
+    for path in sorted(epath.Path(folder).glob("*.tar")):
+        for member in members(str(path)):
+            if isinstance(member, Member):
+                where.setdefault(member.name, member)
+    for path in sorted(epath.Path(folder).glob("*.zip")):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            continue
+        for name in names:
+            where.setdefault(name, (str(path), name))
+    return where
