@@ -57,11 +57,11 @@ def test_processes_killed_at_any_moment_go_on_as_if_they_had_not_been(folder, di
     command = [sys.executable, "-m", "tests.data_pipelines.resuming_run", folder, str(tmp_path)]
     while kills < num_kills:
         lines = log.read_text().count("\n") if log.exists() else 0
+        wanted = lines + rng.randint(0, 5)  # at 0 it is killed at once, while it starts
         process = subprocess.Popen([*command, str(NUM_STEPS)], stderr=subprocess.PIPE)
-        while process.poll() is None and (
-            not log.exists() or log.read_text().count("\n") < lines + rng.randint(0, 4)
-        ):
+        while process.poll() is None and lines < wanted:
             time.sleep(rng.random() * 0.02)
+            lines = log.read_text().count("\n") if log.exists() else 0
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
