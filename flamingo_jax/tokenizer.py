@@ -118,16 +118,61 @@ class Tokenizer:
             ) from error
 
     @classmethod
-    def byte_level(cls) -> "Tokenizer":
-        """One token a byte, ids 0 to 255, then bos, eos and pad; needs no download."""
+    def byte_level(cls, base_vocab_size: int = 259) -> "Tokenizer":
+        """One token a byte, ids 0 to 255, then bos, eos and pad; needs no download.
+
+        Ids from 259 on, where there are any, stand for no text.
+        """
         vocabulary = {char: byte for byte, char in enumerate(_byte_characters())}
         return cls(
             _byte_pairs(vocabulary, [], [pre_tokenizers.ByteLevel(False, use_regex=False)]),
-            base_vocab_size=259,
+            base_vocab_size=base_vocab_size,
             bos_id=256,
             eos_id=257,
             pad_id=258,
             control_tokens={256: "<bos>", 257: "<eos>", 258: "<pad>"},
+        )
+
+    @classmethod
+    def from_huggingface(
+        cls, directory: str | pathlib.Path, base_vocab_size: int | None = None
+    ) -> "Tokenizer":
+        """From a checkpoint folder of transformers: `tokenizer.model`, or else `tokenizer.json`.
+
+        `base_vocab_size` is the number of the model's embedding rows, where it has more than the
+        tokenizer (MPT, Pythia). Of a `tokenizer.json` the special tokens become ids that no text
+        gives; the document separator, where there is one, is both bos and eos.
+        """
+        directory = pathlib.Path(directory)
+        if (directory / _SENTENCEPIECE_FILE).is_file():
+            return cls.from_sentencepiece(directory / _SENTENCEPIECE_FILE, base_vocab_size)
+        try:
+            values = json.loads((directory / _FILE).read_text("utf-8"))
+            added = values.get("added_tokens") or []
+            control = {token["id"]: token["content"] for token in added if token["special"]}
+            values["added_tokens"] = [token for token in added if not token["special"]]
+            model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
+            names = _special_names(directory)
+        except Exception as error:  # `tokenizers` raises bare Exception
+            raise ValueError(
+                f"{directory}: no tokenizer can be read there ({error}): want {_FILE} or "
+                f"{_SENTENCEPIECE_FILE}, as transformers saves them"
+            ) from error
+        by_name = {name: i for i, name in control.items()}
+        separator = by_name.get(_DOCUMENT_SEPARATOR)
+        bos, eos = (by_name.get(names.get(n), separator) for n in ("bos_token", "eos_token"))
+        if separator is not None:
+            bos = eos = separator
+        if bos is None or eos is None:
+            raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
+        size = max([*model.get_vocab().values(), *control]) + 1
+        return cls(
+            _BytePairs(model),
+            base_vocab_size=base_vocab_size or size,
+            bos_id=bos,
+            eos_id=eos,
+            pad_id=by_name.get(names.get("pad_token"), eos),
+            control_tokens=control,
         )
 
     @classmethod
@@ -174,7 +219,9 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_sentencepiece(cls, path: str | pathlib.Path) -> "Tokenizer":
+    def from_sentencepiece(
+        cls, path: str | pathlib.Path, base_vocab_size: int | None = None
+    ) -> "Tokenizer":
         """From a sentencepiece `.model` file; padding is eos where the model has none.
 
         Such models mostly put a space before every text they encode, and `decode` takes it away.
@@ -189,7 +236,7 @@ class Tokenizer:
         size = pieces.get_piece_size()
         return cls(
             model,
-            base_vocab_size=size,
+            base_vocab_size=base_vocab_size or size,
             bos_id=pieces.bos_id(),
             eos_id=pieces.eos_id(),
             pad_id=pieces.pad_id() if pieces.pad_id() >= 0 else pieces.eos_id(),
@@ -244,6 +291,18 @@ class _SentencePiece:
 
     def save(self, directory: pathlib.Path) -> None:
         (directory / _SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())
+
+
+def _special_names(directory: pathlib.Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`, `pad_token` of tokenizer_config.json, those that it has."""
+    path = directory / "tokenizer_config.json"
+    values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    named = {name: values.get(f"{name}_token") for name in ("bos", "eos", "pad")}
+    return {
+        f"{name}_token": value["content"] if isinstance(value, dict) else value
+        for name, value in named.items()
+        if value
+    }
 
 
 def _byte_pairs(

@@ -5,31 +5,46 @@ file again, held against its SHA-256.
 """
 
 import dataclasses
-import hashlib
+import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 from flax import traverse_util
 
 from flamingo_jax.cache import cache_dir
-from flamingo_jax.config import FlamingoConfig
+from flamingo_jax.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.models.vision import VisionEncoder
-from flamingo_jax.weights import efficientnet_lite, gguf, language_model
+from flamingo_jax.weights import (
+    checkpoint_files,
+    clip,
+    efficientnet_lite,
+    gguf,
+    hf_lm,
+    hf_lm_config,
+    language_model,
+    nfnet,
+)
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 Tree = dict[str, Any]
 
+LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm")
+VISION_FORMATS = ("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet")
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One frozen part. `path` is absolute, or starts at the cache folder."""
+    """One frozen part. `path` is a file or a folder, absolute, or starting at the cache folder."""
 
-    format: Literal["gguf", "efficientnet_lite", "random"]
+    format: Literal[
+        "random", "gguf", "hf_lm", "efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet"
+    ]
     path: str = ""
     sha256: str = ""
     package: str = ""  # what brings the file where it is missing
@@ -37,17 +52,16 @@ class Source:
 
 
 def checked_file(source: Source) -> pathlib.Path:
-    """The source's file, there and unchanged.
+    """The source's file or folder, there and unchanged.
 
     Raises:
       BadWeightsFile: it is missing, or its SHA-256 is another.
     """
     path = cache_dir() / source.path  # an absolute path stays as it is
     bring = f"python -m data_pipelines.fetch {source.package}" if source.package else "its origin"
-    if not path.is_file():
+    if not path.exists():
         raise BadWeightsFile(f"{path} is missing: bring it with {bring}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = checkpoint_files.sha256(path)
     if found != source.sha256:
         raise BadWeightsFile(
             f"{path} has SHA-256 {found}, the model was made with {source.sha256}: delete the file "
@@ -59,15 +73,17 @@ def checked_file(source: Source) -> pathlib.Path:
 def load_language_model(
     source: Source, config: FlamingoConfig, segments: tuple[Segment, ...]
 ) -> Tree:
-    """The subtree `language_model`, numpy float32, in the scanned layout."""
+    """The subtree `language_model`, numpy in the file's dtype, in the scanned layout."""
     lm = config.language_model
     if source.format == "random":
         return params.init(
             lambda rngs: LanguageModel(lm, Execution(), segments, rngs=rngs), source.seed
         )
-    found, weights = gguf.load_llama(checked_file(source))
-    if found != lm:
-        raise BadWeightsFile(f"{source.path} holds {found}, the config asks for {lm}")
+    path = checked_file(source)
+    if source.format == "hf_lm":
+        return _load_hf_lm(path, lm, segments)
+    found, weights = gguf.load_llama(path)
+    _check_same(path, found, lm)
     layers = [language_model.block(layer) for layer in weights["layers"]]
     norm = {"scale": weights["final_norm"]}
     return language_model.assemble(
@@ -75,13 +91,65 @@ def load_language_model(
     )
 
 
+def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
+    try:
+        hf = json.loads((path / checkpoint_files.CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise BadWeightsFile(
+            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error})"
+        ) from (error)
+    _check_same(path, hf_lm_config.read_config(hf), lm)
+    return hf_lm.language_model(checkpoint_files.tensors(path), hf["model_type"], lm, segments)
+
+
+def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageModelConfig) -> None:
+    """BadWeightsFile at the first setting that differs and changes what is computed."""
+    for field in dataclasses.fields(want):
+        if field.name == "max_length" and want.positions != "learned":
+            continue  # of other positions only a hint how far the model was trained
+        a, b = getattr(found, field.name), getattr(want, field.name)
+        if field.name == "num_kv_heads":
+            a, b = found.kv_heads, want.kv_heads
+        if a != b:
+            raise BadWeightsFile(
+                f"{path} has {field.name}={a}, the config asks for {b}: set "
+                f"model.language_model.{field.name}={a}, or name other weights"
+            )
+
+
 def load_vision(source: Source, config: FlamingoConfig) -> Tree:
-    """The subtree `vision` without its channel statistics, float32."""
+    """The subtree `vision` without its channel statistics, in the file's dtype."""
+    vision = config.vision
     if source.format == "random":
-        tree = params.init(lambda rngs: VisionEncoder(config.vision, rngs=rngs), source.seed)
+        tree = params.init(lambda rngs: VisionEncoder(vision, rngs=rngs), source.seed)
         return {"encoder": tree["encoder"]}
-    flat = efficientnet_lite.convert(load_state_dict(checked_file(source)), config.vision.variant)
-    return {"encoder": traverse_util.unflatten_dict(flat, sep="/")}
+    path = checked_file(source)
+    if source.format == "efficientnet_lite":
+        flat = efficientnet_lite.convert(load_state_dict(path), vision.variant)
+        return {"encoder": traverse_util.unflatten_dict(flat, sep="/")}
+    state = checkpoint_files.tensors(path)
+    if source.format == "timm_nfnet":
+        return {"encoder": nfnet.from_timm(state, vision.variant)}
+    read, marker = _CLIP[source.format]
+    tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
+    return {"encoder": read(state, vision.variant, prefix=_prefix(path, state, marker), **tower)}
+
+
+# How to read a CLIP tower, and the tensor by which its prefix is found in a file.
+_CLIP = {
+    "hf_clip": (clip.from_huggingface, "embeddings.class_embedding"),
+    "open_clip": (clip.from_open_clip, "class_embedding"),
+}
+
+
+def _prefix(path: pathlib.Path, names: Iterable[str], marker: str) -> str:
+    """What stands before `marker`: "vision_model." in CLIP, "model.vision_model." in IDEFICS."""
+    found = sorted({name.removesuffix(marker) for name in names if name.endswith(marker)})
+    if len(found) != 1:
+        raise BadWeightsFile(
+            f"{path}: {len(found)} tensors are called {marker}: not one CLIP tower"
+        )
+    return found[0]
 
 
 def neutral_channels(config: FlamingoConfig) -> Tree:

@@ -1,0 +1,70 @@
+"""A published checkpoint on disk as tensors by name: one file, or a folder with its shards.
+
+safetensors and torch files are read, nothing in them is run. A folder's SHA-256 covers names and
+contents of its weight files and of `config.json`, so any changed byte shows.
+"""
+
+import functools
+import hashlib
+import pathlib
+
+import numpy as np
+import safetensors.numpy
+
+from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.torch_checkpoint import load_state_dict
+
+CONFIG = "config.json"
+_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")  # the first that is there
+
+
+def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """The file itself, or a folder's weight files in order; BadWeightsFile where there are none."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise BadWeightsFile(f"{path} is missing: give a checkpoint's file, or the folder of it")
+    for pattern in _PATTERNS:
+        if found := sorted(path.glob(pattern)):
+            return found
+    raise BadWeightsFile(f"{path} holds no weights: want one of {', '.join(_PATTERNS)} in it")
+
+
+def tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors by name, in their own dtype; those of torch files are read-only.
+
+    Raises:
+      BadWeightsFile: nothing there, damaged, or two shards with a tensor of one name.
+    """
+    found: dict[str, np.ndarray] = {}
+    for file in weight_files(path):
+        new = _safetensors(file) if file.suffix == ".safetensors" else load_state_dict(file)
+        if twice := sorted(found.keys() & new.keys()):
+            raise BadWeightsFile(f"{file}: tensor {twice[0]} is in another shard too")
+        found |= new
+    return found
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file its own; of a folder that of a listing of its files' hashes."""
+    files = weight_files(path)
+    if path.is_file():
+        return _file_sha256(path, path.stat().st_mtime_ns)
+    if (path / CONFIG).is_file():
+        files = [path / CONFIG, *files]
+    lines = [f"{_file_sha256(file, file.stat().st_mtime_ns)}  {file.name}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)  # naming a part and reading it hash the same 100 GB
+def _file_sha256(path: pathlib.Path, mtime_ns: int) -> str:
+    del mtime_ns  # so that a file that was changed is read anew
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadWeightsFile(f"{file} is damaged ({error}): fetch it again") from error

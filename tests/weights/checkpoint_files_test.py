@@ -1,0 +1,57 @@
+"""Checkpoints as publishers lay them out: one file, shards in a folder, and what is wrong there."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights.errors import BadWeightsFile
+
+A = {"a": np.arange(6, dtype=np.float16).reshape(2, 3)}
+B = {"b": np.ones(4, ml_dtypes.bfloat16)}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for i, part in enumerate((A, B), 1):
+        safetensors.numpy.save_file(part, tmp_path / f"model-0000{i}-of-00002.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+def test_shards_are_one_set_of_tensors_in_their_own_dtypes(shards):
+    found = checkpoint_files.tensors(shards)
+    assert {name: str(x.dtype) for name, x in found.items()} == {"a": "float16", "b": "bfloat16"}
+    np.testing.assert_array_equal(found["a"], A["a"])
+    one = checkpoint_files.tensors(shards / "model-00002-of-00002.safetensors")
+    assert list(one) == ["b"]
+
+
+def test_a_folders_hash_changes_with_any_weight_name_or_setting(shards):
+    seen = {checkpoint_files.sha256(shards)}
+    (shards / "config.json").write_text('{"vocab_size": 2}')
+    seen.add(checkpoint_files.sha256(shards))
+    safetensors.numpy.save_file({"b": 2 * B["b"]}, shards / "model-00002-of-00002.safetensors")
+    seen.add(checkpoint_files.sha256(shards))
+    (shards / "model-00002-of-00002.safetensors").rename(shards / "other.safetensors")
+    seen.add(checkpoint_files.sha256(shards))
+    assert len(seen) == 4
+    (shards / "README.md").write_text("not a weight")
+    assert checkpoint_files.sha256(shards) in seen
+
+
+def test_what_is_missing_doubled_or_cut_is_named(shards, tmp_path_factory):
+    with pytest.raises(BadWeightsFile, match="nowhere is missing: give"):
+        checkpoint_files.tensors(shards / "nowhere")
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(BadWeightsFile, match="holds no weights: want one of"):
+        checkpoint_files.sha256(empty)
+    (shards / "twice.safetensors").write_bytes(
+        (shards / "model-00001-of-00002.safetensors").read_bytes()
+    )
+    with pytest.raises(BadWeightsFile, match="tensor a is in another shard too"):
+        checkpoint_files.tensors(shards)
+    (shards / "twice.safetensors").write_bytes(b"cut")
+    with pytest.raises(BadWeightsFile, match=r"twice\.safetensors is damaged"):
+        checkpoint_files.tensors(shards)
