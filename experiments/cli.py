@@ -4,10 +4,13 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+import jax
 from absl import app, flags, logging
 
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.fetch import FetchError
+from experiments import processes
+from flamingo_jax.cache import cache_dir
 from flamingo_jax.images import BadMedia
 from flamingo_jax.model_directory import ModelDirectoryError
 from flamingo_jax.prompts import PromptError
@@ -37,7 +40,18 @@ _MENDABLE = (
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs `main`, and exits with its status."""
     logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell every file they touch
+    use_compilation_cache()
     app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the cache folder, so that the same command starts sooner.
+
+    JAX's own variables come first: `JAX_COMPILATION_CACHE_DIR` for another place,
+    `JAX_ENABLE_COMPILATION_CACHE=false` for none.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
 
 
 @contextlib.contextmanager
@@ -56,10 +70,11 @@ def fail(message: str) -> None:
 
 
 def _guarded(main: Callable[[], int | None]) -> int | None:
-    try:
-        return main()
-    except _MENDABLE as error:
-        fail(_one_line(error))
+    with processes.ending_together():
+        try:
+            return main()
+        except _MENDABLE as error:
+            fail(_one_line(error))
 
 
 def _parse(argv: list[str]) -> list[str]:

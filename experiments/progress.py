@@ -15,18 +15,26 @@ _LINE_EVERY_S = 10.0
 class Progress:
     """Shows steps `initial` to `total`; use as a context manager.
 
-    The time left is reckoned from the steps after the first, which compiles.
+    The time left is reckoned from the steps after the first, which compiles. With `show=False`
+    nothing is shown: of several processes, one speaks.
     """
 
     def __init__(
-        self, total: int, *, initial: int = 0, unit: str = "step", stream: TextIO | None = None
+        self,
+        total: int,
+        *,
+        initial: int = 0,
+        unit: str = "step",
+        stream: TextIO | None = None,
+        show: bool = True,
     ):
         self._stream = stream if stream is not None else sys.stderr
+        self._show = show
         self._total, self._unit = total, unit
         self._first: tuple[int, float] | None = None  # the step and time after compiling
         self._last_line_s = -float("inf")
         self._bar = None
-        if self._stream.isatty():
+        if show and self._stream.isatty():
             self._bar = tqdm.tqdm(
                 total=total,
                 initial=initial,
@@ -54,7 +62,7 @@ class Progress:
         """Prints a line without breaking the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
-        else:
+        elif self._show:
             print(text, file=self._stream, flush=True)
 
     def _speed(self, step: int, now: float) -> str:

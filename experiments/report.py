@@ -17,12 +17,21 @@ def write_report(workdir: Path, report: Report) -> None:
     file = workdir / metrics.FILE_NAME
     rows = metrics.read_rows(file) if file.exists() else []
     values = report.to_json() | {"steps": rows[-1]["step"] if rows else 0}
+    values["goodput"] = goodput(report, rows)
     _replace(workdir / "report.json", (json.dumps(values, indent=2) + "\n").encode())
     pixels = figure_pixels(draw_report(report, rows))
     unfinished = workdir / "report.png.tmp"
     Image.fromarray(pixels).save(unfinished, format="PNG", optimize=True)
     os.replace(unfinished, workdir / "report.png")
     _replace(workdir / "report.md", render_markdown(report, rows).encode())
+
+
+def goodput(report: Report, rows: metrics.Rows) -> float:
+    """The share of the run's wall time that went into the steps of these rows, [0, 1].
+
+    The rest is starting, compiling, evaluating, and steps that were lost and done again.
+    """
+    return metrics.stepping_s(rows) / report.wall_s
 
 
 def render_markdown(report: Report, rows: metrics.Rows) -> str:
@@ -36,6 +45,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
         "|---|---|",
         f"| steps | {rows[-1]['step'] if rows else 0} |",
         f"| wall time | {report.wall_s / 60:.1f} minutes |",
+        f"| of it in training steps (goodput) | {_percent(goodput(report, rows))} |",
         f"| peak memory | {report.peak_rss_gib:.2f} GiB |",
     ]
     if rows and rows[-1].get("loss") is not None:

@@ -51,8 +51,11 @@ def check_finite(row: metrics.Row) -> None:
         )
 
 
-def make(config, card, params, tokenizer, features, data, clock: Clock) -> Report:
-    """Evaluates the finished model on the held-out pairs, where the recipe names some."""
+def make(config, card, params, tokenizer, features, place, clock: Clock) -> Report:
+    """Evaluates the finished model on the held-out pairs, where the recipe names some.
+
+    `place` is the place in the data at the end, with its counts.
+    """
     model = Model(
         card.config,
         params,
@@ -61,8 +64,8 @@ def make(config, card, params, tokenizer, features, data, clock: Clock) -> Repor
         compute_dtype=card.dtypes.compute,
     )
     counts = {
-        name: DataCount(data.examples[name], sum(reasons.values()), reasons)
-        for name, reasons in data.skipped.items()
+        name: DataCount(at["examples"], sum(at["skipped"].values()), at["skipped"])
+        for name, at in place.items()
     }
     results = evaluate(config, model, features) if config.report.num_queries else {}
     return Report(

@@ -3,31 +3,31 @@ r"""Trains a Flamingo from a recipe; the same command again goes on from the new
     python -m experiments.train --config=experiments/configs/flamingo.py:demo --workdir=runs/demo
 
 At the end the workdir holds the model (`model/`) and what the run did (`report.md`, `report.png`).
-SIGTERM: finish the step, save, exit 143.
+SIGTERM: finish the step, save, exit 143. With several processes (`launch.local`, a TPU slice) all
+run this same program, each on its own devices and its own rows of the batch.
 """
 
 import importlib.metadata
 import json
 import pathlib
-import signal
 import sys
-from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.mixture import Mixture
-from experiments import cli, datasets, feature_cache, parts, run_report
+from experiments import cli, datasets, feature_cache, parts, processes, run_report
+from experiments.profiling import Profiler, parse_steps
 from experiments.progress import Progress
-from experiments.tensorboard import TensorBoardWriter
+from experiments.run_log import RunLog
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import partition
 from flamingo_jax.core.stack import Execution, reroll, unroll
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import flops, metrics, optim, state
+from flamingo_jax.train import flops, optim, state
 from flamingo_jax.train.checkpoint import Checkpoints
 from flamingo_jax.train.step import make_train_step
 from flamingo_jax.weights import new_tokens
@@ -37,6 +37,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; made where 
 flags.mark_flags_as_required(["config", "workdir"])
 
 SIGTERM_STATUS = 143
+CONFIG_FILE = "config.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow", "numpy")
 
 
@@ -45,16 +46,22 @@ def main() -> int:
     config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
     clock = run_report.Clock.start(workdir)
     with cli.user_input():
+        processes.start()
         execution = from_dict(Execution, config.execution.to_dict(), "execution.")
         optim_config = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")
+        profile_steps = parse_steps(config.profile.steps)
         mesh = partition.make_mesh(**config.mesh)
-        card = parts.model_card(config)
-        datasets.prepare(config)
+        share, num_shares = partition.batch_share(mesh)
+        with processes.one_at_a_time(datasets.data_dir(config)):
+            card = parts.model_card(config)
+            datasets.prepare(config)
         streams = datasets.stream_configs(config)
         check_batches(streams, mesh)
     tokenizer = parts.tokenizer(card)
     workdir.mkdir(parents=True, exist_ok=True)
-    write_config(workdir, config)
+    if processes.is_first():
+        write_config(workdir, config)
+    processes.check_shared(workdir / CONFIG_FILE)
 
     # Parameters: frozen ones from their sources, trained ones fresh.
     def make(rngs):
@@ -64,7 +71,8 @@ def main() -> int:
     frozen = model_directory.frozen_params(card)
     features = None
     if config.data.cache_features:
-        features = open_features(config, card, frozen["vision"])
+        with processes.one_at_a_time(datasets.data_dir(config)):
+            features = open_features(config, card, frozen["vision"])
         frozen["vision"]["channels"] = features.channel_statistics()
     trainable = params_lib.init(make, config.seed, keep=params_lib.is_trainable)
     trainable["new_tokens"] = new_tokens.initialise(
@@ -74,8 +82,8 @@ def main() -> int:
     trainable, frozen = params_lib.cast(trainable, frozen, card.dtypes)
     where = partition.shardings(axes, shapes, mesh)
     where_trainable, where_frozen = params_lib.split(where)
-    trainable = jax.device_put(trainable, where_trainable)
-    frozen = jax.device_put(frozen, where_frozen)
+    trainable = partition.place(trainable, where_trainable)
+    frozen = partition.place(frozen, where_frozen)
 
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(optim_config)
@@ -89,6 +97,8 @@ def main() -> int:
         tokenizer,
         preprocessing=None if features else card.config.vision.preprocessing,
         features=features,
+        process_index=share,
+        process_count=num_shares,
         state=place,
     )
     start = int(now.step)
@@ -99,58 +109,57 @@ def main() -> int:
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
     )
-    step_flops = flops.train_step(card.config, streams)
 
-    stop = StopRequest()
-    writers = [metrics.JsonlWriter(workdir / metrics.FILE_NAME, start)]
-    writers.append(TensorBoardWriter(workdir))
+    stop = processes.StopRequest()
+    log = RunLog(
+        workdir,
+        start,
+        share=share,
+        flops=flops.train_step(card.config, streams),
+        num_devices=mesh.size,
+        compute_dtype=card.dtypes.compute,
+    )
+    first = processes.is_first()
+    profiler = Profiler(workdir, profile_steps if first else None)
     schedule, batch_sharding = optim_config.schedule(), partition.batch_sharding(mesh)
-    with jax.set_mesh(mesh), Progress(config.steps, initial=start) as progress:
-        window = metrics.Window()
+    with jax.set_mesh(mesh), Progress(config.steps, initial=start, show=first) as progress:
         for step in range(start + 1, config.steps + 1):
-            with window.waiting():
-                batches = next(data)
-            window.count(batches)
-            now, row = train_step(now, frozen, jax.device_put(batches, batch_sharding))
+            with profiler.around(step):
+                with log.window.waiting():
+                    batches = next(data)
+                log.count(batches)
+                on_devices = jax.make_array_from_process_local_data(batch_sharding, batches)
+                now, row = train_step(now, frozen, on_devices)
+            profiler.after(step, now)
             if step % config.log_every == 0 or step in (start + 1, config.steps):
                 row = {"step": step} | jax.device_get(row)  # waits for the step
-                row |= {"lr": float(schedule(step - 1))}
-                row |= window.close(flops=step_flops, num_devices=mesh.size)
-                row |= {f"skipped/{k}": sum(v.values()) for k, v in data.skipped.items()}
-                for writer in writers:
-                    writer.write(row)
+                row = log.write(row | {"lr": float(schedule(step - 1))}, data)
                 progress.update(step, loss=float(row["loss"]))
-                clock.save()
+                if first:
+                    clock.save()
                 run_report.check_finite(row)
-            if stop.requested or step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoints.save(now, data.state())
-            if stop.requested and step < config.steps:
+            stopping = stop.after(step)
+            if stopping or step % config.checkpoint_every == 0 or step == config.steps:
+                checkpoints.save(now, log.place(data))
+            if stopping and step < config.steps:
                 progress.say(f"SIGTERM: saved step {step}")
+                profiler.close()
                 checkpoints.close()
+                processes.part()
                 return SIGTERM_STATUS
+    profiler.close()
     checkpoints.close()
+    place = log.place(data)
+    params = processes.to_host(params_lib.merge(now.trainable, frozen))
+    last = processes.part()
     stop.release()
-    params = params_lib.merge(now.trainable, frozen)
+    if not last:
+        return 0
     params = params if execution.scan else reroll(params)
     model_directory.save(workdir / "model", card, tokenizer, params)
-    report = run_report.make(config, card, params, tokenizer, features, data, clock)
-    run_report.write(workdir, report, writers)
+    report = run_report.make(config, card, params, tokenizer, features, place, clock)
+    run_report.write(workdir, report, log.writers)
     return 0
-
-
-class StopRequest:
-    """Set by SIGTERM; read between two steps, until it is released."""
-
-    def __init__(self):
-        self.requested = False
-        self._before = signal.signal(signal.SIGTERM, self._request)
-
-    def _request(self, *_: Any) -> None:
-        self.requested = True
-
-    def release(self) -> None:
-        """SIGTERM ends the process again: training is over, and everything is saved."""
-        signal.signal(signal.SIGTERM, self._before)
 
 
 def check_batches(streams, mesh) -> None:
@@ -183,7 +192,7 @@ def write_config(workdir: pathlib.Path, config) -> None:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "command": sys.argv,
     }
-    (workdir / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    (workdir / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def base() -> ml_collections.ConfigDict:
         "clip_norm": 1.0,
         "gate_multiplier": 1.0,
     }
+    c.profile = {"steps": ""}  # FIRST:LAST, such as "10:12": a profile of these steps
     c.data = ml_collections.ConfigDict()
     c.data.dir = ml_collections.config_dict.placeholder(str)  # None: the cache folder
     c.data.source = ""  # what is prepared there: "emoji", "synthetic", or "" for what is there

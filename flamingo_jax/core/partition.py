@@ -5,6 +5,7 @@ heads, feed-forward and vocabulary (paper, section 2.4 and appendix B.1.2: Megat
 parallelism, optimizer state sharded). Changing a layout means editing `RULES`, nothing else.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -107,6 +108,48 @@ def _largest_divisor(whole: int, limit: int) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are cut along their first dim, over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
+
+
+def batch_share(
+    mesh: Mesh, process_of: Callable[[Any], int] | None = None, here: int | None = None
+) -> tuple[int, int]:
+    """(index, count): batches are read in `count` shares, of which this process reads one.
+
+    Processes that hold the same rows, cut along `tensor`, read the same share. `process_of` a
+    device and `here` are JAX's unless a test says otherwise.
+
+    Raises:
+      ValueError: the processes' rows overlap without being the same.
+    """
+    process_of = process_of or (lambda device: device.process_index)
+    here = jax.process_index() if here is None else here
+    parts = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    rows: dict[int, set[int]] = {}
+    for device, index in batch_sharding(mesh).devices_indices_map((parts,)).items():
+        rows.setdefault(process_of(device), set()).add(index[0].start or 0)
+    shares = sorted({tuple(sorted(held)) for held in rows.values()})
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != parts:
+        raise ValueError(
+            f"mesh={dict(mesh.shape)} on {len(rows)} processes: their rows of a batch overlap in "
+            "part; choose tensor so that it divides a process's devices, or is a multiple of them"
+        )
+    return shares.index(tuple(sorted(rows[here]))), len(shares)
+
+
+def place(tree: Tree, where: Tree) -> Tree:
+    """The arrays of a tree that every process holds whole, cut as the shardings `where` say.
+
+    `where` is one sharding, or a tree of them. Nothing is sent from process to process.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)
+
+    def one(leaf, sharding):
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(one, tree, where)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

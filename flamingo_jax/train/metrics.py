@@ -2,9 +2,10 @@
 
 A row has `step`, `loss`, `loss/<dataset>`, `grad_norm`, `lr`, `step_time_s`, `data_wait_s`,
 `tokens_per_s`, `images_per_s`, `tflops_per_s_per_device`, `mfu` (None where the device's peak is
-not known) and `gate/<layer>`, the value that multiplies the block's output: tanh of the parameter,
-scaled where the config scales it. Not in the paper, but its per-layer gates are (appendix on model
-ablations).
+not known), `num_steps` that these are means of, `compile_s` that went into compiling among them,
+`hbm_gib` and `hbm_peak_gib` (None where a device does not count), and `gate/<layer>`, the value
+that multiplies the block's output: tanh of the parameter, scaled where the config scales it. Not in
+the paper, but its per-layer gates are (appendix on model ablations).
 """
 
 import contextlib
@@ -106,6 +107,18 @@ def to_numbers(row: Row) -> dict[str, Any]:
     return plain | ({"not_finite": not_finite} if not_finite else {})
 
 
+def stepping_s(rows: Rows) -> float:
+    """Seconds that the rows' steps took without compiling: what a run is for.
+
+    Steps that were lost when a run was killed are in no row. Rows without times count nothing.
+    """
+    return sum(
+        max(0.0, row["num_steps"] * row["step_time_s"] - (row.get("compile_s") or 0.0))
+        for row in rows
+        if row.get("step_time_s") is not None and row.get("num_steps") is not None
+    )
+
+
 class Window:
     """The steps since the last row: their time, data and speed. Steps run behind the host, so
     only the time between two waits for the device is a step's; the first window compiles."""
@@ -131,21 +144,33 @@ class Window:
         self._tokens += sum(int(b.token_mask.sum()) for b in batches.values())
         self._images += sum(int(b.media_mask.any(-1).sum()) for b in batches.values())
 
+    def counts(self) -> dict[str, float]:
+        """What this process saw: `tokens`, `images`, and `waited_s` for its data."""
+        return {"tokens": self._tokens, "images": self._images, "waited_s": self._waited_s}
+
     def close(
-        self, *, flops: float, num_devices: int, peak_tflops_per_s: float | None = None
+        self,
+        *,
+        flops: float,
+        num_devices: int,
+        peak_tflops_per_s: float | None = None,
+        counts: Mapping[str, float] | None = None,
     ) -> dict[str, float | None]:
         """The speed entries of a row, means over the steps; the next window begins.
 
         `flops` is what one step must compute on all devices, not counting what remat computes
-        again; the peak is one device's, and without it `mfu` is None.
+        again; the peak is one device's, and without it `mfu` is None. `counts` are those of all
+        processes together, where there are several.
         """
+        counts = counts or self.counts()
         step_time_s = (time.perf_counter() - self._began_s) / self._steps
         tflops = flops / step_time_s / num_devices / 1e12
         row = {
+            "num_steps": self._steps,
             "step_time_s": step_time_s,
-            "data_wait_s": self._waited_s / self._steps,
-            "tokens_per_s": self._tokens / self._steps / step_time_s,
-            "images_per_s": self._images / self._steps / step_time_s,
+            "data_wait_s": counts["waited_s"] / self._steps,
+            "tokens_per_s": counts["tokens"] / self._steps / step_time_s,
+            "images_per_s": counts["images"] / self._steps / step_time_s,
             "tflops_per_s_per_device": tflops,
             "mfu": tflops / peak_tflops_per_s if peak_tflops_per_s else None,
         }

@@ -32,7 +32,7 @@ def create(
 
     def place(leaf: jax.Array) -> jax.Array:
         on_mesh = isinstance(leaf.sharding, NamedSharding)
-        return leaf if on_mesh else jax.device_put(leaf, everywhere)
+        return leaf if on_mesh else partition.place(leaf, everywhere)
 
     state = TrainState(
         jnp.zeros((), jnp.int32),

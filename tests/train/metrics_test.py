@@ -93,8 +93,33 @@ def test_window_by_hand(monkeypatch):
     window.count({"pages": batch, "pairs": batch})
     row = window.close(flops=8e12, num_devices=4, peak_tflops_per_s=10.0)
     assert row == {
-        "step_time_s": 2.0, "data_wait_s": 0.25, "tokens_per_s": 2.0, "images_per_s": 1.0,
-        "tflops_per_s_per_device": 1.0, "mfu": 0.1,
+        "num_steps": 2, "step_time_s": 2.0, "data_wait_s": 0.25, "tokens_per_s": 2.0,
+        "images_per_s": 1.0, "tflops_per_s_per_device": 1.0, "mfu": 0.1,
     }  # fmt: skip
     window.count({"pages": batch})
     assert window.close(flops=1.0, num_devices=1)["mfu"] is None
+
+
+def test_counts_of_several_processes_take_the_place_of_ones_own(monkeypatch):
+    clock = iter([0.0, 2.0, 2.0])
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    real = np.array([[True, True, False]])
+    batch = Batch(None, real, None, None, None, np.array([[[True], [False]]]))
+    window = metrics.Window()
+    window.count({"pages": batch})
+    assert window.counts() == {"tokens": 2, "images": 1, "waited_s": 0.0}
+    both = {"tokens": 10, "images": 4, "waited_s": 1.0}
+    row = window.close(flops=1.0, num_devices=1, counts=both)
+    assert (row["tokens_per_s"], row["images_per_s"], row["data_wait_s"]) == (5.0, 2.0, 1.0)
+
+
+def test_stepping_time_leaves_out_compiling_and_rows_without_times():
+    rows = [
+        {"step": 1, "num_steps": 1, "step_time_s": 11.0, "compile_s": 10.0},
+        {"step": 6, "num_steps": 5, "step_time_s": 2.0, "compile_s": 0.0},
+        {"step": 7, "loss": 1.0},
+        {"step": 8, "num_steps": 1, "step_time_s": 3.0, "compile_s": 3.5},  # clocks differ
+        {"step": 9, "num_steps": 1, "step_time_s": None},
+    ]
+    assert metrics.stepping_s(rows) == 11.0
+    assert metrics.stepping_s([]) == 0.0

@@ -1,0 +1,191 @@
+"""Several processes as one run: they start together, agree, and end together.
+
+`launch.local` names each process to itself in three variables; on a TPU slice JAX finds out by
+itself. Every process then runs the same program on the same arrays, each with its own devices and
+its own rows of the batch; process 0 alone writes metrics, model and report.
+
+Where one dies, the others must not wait for it. JAX's coordination service misses its heartbeat and
+ends them; and a process that fails ends at once, without the barrier at which JAX would have it
+wait minutes for the others.
+"""
+
+import contextlib
+import fcntl
+import glob
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Tree = Any
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_HEARTBEAT_TIMEOUT_S = 30  # a minute is promised; JAX's own 100 are too many
+_SHUTDOWN_TIMEOUT_S = 45
+_TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
+_GATHER_BYTES = 1024  # lengths are rounded up to this, so that few of them are compiled
+_LOCK_FILE = ".lock"
+
+
+def start() -> None:
+    """Joins the other processes of the run, where there are any; before anything else of JAX.
+
+    Raises:
+      ValueError: the launcher's variables are incomplete or no numbers.
+    """
+    given = [os.environ.get(name) for name in VARIABLES]
+    timeouts = {
+        "heartbeat_timeout_seconds": _HEARTBEAT_TIMEOUT_S,
+        "shutdown_timeout_seconds": _SHUTDOWN_TIMEOUT_S,
+    }
+    if any(given):
+        if not all(given) or not all(text.isdigit() for text in given[1:]):
+            found = dict(zip(VARIABLES, given, strict=True))
+            raise ValueError(f"{found}: set all three, as launch.local does, or none")
+        address, count, index = given
+        jax.distributed.initialize(address, int(count), int(index), **timeouts)
+    elif on_tpu():
+        jax.distributed.initialize(**timeouts)
+
+
+def on_tpu() -> bool:
+    """Whether this host has TPU chips, libtpu, and leave to use them; asks no device."""
+    allowed = os.environ.get("JAX_PLATFORMS", "") in ("", "tpu", "tpu,cpu")
+    chips = any(glob.glob(pattern) for pattern in _TPU_DEVICES)
+    return allowed and chips and importlib.util.find_spec("libtpu") is not None
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which writes what is written once."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """The JSON value of every process, by its number; all must call it."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(data)], np.int32)).ravel()
+    padded = np.zeros(-(-lengths.max() // _GATHER_BYTES) * _GATHER_BYTES, np.uint8)
+    padded[: len(data)] = data
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:n].tobytes()) for row, n in zip(rows, lengths, strict=True)]
+
+
+def check_shared(file: pathlib.Path) -> None:
+    """Fails everywhere where not every process sees what process 0 has just written."""
+    gather(None)  # process 0 has written it
+    missing = [i for i, seen in enumerate(gather(file.is_file())) if not seen]
+    if missing:
+        raise OSError(
+            f"{file} of process 0 is not seen by processes {missing}: give a workdir on a disk "
+            "that all hosts share"
+        )
+
+
+def to_host(tree: Tree) -> Tree:
+    """Whole arrays of a tree cut among processes, in process 0; all must call it.
+
+    One leaf after the other, so that a device holds one whole leaf at a time. In one process the
+    tree stays as it is, on its devices.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def one(leaf: jax.Array) -> np.ndarray | None:
+        whole = multihost_utils.process_allgather(leaf, tiled=True)
+        return whole if is_first() else None
+
+    return jax.tree.map(one, tree)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
+    """Lets one process of this machine at a time build what is missing in `folder`.
+
+    The others wait and then find it there. A process that dies gives the lock back.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK_FILE).open("w")
+    except OSError:  # nothing can be built where nothing can be written
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that works in {folder}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class StopRequest:
+    """Set by SIGTERM, to any of the processes; seen by all of them after the same step."""
+
+    def __init__(self):
+        self._requested = False
+        if not jax.distributed.is_initialized():  # else JAX has a handler of its own
+            signal.signal(signal.SIGTERM, self._request)
+
+    def after(self, step: int) -> bool:
+        """Whether the run ends with this step; to be asked once after every step."""
+        if jax.distributed.is_initialized():
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested
+
+    def _request(self, *_: Any) -> None:
+        self._requested = True
+
+    def release(self) -> None:
+        """SIGTERM ends the process again: training is over, and everything is saved."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def part() -> bool:
+    """Ends the common part of a run that went well; True in process 0, which goes on alone."""
+    first = is_first()
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()  # waits for all, so none is missed
+    return first
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Around a whole command: a process that fails ends at once, so that the others notice."""
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        status = _say_why(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _say_why(error: BaseException) -> int:
+    """Prints what ended this process, and returns the status to end with."""
+    if isinstance(error, SystemExit):  # has been said
+        return error.code if isinstance(error.code, int) else 1
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    if _is_loss_of_another(error):
+        print(f"error: {who} has lost another one: {' '.join(str(error).split())}", file=sys.stderr)
+    else:
+        traceback.print_exc()
+    print(f"{who} ends; the same command goes on from the newest checkpoint", file=sys.stderr)
+    return 1
+
+
+def _is_loss_of_another(error: BaseException) -> bool:
+    """Whether a collective failed because the process at its other end has gone."""
+    text = str(error)
+    return "Gloo" in text or "coordination service" in text or "heartbeat" in text
