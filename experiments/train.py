@@ -24,7 +24,7 @@ from experiments.run_log import RunLog
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core import partition
+from flamingo_jax.core import hosts, partition
 from flamingo_jax.core.stack import Execution, reroll, unroll
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.train import flops, optim, state
@@ -51,7 +51,7 @@ def main() -> int:
         optim_config = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")
         profile_steps = parse_steps(config.profile.steps)
         mesh = partition.make_mesh(**config.mesh)
-        share, num_shares = partition.batch_share(mesh)
+        share, num_shares = hosts.batch_share(mesh)
         with processes.one_at_a_time(datasets.data_dir(config)):
             card = parts.model_card(config)
             datasets.prepare(config)
@@ -82,8 +82,8 @@ def main() -> int:
     trainable, frozen = params_lib.cast(trainable, frozen, card.dtypes)
     where = partition.shardings(axes, shapes, mesh)
     where_trainable, where_frozen = params_lib.split(where)
-    trainable = partition.place(trainable, where_trainable)
-    frozen = partition.place(frozen, where_frozen)
+    trainable = hosts.place(trainable, where_trainable)
+    frozen = hosts.place(frozen, where_frozen)
 
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(optim_config)
@@ -121,15 +121,14 @@ def main() -> int:
     )
     first = processes.is_first()
     profiler = Profiler(workdir, profile_steps if first else None)
-    schedule, batch_sharding = optim_config.schedule(), partition.batch_sharding(mesh)
+    schedule = optim_config.schedule()
     with jax.set_mesh(mesh), Progress(config.steps, initial=start, show=first) as progress:
         for step in range(start + 1, config.steps + 1):
             with profiler.around(step):
                 with log.window.waiting():
                     batches = next(data)
                 log.count(batches)
-                on_devices = jax.make_array_from_process_local_data(batch_sharding, batches)
-                now, row = train_step(now, frozen, on_devices)
+                now, row = train_step(now, frozen, hosts.place_rows(batches, mesh))
             profiler.after(step, now)
             if step % config.log_every == 0 or step in (start + 1, config.steps):
                 row = {"step": step} | jax.device_get(row)  # waits for the step

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from flamingo_jax.core import partition
+from flamingo_jax.core import hosts, partition
 
 Tree = Any
 
@@ -32,7 +32,7 @@ def create(
 
     def place(leaf: jax.Array) -> jax.Array:
         on_mesh = isinstance(leaf.sharding, NamedSharding)
-        return leaf if on_mesh else partition.place(leaf, everywhere)
+        return leaf if on_mesh else hosts.place(leaf, everywhere)
 
     state = TrainState(
         jnp.zeros((), jnp.int32),
