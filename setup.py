@@ -37,6 +37,12 @@ DATA = [
     "av==18.1.0",  # video
     "resvg-py==0.5.0",  # its drawings are part of the demo's data
     "tqdm",
+    "apache-beam==2.77.0",
+    "pyarrow==25.0.1",
+    "warcio==1.8.1",
+    "lxml>=6,<7",  # pages
+    "py3langid>=0.4,<0.5",
+    "imagehash>=4.3,<5",
 ]
 DEMO = [*DATA, "matplotlib>=3.9", "tensorboard>=2.19"]
 # What the packages of tests/reference-requirements.txt need, which are installed without theirs.

@@ -161,6 +161,12 @@ def scan(path: str) -> tuple[np.ndarray, str | None]:
     return np.asarray(bounds), None
 
 
+def framed(data: bytes) -> bytes:
+    """One record as it stands in a TFRecord file."""
+    length = struct.pack("<Q", len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
 def _read_at(path: str, start: int, length: int) -> bytes:
     file = os.open(path, os.O_RDONLY)
     try:

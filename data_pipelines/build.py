@@ -1,0 +1,112 @@
+"""The command that turns raw pages, and other people's datasets, into a TFDS dataset of records.
+
+    python -m data_pipelines.build --source=html --input='pages/*.html' --output=data/pages/1.0.0
+
+An Apache Beam pipeline: what this command does not know it takes for an option of Beam's, such as
+`--runner=FlinkRunner`. Paper: appendix on data; what is done where the paper is silent stands in
+docs/data.md.
+"""
+
+import argparse
+import glob
+import logging
+import re
+import sys
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from etils import epath
+
+from data_pipelines import build_pipeline, commands
+from data_pipelines.sources import html, warc
+from data_pipelines.staging import Job
+
+SOURCES = {"html": html, "warc": warc}
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def main() -> None:
+    """Parses the flags, builds, prints what was read, kept and dropped."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of Python types it does not know
+    args, source, options = _parse(sys.argv[1:])
+    output = epath.Path(args.output)
+    job = Job(
+        source=source,
+        paths=_input_files(args.input),
+        folder=f"{output}.unfinished",
+        name=_dataset_name(output),
+        records_per_chunk=args.records_per_chunk,
+        shard_bytes=args.shard_mib << 20,
+    )
+    print(build_pipeline.run(job, str(output), options))
+    print(f"dataset: {output}")
+
+
+def _parse(argv: list[str]):
+    """The arguments, the source that they describe, and Beam's options."""
+    first = commands.Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--source", choices=sorted(SOURCES))
+    name = first.parse_known_args(argv)[0].source
+    parser = commands.Parser(
+        prog="python -m data_pipelines.build",
+        description=__doc__.partition("\n")[0],
+        epilog="example: python -m data_pipelines.build --source=html --input='pages/**/*.html' "
+        "--output=data/pages/1.0.0. With --source=NAME --help shows the flags of that source too. "
+        "Any other flag is Beam's: --direct_num_workers=8 --direct_running_mode=multi_processing, "
+        "--runner=FlinkRunner --flink_master=HOST:8081, ...",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--source", required=True, choices=sorted(SOURCES), help="what kind of input to read")
+    add("--input", required=True, metavar="GLOB", help="input files; ** goes into folders")
+    add("--output", required=True, metavar="DIR", help="the dataset's folder, best NAME/1.0.0")
+    add("--records_per_chunk", type=_positive, default=500, help="lost at most by a kill, a worker")
+    add("--shard_mib", type=_positive, default=256, help="size of the dataset's shards")
+    if name:
+        SOURCES[name].add_flags(parser.add_argument_group(f"--source={name}"))
+    args, rest = parser.parse_known_args(argv)
+    _check_beam_flags(rest)
+    return args, SOURCES[args.source].source(args), PipelineOptions(rest)
+
+
+def _check_beam_flags(rest: list[str]) -> None:
+    """Beam passes over what it does not know, so a misspelt flag would be lost."""
+    beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    kinds = [PipelineOptions]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if "_add_argparse_args" in vars(kind):
+            kind._add_argparse_args(beam)
+    unknown = beam.parse_known_args(rest)[1]
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}: neither ours nor Beam's (see --help)")
+
+
+def _input_files(pattern: str) -> tuple[str, ...]:
+    """All files that match, sorted; ValueError where there are none."""
+    if "://" in pattern:
+        fixed = pattern.partition("*")[0].rpartition("/")[0]
+        found = [str(path) for path in epath.Path(fixed).glob(pattern[len(fixed) + 1 :])]
+    else:
+        found = [path for path in glob.glob(pattern, recursive=True) if epath.Path(path).is_file()]
+    if not found:
+        raise ValueError(f"--input={pattern}: no such file: check the pattern, and quote it")
+    return tuple(sorted(found))
+
+
+def _dataset_name(output: epath.Path) -> str:
+    """TFDS's name of the dataset: that of the folder, or of the one above a version."""
+    name = output.parent.name if _VERSION.fullmatch(output.name) else output.name
+    name = re.sub(r"\W+", "_", name.lower()).strip("_")
+    return name if name[:1].isalpha() else f"data_{name}".rstrip("_")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: want 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    commands.run(main)

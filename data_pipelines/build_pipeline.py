@@ -1,0 +1,186 @@
+"""The steps of a build as Beam pipelines, and the folder that a killed build continues from.
+
+Every step is a list of tasks over which Beam maps a function; a task reads files of the step before
+and writes files of its own, whole or not at all, and does nothing where they are there. What goes
+through Beam is task numbers only: its DirectRunner keeps all that is shuffled in memory, so that a
+build would grow with its input. The steps and their order:
+
+    index     input file -> where its pictures lie                       (WARC)
+    merge     the same, by address instead of by file                    (WARC)
+    stage     input files -> candidate records, in chunks
+    images    hashes of pictures -> pictures on too many pages           (pages)
+    texts     pages with a picture left -> keys of their texts           (pages)
+    repeats   keys of texts -> pages that repeat another                 (pages)
+    shards    candidate records -> shards of the dataset, sorted by hash
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from etils import epath
+
+from data_pipelines import deduplication, finishing, staging
+from data_pipelines.counts import Counts
+from data_pipelines.near_duplicates import NUM_TEXT_KEYS
+from data_pipelines.progress import Progress
+from data_pipelines.sorted_rows import BUCKETS, num_partitions, read_rows, write_rows
+from data_pipelines.staging import Job
+from data_pipelines.whole_files import read_json, write_json
+
+_ROWS_PER_PART = 500_000  # about 40 MB while a part is sorted
+_FOLDERS = (
+    "index",
+    "merged",
+    "chunks",
+    "units",
+    "removals",
+    "texts",
+    "repeats",
+    "shards",
+    "dataset",
+)
+_ERROR = re.compile(r"^(?:[\w.]*\.)?([A-Z]\w*): (.*)$", re.MULTILINE)
+_WHERE = re.compile(r" ?\[while running .*$", re.DOTALL)
+
+
+def run(job: Job, output: str, options: PipelineOptions) -> Counts:
+    """Builds the dataset in `output`, or says what it held if the same build is there already.
+
+    Raises ValueError where `output` or the folder of an unfinished build hold something else, where
+    nothing was kept, and OSError as files do.
+    """
+    about = _about(job)
+    finished = epath.Path(output)
+    if finished.exists() and any(finished.iterdir()):
+        _check_same(finished / "build.json", about, f"--output={output} holds")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(job.folder)
+        return Counts.from_json(read_json(str(finished / "counts.json")))
+    folder = epath.Path(job.folder)
+    if folder.exists():
+        _check_same(folder / "build.json", about, f"{folder} holds the beginning of")
+    for name in _FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_json(str(folder / "build.json"), about)
+    counts = _steps(job, functools.partial(_map, options))
+    write_json(job.file("dataset", "build.json"), about)
+    if finished.exists():
+        finished.rmdir()
+    finished.parent.mkdir(parents=True, exist_ok=True)
+    epath.Path(job.file("dataset")).rename(finished)
+    folder.rmtree()
+    return counts
+
+
+def _steps(job: Job, each: Callable[..., None]) -> Counts:
+    source = job.source
+    with Progress(job) as progress:
+        if source.index_dtype is not None:
+            progress.step("index", len(job.paths))
+            each(_index, job, len(job.paths))
+            parts = min(BUCKETS, len(job.paths))
+            progress.step("merge", parts)
+            each(_merge, job, parts, parts)
+        source = source.bind(job.paths, job.files("merged", "index"))
+        job = dataclasses.replace(job, source=source)
+        progress.step("stage", job.num_units)
+        each(staging.stage, job, job.num_units)
+        num_pages, num_images, num_bytes = staging.count_rows(job.files("chunks", "json"))
+        if source.deduplicates:
+            parts = num_partitions(num_images, _ROWS_PER_PART)
+            progress.step("images", parts)
+            each(deduplication.find_common_images, job, parts, parts)
+            parts = num_partitions(num_pages * NUM_TEXT_KEYS, _ROWS_PER_PART)
+            progress.step("texts", parts)
+            each(deduplication.list_texts, job, parts, parts)
+            progress.step("repeats", parts)
+            each(deduplication.find_repeated_pages, job, parts, parts)
+        shards = num_partitions(num_bytes, job.shard_bytes)
+        progress.step("shards", shards)
+        each(finishing.write_shard, job, shards, shards)
+    return finishing.write_metadata(job, shards, f"Built by data_pipelines.build from {source}.")
+
+
+def _merge(job: Job, part: int, num_parts: int) -> None:
+    target = job.file("merged", f"{part:04d}.index")
+    if not epath.Path(target).exists():
+        dtype = job.source.index_dtype
+        write_rows(target, read_rows(job.files("index", "index"), part, num_parts, dtype))
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What a dataset depends on: the same for the same command over the same files."""
+    source = job.source
+    files = [(path, epath.Path(path).stat().length) for path in job.paths]
+    return {
+        "source": type(source).__module__.rpartition(".")[2],
+        "options": json.loads(json.dumps(dataclasses.asdict(source), default=_digest)),
+        "name": job.name,
+        "shard_bytes": job.shard_bytes,
+        "num_files": len(files),
+        "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+    }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_same(path: epath.Path, about: dict[str, Any], where: str) -> None:
+    """ValueError unless the build described at `path` is the one described in `about`."""
+    try:
+        other = read_json(str(path))
+    except (OSError, ValueError):
+        raise ValueError(f"{where} other files: give an --output that is new or empty") from None
+    differing = [key for key in about if about[key] != other.get(key)]
+    if differing:
+        raise ValueError(
+            f"{where} another build, which differs in {', '.join(differing)}: remove it or give "
+            "another --output"
+        )
+
+
+def _index(job: Job, number: int) -> None:
+    target = job.file("index", f"{number:06d}.index")
+    if not epath.Path(target).exists():
+        write_rows(target, job.source.index(job.paths[number], number))
+
+
+def _map(options: PipelineOptions, function: Callable, job: Job, num_tasks: int, *args) -> None:
+    """Calls `function(job, task, *args)` for every task on Beam's workers."""
+    try:
+        with beam.Pipeline(runner=_runner(options), options=options) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(range(num_tasks))
+                | beam.Reshuffle()
+                | beam.Map(lambda task: function(job, task, *args))
+            )
+    except RuntimeError as error:  # a worker's traceback as text
+        raise _raised(error) from error
+
+
+def _runner(options: PipelineOptions) -> Any:
+    """Beam's DirectRunner first tries to download a Go program, Prism; this one is in Python."""
+    name = options.get_all_options()["runner"]
+    return FnApiRunner() if name in (None, "DirectRunner") else name
+
+
+def _raised(error: RuntimeError) -> Exception:
+    """What a worker raised, in place of Beam's RuntimeError around its traceback."""
+    found = _ERROR.findall(_WHERE.sub("", str(error)))
+    kinds = {"OSError": OSError, "ValueError": ValueError}
+    for kind, message in reversed(found):
+        if kind in kinds:
+            return kinds[kind](message)
+    return error

@@ -1,0 +1,40 @@
+"""Files that are whole or not there, whenever the process that writes them is killed."""
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from etils import epath
+
+
+@contextlib.contextmanager
+def open_whole(path: str) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when the block ends without an error."""
+    target = epath.Path(path)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Writes a file in one go."""
+    with open_whole(path) as file:
+        file.write(data)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Writes JSON, the same bytes for the same value."""
+    write_whole(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: str) -> Any:
+    """Reads JSON."""
+    return json.loads(epath.Path(path).read_text())
