@@ -135,6 +135,11 @@ class Stream:
         _keep_tensorflow_off_the_accelerator()
         self.config = config
         self.records = RecordIndex(_shards(config))
+        if len(self.records) < process_count:
+            raise ValueError(
+                f"{config.name}: {len(self.records)} examples for {process_count} processes: give "
+                "a split with at least one for each, or use fewer processes"
+            )
         self._tokenizer = tokenizer
         self._media_of = (
             _pixels(config, preprocessing) if features is None else CachedFeatures(features)

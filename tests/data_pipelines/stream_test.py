@@ -250,6 +250,12 @@ def test_mistakes_are_said_in_one_line(build_dataset, tmp_path):
         stream(data_dir, split="test")
     with pytest.raises(ValueError, match="does not divide among 3"):
         stream(data_dir, process=(0, 3))
+    with pytest.raises(ValueError, match="5 examples for 6 processes"):
+        stream(data_dir, process=(0, 6), batch_size=6)
+    with pytest.raises(ValueError, match=r"flip=0\.5 .* features were computed before"):
+        Stream(config(data_dir, flip=0.5), TOKENIZER, features={"a": np.zeros((1, 1))})
+    with pytest.raises(ValueError, match="fps=0"):
+        config(data_dir, fps=0.0)
     with pytest.raises(ValueError, match="is empty"):
         stream(data_dir, split="train[:0]")
     state = stream(data_dir).state()
