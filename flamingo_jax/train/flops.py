@@ -1,15 +1,27 @@
-"""Floating-point operations of one training step, counted from the config.
+"""Floating-point operations of one training step, counted from the config, by component.
 
-Only matrix products count, 2 operations a multiply-add; what a frozen part needs is forward, plus
-the gradient of its activations above the lowest trained part, and never that of its weights. That
-part is the lowest gated block, or the new tokens' rows where they are trained as inputs. A trained
-weight costs two more passes. What remat computes again does not count.
+Only matrix products and convolutions count, two operations a multiply-add. What is frozen needs its
+forward pass, and the gradient of its activations where something trained lies below: above the
+lowest cross-attention, or everywhere if the new tokens' rows are trained as inputs. It never needs
+the gradient of its weights, and the vision encoder needs none at all. What is trained needs all
+three. What remat computes again does not count.
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Protocol
 
-from flamingo_jax.config import FlamingoConfig
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flamingo_jax.config import FlamingoConfig, LanguageModelConfig, VisionConfig
+from flamingo_jax.core import op_count
+from flamingo_jax.models import insertion
+from flamingo_jax.models.resampler_ablations import mlp_hidden
+from flamingo_jax.models.vision import VisionEncoder
+from flamingo_jax.train.losses import next_token_loss
 
 
 class Dataset(Protocol):
@@ -18,57 +30,196 @@ class Dataset(Protocol):
     batch_size: int
     num_tokens: int
     max_media: int
+    num_frames: int
     kind: str
 
 
-def train_step(config: FlamingoConfig, datasets: Iterable[Dataset]) -> float:
-    """FLOPs of one update that visits every dataset; without the vision encoder."""
-    total = 0.0
-    for d in datasets:
-        media = d.max_media if d.kind == "page" else 1
-        total += d.batch_size * sequence(config, d.num_tokens, media)
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The sizes of a batch that cost depends on."""
+
+    size: int
+    num_tokens: int
+    num_media: int
+    num_frames: int = 1
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Batch":
+        """Pairs have one media item, pages room for several."""
+        media = dataset.max_media if dataset.kind == "page" else 1
+        return cls(dataset.batch_size, dataset.num_tokens, media, dataset.num_frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """Operations of the forward pass, and of the gradients of activations and of weights."""
+
+    forward: float = 0.0
+    activations: float = 0.0
+    weights: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.activations + self.weights
+
+    def __add__(self, other: "Passes") -> "Passes":
+        return Passes(
+            self.forward + other.forward,
+            self.activations + other.activations,
+            self.weights + other.weights,
+        )
+
+    def __mul__(self, times: float) -> "Passes":
+        return Passes(self.forward * times, self.activations * times, self.weights * times)
+
+
+def train_step(
+    config: FlamingoConfig, datasets: Iterable[Dataset], *, encode_media: bool = False
+) -> float:
+    """FLOPs of one update that visits every dataset; with the vision encoder where it runs."""
+    return sum(p.total for p in step(config, datasets, encode_media=encode_media).values())
+
+
+def step(
+    config: FlamingoConfig, datasets: Iterable[Dataset], *, encode_media: bool
+) -> dict[str, Passes]:
+    """The same by component."""
+    total: dict[str, Passes] = {}
+    for dataset in datasets:
+        for name, passes in batch(config, Batch.of(dataset), encode_media=encode_media).items():
+            total[name] = total.get(name, Passes()) + passes
     return total
 
 
-def sequence(config: FlamingoConfig, num_tokens: int, num_media: int) -> float:
-    """FLOPs of one training sequence of images, without the vision encoder."""
-    lm, xattn, r = config.language_model, config.cross_attention, config.resampler
-    gated = -(-(lm.num_layers - xattn.offset) // xattn.every)
-    above = lm.num_layers - (0 if config.train_new_inputs else xattn.offset)
-    block = _lm_block_weights(config) * num_tokens
-    scores = _attention(num_tokens, num_tokens, lm.num_heads * lm.head_dim)
-    head = lm.width * config.vocab_size * num_tokens
-    keys = num_media * r.num_latents
-    inner = xattn.num_heads * xattn.head_dim
-    gate = 2 * lm.width * (inner + xattn.ffw_multiplier * lm.width) * num_tokens
-    gate += 2 * r.width * inner * keys
-    gate_scores = _attention(num_tokens, keys, inner)
-    forward = lm.num_layers * (block + scores) + head + gated * (gate + gate_scores)
-    # Attention has two products of activations, each with a gradient to both its sides.
-    backward = above * (block + 2 * scores) + head + 2 * gated * (gate + gate_scores)
-    return 2 * (forward + backward + num_media * (3 * _resampler(config) + 2 * _project(config)))
+def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, Passes]:
+    """Loss and gradient of one batch, by component; `forward` alone is what scoring it costs."""
+    frames = b.size * b.num_media * b.num_frames
+    parts = {
+        "vision": Passes(float(frames * encoder(config.vision))) if encode_media else Passes(),
+        "resampler": _resampler(config, b),
+        "cross_attention": _cross_attention(config, b),
+        "language_model": _language_model(config, b),
+        "graft": _graft(config, b),
+        "head": _head(config, b),
+    }
+    return {name: passes for name, passes in parts.items() if passes.total}
 
 
-def _lm_block_weights(config: FlamingoConfig) -> int:
-    lm = config.language_model
-    attention = 2 * lm.width * lm.head_dim * (lm.num_heads + lm.kv_heads)
-    return attention + (3 if lm.gated_ffw else 2) * lm.width * lm.ffw_width
+@functools.lru_cache(maxsize=64)
+def encoder(config: VisionConfig) -> int:
+    """FLOPs of one frame."""
+    size_px = config.preprocessing.size_px
+    picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
+    return op_count.flops(lambda x: VisionEncoder(config, rngs=nnx.Rngs(0)).encoder(x), picture)
 
 
-def _attention(num_queries: int, num_keys: int, inner: int) -> int:
-    return 2 * num_queries * num_keys * inner
+def _linear(multiply_adds: float, *, activations: bool = True, weights: bool = True) -> Passes:
+    """A product with weights, and which of its gradients are wanted."""
+    one = 2.0 * multiply_adds
+    return Passes(one, one * activations, one * weights)
 
 
-def _project(config: FlamingoConfig) -> int:
-    """Of the features to the resampler's width; they need no gradient, so two passes in all."""
+def _product(multiply_adds: float, *, sides: int) -> Passes:
+    """A product of two activations, of which so many sides have a gradient."""
+    return Passes(2.0 * multiply_adds, 2.0 * sides * multiply_adds)
+
+
+def _attend(num_queries: int, num_keys: int, inner: int, *, sides: int = 2) -> Passes:
+    """Queries with keys, weights with values; masked pairs are computed too."""
+    return _product(2 * num_queries * num_keys * inner, sides=sides)
+
+
+def _resampler(config: FlamingoConfig, b: Batch) -> Passes:
+    """All three passes but for the features, which are frozen: their projection has no gradient
+    below. Keys and values do, as the norm before them is trained."""
     r, v = config.resampler, config.vision
-    return v.num_features * v.width * r.width if v.width != r.width else 0
-
-
-def _resampler(config: FlamingoConfig) -> int:
-    r, p = config.resampler, config.vision.num_features
     inner = r.num_heads * r.head_dim
-    layer = r.width * inner * (2 * r.num_latents + 2 * (p + r.num_latents))
-    layer += _attention(r.num_latents, p + r.num_latents, inner)
-    layer += 2 * r.num_latents * r.ffw_multiplier * r.width**2
-    return r.depth * layer
+    features, latents = b.num_frames * v.num_features, r.num_latents
+    both = features + latents
+    match r.kind:
+        case "perceiver":
+            weights = 2 * r.width * inner * (latents + both)
+            weights += 2 * latents * r.ffw_multiplier * r.width**2
+            layer = _linear(weights) + _attend(latents, both, inner)
+        case "transformer":
+            weights = both * (4 * r.width * inner + 2 * r.ffw_multiplier * r.width**2)
+            layer = _linear(weights) + _attend(both, both, inner)
+        case "mlp":
+            layer = _linear(features * 2 * r.width * mlp_hidden(r))
+    total = layer * r.depth
+    if v.width != r.width:
+        total += _linear(features * v.width * r.width, activations=False)
+    return total * (b.size * b.num_media)
+
+
+def _cross_attention(config: FlamingoConfig, b: Batch) -> Passes:
+    """Every layer wholly, the lowest too: the norm before its queries is trained."""
+    lm, xattn, r = config.language_model, config.cross_attention, config.resampler
+    layers = sum(s.repeats for s in insertion.cross_attention_segments(config))
+    per_media = config.vision.num_features if r.kind == "mlp" else r.num_latents
+    visual = b.num_media * per_media
+    inner = xattn.num_heads * xattn.head_dim
+    weights = 2 * inner * (b.num_tokens * lm.width + visual * config.media_width)
+    if xattn.kind == "gated":
+        weights += 2 * b.num_tokens * xattn.ffw_multiplier * lm.width**2
+    total = (_linear(weights) + _attend(b.num_tokens, visual, inner)) * layers
+    if xattn.media_width is not None:
+        total += _linear(visual * r.width * xattn.media_width)
+    return total * b.size
+
+
+def _language_model(config: FlamingoConfig, b: Batch) -> Passes:
+    """Forward everywhere; gradients of activations above the lowest cross-attention."""
+    lm, xattn = config.language_model, config.cross_attention
+    below = lm.num_layers if xattn.kind == "graft" else xattn.offset
+    below = 0 if config.train_new_inputs else below
+    total = _block(lm, b) * (lm.num_layers - below) + _block(lm, b, activations=False) * below
+    if below and xattn.kind == "vanilla":  # stands above the attention of its own block
+        total += _self_attention(lm, b, activations=False) + _self_attention(lm, b) * -1
+    return total
+
+
+def _graft(config: FlamingoConfig, b: Batch) -> Passes:
+    """Trained blocks of the language model's shape."""
+    if config.cross_attention.kind != "graft":
+        return Passes()
+    return _block(config.language_model, b, weights=True) * config.cross_attention.graft_depth
+
+
+def _block(
+    lm: LanguageModelConfig, b: Batch, *, activations: bool = True, weights: bool = False
+) -> Passes:
+    ffw = (3 if lm.gated_ffw else 2) * lm.width * lm.ffw_width * b.size * b.num_tokens
+    return _self_attention(lm, b, activations=activations, weights=weights) + _linear(
+        ffw, activations=activations, weights=weights
+    )
+
+
+def _self_attention(
+    lm: LanguageModelConfig, b: Batch, *, activations: bool = True, weights: bool = False
+) -> Passes:
+    """All pairs of tokens are computed, those that the causal mask hides too."""
+    inner, t = lm.num_heads * lm.head_dim, b.num_tokens
+    projections = 2 * lm.width * lm.head_dim * (lm.num_heads + lm.kv_heads) * b.size * t
+    total = _linear(projections, activations=activations, weights=weights)
+    total += _attend(t, t, inner, sides=2 * activations) * b.size
+    if lm.positions == "relative":  # T distances are projected once a batch
+        total += _linear(t * lm.width * inner, activations=False, weights=weights)
+        total += _product(b.size * t * t * inner, sides=activations + weights)
+    return total
+
+
+def _head(config: FlamingoConfig, b: Batch) -> Passes:
+    """Logits and their gradients, in the columns that the loss looks at; only new rows learn."""
+    width, lm = config.language_model.width, config.language_model
+    positions = b.size * _logit_columns(b)
+    return _linear(positions * width * lm.vocab_size, weights=False) + _linear(
+        positions * width * config.num_new_tokens
+    )
+
+
+def _logit_columns(b: Batch) -> int:
+    """Whole chunks with a target in them; the last token predicts none (see `train.losses`)."""
+    chunk_tokens = next_token_loss.__kwdefaults__["chunk_tokens"]
+    chunk = min(max(chunk_tokens // b.size, 1), b.num_tokens)
+    return -(-(b.num_tokens - 1) // chunk) * chunk

@@ -10,8 +10,8 @@ from experiments.configs import ablations
 from flamingo_jax.config import FlamingoConfig, VisionConfig, from_dict
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.models.vision import VisionEncoder
 
 PRINTED = {
     "baseline": 3.2,
@@ -34,9 +34,8 @@ PRINTED = {
 @functools.cache
 def in_encoder(config: VisionConfig) -> int:
     """Parameters of an encoder; tracing a large one takes seconds, so once each."""
-    return params.count(
-        nnx.state(nnx.eval_shape(lambda: vision.make_encoder(config, rngs=nnx.Rngs(0))))
-    )
+    encoder = nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0)))
+    return params.count(nnx.state(encoder))
 
 
 def total(row: str, **resampler) -> float:
