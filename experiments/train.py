@@ -23,8 +23,8 @@ from experiments.progress import Progress
 from experiments.run_log import RunLog
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
-from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import hosts, partition
+from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution, reroll, unroll
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.train import flops, optim, state
