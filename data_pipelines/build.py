@@ -17,10 +17,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from data_pipelines import build_pipeline, commands
-from data_pipelines.sources import html, warc
+from data_pipelines.sources import coco, html, mmc4, obelics, warc, webdataset, webvid
 from data_pipelines.staging import Job
 
-SOURCES = {"html": html, "warc": warc}
+SOURCES = {
+    "html": html,
+    "warc": warc,
+    "mmc4": mmc4,
+    "obelics": obelics,
+    "webdataset": webdataset,
+    "webvid": webvid,
+    "coco": coco,
+}
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
