@@ -1,0 +1,93 @@
+"""A conversion that is killed anywhere goes on to the same chunks, whichever source it reads."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from data_pipelines import build, commands, staging
+from data_pipelines.sources.coco import Coco
+from data_pipelines.sources.mmc4 import Mmc4
+from data_pipelines.sources.obelics import Obelics
+from data_pipelines.sources.webdataset import WebDataset
+from data_pipelines.sources.webvid import WebVid
+from data_pipelines.staging import Job
+from tests.data_pipelines.broken_inputs_test import SOURCES
+from tests.data_pipelines.sources.pairs_test import webvid_table
+from tests.data_pipelines.tiny_video import video
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+def webvid(path: pathlib.Path) -> None:
+    (path.parent / "1.mp4").write_bytes(video(3))
+    rows = [{"videoid": "1", "name": f"clip {i}"} for i in range(9)]
+    webvid_table(path, [*rows[:4], {"videoid": "2", "name": "absent"}, *rows[4:]])
+
+
+KINDS = {
+    "mmc4": ("jsonl", Mmc4),
+    "webdataset": ("tar", WebDataset),
+    "obelics": ("parquet", Obelics),
+    "coco": ("json", Coco),
+    "webvid": ("csv", WebVid),
+}
+WRITERS = {kind: write for kind, (write, _) in SOURCES.items()} | {"csv": webvid}
+
+
+def files(job: Job) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in pathlib.Path(job.folder, "chunks").iterdir()}
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_killed_and_run_again(tmp_path, monkeypatch, name):
+    kind, make = KINDS[name]
+    path = tmp_path / f"input.{kind}"
+    WRITERS[kind](path)
+    source = (
+        make(str(tmp_path)) if "media" in {f.name for f in dataclasses.fields(make)} else make()
+    )
+
+    def job(folder: str) -> Job:
+        for part in ("chunks", "units"):
+            (tmp_path / folder / part).mkdir(parents=True)
+        return Job(source, (str(path),), str(tmp_path / folder), "x", 3, 1 << 20)
+
+    whole, cut = job("whole"), job("cut")
+    staging.stage(whole, 0)
+    convert, calls = make.convert, 0
+
+    def dying(self, item, counts):
+        nonlocal calls
+        calls += 1
+        if calls in (2, 5, 6, 12):
+            raise Killed
+        return convert(self, item, counts)
+
+    monkeypatch.setattr(make, "convert", dying)
+    for _ in range(5):
+        try:
+            staging.stage(cut, 0)
+        except Killed:
+            continue
+        break
+    assert pathlib.Path(cut.folder, "units", "000000.done").exists()
+    assert files(cut) == files(whole)
+    assert len(files(whole)) == 4 * 4
+    assert calls < 10 + 3 * 4  # what was whole was not converted again
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_flags_describe_the_source(tmp_path, name):
+    parser = commands.Parser()
+    module = build.SOURCES[name]
+    module.add_flags(parser)
+    needs_media = name in ("coco", "webvid")
+    args = parser.parse_args([f"--media={tmp_path}"] if needs_media else [])
+    assert isinstance(module.source(args), KINDS[name][1])
+    if needs_media:
+        args = parser.parse_args([f"--media={tmp_path}/nowhere"])
+        with pytest.raises(ValueError, match="no such folder"):
+            module.source(args)
