@@ -74,30 +74,45 @@ class Passes:
 
 
 def train_step(
-    config: FlamingoConfig, datasets: Iterable[Dataset], *, encode_media: bool = False
+    config: FlamingoConfig,
+    datasets: Iterable[Dataset],
+    *,
+    encode_media: bool = False,
+    accumulate: bool = True,
 ) -> float:
-    """FLOPs of one update that visits every dataset; with the vision encoder where it runs."""
-    return sum(p.total for p in step(config, datasets, encode_media=encode_media).values())
+    """FLOPs of one update; with the vision encoder where it runs in the step."""
+    batches = map(Batch.of, datasets)
+    parts = step(config, batches, encode_media=encode_media, accumulate=accumulate)
+    return sum(passes.total for passes in parts.values())
 
 
 def step(
-    config: FlamingoConfig, datasets: Iterable[Dataset], *, encode_media: bool
+    config: FlamingoConfig,
+    batches: Iterable[Batch],
+    *,
+    encode_media: bool,
+    accumulate: bool = True,
 ) -> dict[str, Passes]:
-    """The same by component."""
+    """The same by component. Where an update visits one dataset, in turn, it is their mean."""
+    visits = [batch(config, b, encode_media=encode_media) for b in batches]
+    share = 1.0 if accumulate else 1 / len(visits)
     total: dict[str, Passes] = {}
-    for dataset in datasets:
-        for name, passes in batch(config, Batch.of(dataset), encode_media=encode_media).items():
-            total[name] = total.get(name, Passes()) + passes
+    for visit in visits:
+        for name, passes in visit.items():
+            total[name] = total.get(name, Passes()) + passes * share
     return total
 
 
 def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, Passes]:
-    """Loss and gradient of one batch, by component; `forward` alone is what scoring it costs."""
+    """Loss and gradient of one batch, by the parameters' components, and the logits (`head`).
+
+    `forward` alone is what it costs to score the batch.
+    """
     frames = b.size * b.num_media * b.num_frames
     parts = {
         "vision": Passes(float(frames * encoder(config.vision))) if encode_media else Passes(),
         "resampler": _resampler(config, b),
-        "cross_attention": _cross_attention(config, b),
+        "gated_xattn": _gated_xattn(config, b),
         "language_model": _language_model(config, b),
         "graft": _graft(config, b),
         "head": _head(config, b),
@@ -152,7 +167,7 @@ def _resampler(config: FlamingoConfig, b: Batch) -> Passes:
     return total * (b.size * b.num_media)
 
 
-def _cross_attention(config: FlamingoConfig, b: Batch) -> Passes:
+def _gated_xattn(config: FlamingoConfig, b: Batch) -> Passes:
     """Every layer wholly, the lowest too: the norm before its queries is trained."""
     lm, xattn, r = config.language_model, config.cross_attention, config.resampler
     layers = sum(s.repeats for s in insertion.cross_attention_segments(config))

@@ -147,11 +147,12 @@ def test_scanned_layers_and_chunks_of_the_loss_count_as_often_as_they_run():
 
 
 def test_frozen_parts_have_no_gradient_of_weights_and_trained_ones_have_all():
-    parts = flops.step(CONFIGS["no gradient below"], DATASETS.values(), encode_media=True)
+    batches = map(flops.Batch.of, DATASETS.values())
+    parts = flops.step(CONFIGS["no gradient below"], batches, encode_media=True)
     assert parts["vision"].activations == parts["vision"].weights == 0
     assert parts["language_model"].weights == 0
     assert 0 < parts["language_model"].activations < parts["language_model"].forward
-    xattn = parts["cross_attention"]
+    xattn = parts["gated_xattn"]
     assert xattn.activations > xattn.forward > 0.9 * xattn.weights  # attention's products have two
     assert parts["head"].activations == parts["head"].forward
     assert "graft" not in parts
@@ -164,10 +165,12 @@ def test_pairs_have_one_media_and_datasets_add_up():
         for b in (flops.Batch(3, 16, 4), flops.Batch(5, 8, 1))
     ]
     assert flops.train_step(tiny.CONFIG, [pages, pairs]) == sum(want)
+    in_turn = flops.train_step(tiny.CONFIG, [pages, pairs], accumulate=False)
+    assert in_turn == pytest.approx(sum(want) / 2)
 
 
-# Multiply-adds as published, which count taps on padding too: NFNet at the size of its test pictures
-# (Brock et al. 2021, table 3), CLIP's ViT-L/14 as timm lists it.
+# Multiply-adds as published, which count taps on padding too: NFNet at its test size (Brock et al.
+# 2021, table 3), CLIP's ViT-L/14 as timm lists it.
 @pytest.mark.parametrize(
     ("kind", "variant", "size_px", "published"),
     [
