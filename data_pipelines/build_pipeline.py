@@ -73,6 +73,9 @@ def run(job: Job, output: str, options: PipelineOptions) -> Counts:
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_json(str(folder / "build.json"), about)
     counts = _steps(job, functools.partial(_map, options))
+    if not counts.kept:
+        folder.rmtree()
+        raise ValueError(f"no record was kept, so there is no dataset: {counts}")
     write_json(job.file("dataset", "build.json"), about)
     if finished.exists():
         finished.rmdir()

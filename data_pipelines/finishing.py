@@ -49,18 +49,13 @@ def write_shard(job: Job, shard: int, num_shards: int) -> None:
 
 
 def write_metadata(job: Job, num_shards: int, description: str) -> Counts:
-    """Makes the shards a dataset that TFDS opens; returns the counts of the whole build.
-
-    Raises ValueError where no record was kept.
-    """
+    """Makes the shards a dataset that TFDS opens; returns the counts of the whole build."""
     counts = Counts()
     for path in job.files("chunks", "json"):
         counts.add(Counts.from_json(read_json(path)["counts"]))
     shards = [read_json(job.file("shards", f"{n:05d}.json")) for n in range(num_shards)]
     for shard in shards:
         counts.add(Counts.from_json(shard["counts"]))
-    if not counts.kept:
-        raise ValueError(f"no record was kept, so there is no dataset: {counts}")
     folder = job.file("dataset")
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=job.name, split=SPLIT, filetype_suffix="tfrecord"

@@ -19,12 +19,14 @@ import numpy as np
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.page_extraction import Page, PageImage, extract
-from data_pipelines.page_filters import TextFilters, check_text
+from data_pipelines.page_filters import GOPHER, TextFilters, check_text
 from data_pipelines.page_images import ImageFilters, SeenImage, evaluation_hashes, look
 from data_pipelines.records import Document, media_id
 from data_pipelines.sources.image_files import data_uri, from_folder
 from data_pipelines.sources.source import Source
 from flamingo_jax.images import BadMedia
+
+_TEXT_LIMITS = {"pages": TextFilters(), "gopher": GOPHER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,12 @@ def add_flags(parser: Any) -> None:
     add("--licence", default="", help="of pages that link to none; default: 'not stated'")
     add("--evaluation_images", metavar="GLOB", help="pictures that must not be trained on")
     add("--explicit", default="", metavar="MODULE:FUNCTION", help="Document to whether to drop it")
+    add(
+        "--text_limits",
+        default="pages",
+        choices=sorted(_TEXT_LIMITS),
+        help="gopher: MassiveWeb's own",
+    )
     add("--filters", default="{}", metavar="JSON", help='limits, such as {"min_words": 20}')
 
 
@@ -147,10 +155,11 @@ def flags(args: Any) -> dict[str, Any]:
     """Fields of `Pages` from the flags; ValueError for what is wrong with them."""
     values = _filters(args.filters)
     values["text_filters"]["language"] = "" if args.language == "any" else args.language
+    limits = _TEXT_LIMITS[args.text_limits]
     if args.explicit:
         _function(args.explicit)
     return {
-        "text_filters": TextFilters(**values["text_filters"]),
+        "text_filters": dataclasses.replace(limits, **values["text_filters"]),
         "image_filters": ImageFilters(**values["image_filters"]),
         "image_folder": args.image_folder,
         "licence": args.licence,

@@ -98,22 +98,25 @@ def _records(path: str) -> Iterator[tuple[int, ArcWarcRecord | Dropped]]:
         yield 0, Dropped("unreadable", f"{path}: {error}")
 
 
+class _Records(ArchiveIterator):
+    """warcio's reader, without the lines that it prints for a wrong length; we count instead."""
+
+    INC_RECORD = ""
+
+
 def _records_from(file: BinaryIO, start: int) -> Iterator:
     """Records from `start` to the end or to damage; returns where to go on behind the damage."""
     file.seek(start)
-    last = start
-    iterator = ArchiveIterator(file)
+    records = _Records(file)
     while True:
         try:
-            record = next(iterator, None)
-            if record is None:
-                return None
-            last = iterator.get_record_offset()
+            record = next(records, None)
         except _DAMAGE as error:
-            behind = _next_start(file, last + 1)
-            yield last, Dropped("damaged_record", f"{type(error).__name__}: {error}")
-            return behind
-        yield last, record
+            yield records.offset, Dropped("damaged_record", f"{type(error).__name__}: {error}")
+            return _next_start(file, max(start, records.offset) + 1)
+        if record is None:
+            return None
+        yield records.offset, record
 
 
 def _next_start(file: BinaryIO, start: int) -> int | None:
@@ -164,7 +167,7 @@ def _read_image(path: str, offset: int) -> bytes:
     with epath.Path(path).open("rb") as file:
         file.seek(offset)
         try:
-            return _payload(next(ArchiveIterator(file)), MAX_IMAGE_BYTES)
+            return _payload(next(_Records(file)), MAX_IMAGE_BYTES)
         except BadRecord as error:
             raise BadMedia(error.reason, f"{path} at {offset}: {error}") from error
         except (*_DAMAGE, StopIteration) as error:
