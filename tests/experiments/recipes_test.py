@@ -2,16 +2,20 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from data_pipelines.stream import StreamConfig
 from experiments.configs import flamingo, paper
-from flamingo_jax.config import FlamingoConfig, from_dict
+from flamingo_jax.batch import Batch
+from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train.optim import OptimizerConfig
+from flamingo_jax.train.optim import OptimizerConfig, make_optimizer
+from flamingo_jax.train.state import TrainState
+from flamingo_jax.train.step import make_train_step
 
 FULL_SIZE = ("3b", "9b", "9b_table4", "80b", "3b_public", "9b_public", "80b_public")
 
@@ -157,3 +161,34 @@ def test_the_papers_training_settings(variant):
 def test_a_variant_that_does_not_exist_is_named_with_those_that_do():
     with pytest.raises(ValueError, match=r"unknown variant '7b': use one of \['3b', '3b_public'"):
         flamingo.get_config("7b")
+
+
+def test_the_train_step_of_80b_traces_on_videos_and_changes_no_dtype():
+    """Shapes and dtypes of one update on 8 frames of 320 px, nothing allocated."""
+    recipe, config = flamingo.get_config("80b"), architecture("80b")
+    execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")
+    policy = from_dict(DTypePolicy, recipe.dtypes.to_dict(), "dtypes.")
+    graph, shapes, _ = params.abstract(
+        lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
+    )
+    trainable, frozen = params.split(shapes)
+    frozen = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, policy.frozen), frozen)
+    optimizer = make_optimizer(OptimizerConfig())
+    int32, key = jax.ShapeDtypeStruct((), "int32"), jax.ShapeDtypeStruct((2,), "uint32")
+    now = TrainState(int32, trainable, jax.eval_shape(optimizer.init, trainable), key)
+    text, frames = (2, recipe.data.train.vtp.num_tokens), (2, 1, recipe.data.train.vtp.num_frames)
+    batch = Batch(
+        tokens=jax.ShapeDtypeStruct(text, "int32"),
+        token_mask=jax.ShapeDtypeStruct(text, "bool"),
+        loss_mask=jax.ShapeDtypeStruct(text, "bool"),
+        media_index=jax.ShapeDtypeStruct(text, "int32"),
+        media=jax.ShapeDtypeStruct((*frames, 320, 320, 3), "uint8"),
+        media_mask=jax.ShapeDtypeStruct(frames, "bool"),
+    )
+    step = make_train_step(graph, config, optimizer, {"vtp": recipe.data.train.vtp.weight})
+    after, row = jax.eval_shape(step, now, frozen, {"vtp": batch})
+    assert jax.tree.map(lambda s: (s.shape, str(s.dtype)), after) == jax.tree.map(
+        lambda s: (s.shape, str(s.dtype)), now
+    )
+    assert {str(leaf.dtype) for leaf in row.values()} == {"float32"}
+    assert sum(name.startswith("gate/") for name in row) == 2 * 12
