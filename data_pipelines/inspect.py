@@ -11,7 +11,6 @@ import argparse
 import base64
 import html
 import io
-import os
 import pathlib
 
 import numpy as np
@@ -20,6 +19,7 @@ from PIL import Image
 from data_pipelines import commands
 from data_pipelines.examples import parse_record
 from data_pipelines.stream import Stream
+from data_pipelines.whole_files import write_whole
 from flamingo_jax.batch import Batch
 from flamingo_jax.tokenizer import Tokenizer
 
@@ -50,9 +50,7 @@ def _inspect(args: argparse.Namespace) -> None:
     )
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "index.html.partial"
-    partial.write_text(page(stream, tokenizer, name, args.num), encoding="utf-8")
-    os.replace(partial, out / "index.html")
+    write_whole(str(out / "index.html"), page(stream, tokenizer, name, args.num).encode())
     print(out / "index.html")
 
 

@@ -35,7 +35,7 @@ def digests(folder) -> list[str]:
 
 
 def test_fifty_restarts_from_the_last_save_read_the_same_bytes(folder, digests):
-    """Runs are dropped at random steps, mostly between saves; some of them had several processes."""
+    """Runs are dropped at random steps, mostly between saves; some had several processes."""
     processes_of = {5: 2, 6: 3, 7: 1, 20: 3, 21: 2, 35: 6}  # by restart; all others had one
     rng, saved, finished = random.Random(0), {"step": 0, "data": None}, 0
     for restart in range(50):
