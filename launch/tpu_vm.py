@@ -76,8 +76,8 @@ def install(options: argparse.Namespace) -> list[Command]:
         (
             f"rm -rf {FOLDER} && mkdir {FOLDER} && tar -xzf {ARCHIVE} -C {FOLDER}",
             f"cd {FOLDER} && python3 -m pip install -q --user uv",
-            "python3 -m uv venv -q --python 3.11 .venv",
-            f"python3 -m uv pip install -q -e '.[{options.extras}]'",
+            "~/.local/bin/uv venv -q --python 3.11 .venv",
+            f"~/.local/bin/uv pip install -q -e '.[{options.extras}]'",
         )
     )
     commands = [["git", "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]]
