@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from flax import nnx
 
-from flamingo_jax.config import to_dict
+from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.vision import VisionEncoder
@@ -35,6 +35,7 @@ class FeatureCache(Mapping[str, np.ndarray]):
     """float16[P, E] by media id."""
 
     def __init__(self, path: pathlib.Path):
+        self.path = path
         self._row = {name: i for i, name in enumerate(json.loads(_names(path).read_text()))}
         self._features = np.load(path, mmap_mode="r")
 
@@ -47,7 +48,7 @@ class FeatureCache(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._row)
 
-    def channel_statistics(self) -> dict[str, np.ndarray]:
+    def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """float32[E] mean and standard deviation over all pictures and places."""
         total = square = 0.0
         for start in range(0, len(self), 256):
@@ -56,7 +57,7 @@ class FeatureCache(Mapping[str, np.ndarray]):
         count = self._features.shape[0] * self._features.shape[1]
         mean = total / count
         std = np.sqrt(np.maximum(square / count - mean**2, 1e-6))
-        return {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+        return mean.astype(np.float32), std.astype(np.float32)
 
 
 def open_or_build(
@@ -66,7 +67,7 @@ def open_or_build(
     key = json.dumps(
         [
             to_dict(card.vision),
-            to_dict(card.config.vision),
+            to_dict(_unaligned(card)),
             {str(d): [s, _fingerprint(d)] for d, s in dataset_dirs.items()},
         ],
         sort_keys=True,
@@ -77,8 +78,13 @@ def open_or_build(
     return FeatureCache(path)
 
 
+def _unaligned(card: ModelCard) -> VisionConfig:
+    """The encoder alone; what is made of its features is no reason to encode again."""
+    return dataclasses.replace(card.config.vision, aligned_width=None)
+
+
 def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
-    config = dataclasses.replace(card.config.vision, standardize=False)  # that comes after
+    config = _unaligned(card)
     pictures = _pictures(dataset_dirs)
     graph = nnx.graphdef(nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0))))
 

@@ -100,10 +100,7 @@ def captions(
     count = num_shots or prompts.NUM_ZERO_SHOT_TEXTS
     ids = [q.id for q in queries], [s.id for s in support]
     if retrieval_kind == "rices":
-        pooled = [
-            retrieval.pool(np.stack([e.image for e in group])) for group in (queries, support)
-        ]
-        rows = retrieval.rices_shots(*pooled, count)
+        rows = retrieval.rices_shots(_pooled(model, queries), _pooled(model, support), count)
     else:
         rows = retrieval.random_shots(*ids, count, seed=seed)
     asked = []
@@ -131,6 +128,15 @@ def sample(query: Example, written: str, model: Model) -> SamplePicture:
     """The picture as the model saw it, with the text written for it."""
     picture = decode_image(query.document.media[0], model.config.vision.preprocessing)
     return SamplePicture(picture, written, query.names)
+
+
+def _pooled(model: Model, group: Sequence[Example]) -> np.ndarray:
+    """What RICES compares, [pictures, E]: frozen features, as the resampler gets them."""
+    pooled = retrieval.pool(np.stack([e.image for e in group]))
+    alignment = model.params["vision"].get("alignment")
+    if alignment is None:
+        return pooled
+    return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
 
 
 def _question(image: Any, template: prompts.CaptionTemplate) -> Prompt:

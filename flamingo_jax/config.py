@@ -97,11 +97,16 @@ class VisionConfig:
     num_features: int  # P, features a frame at preprocessing.size_px
     width: int  # E, channels of one feature
     preprocessing: ImagePreprocessing = ImagePreprocessing()
-    standardize: bool = False  # (x - channel_mean) / channel_std, frozen data statistics
+    aligned_width: int | None = None  # of a frozen affine map of every feature, see models/vision
     activation: EncoderActivation | None = None  # of nfnet and vit; None: what its weights want
     std_conv_eps: float | None = None  # of nfnet: 1e-5 for timm's weights, None for DeepMind's
     keep_class_token: bool = False  # of vit, as the first feature (IDEFICS)
     post_norm: bool = False  # of vit: CLIP's last norm over every feature (newer OpenFlamingos)
+
+    @property
+    def output_width(self) -> int:
+        """Channels of a feature as the resampler gets it."""
+        return self.width if self.aligned_width is None else self.aligned_width
 
 
 @dataclasses.dataclass(frozen=True)

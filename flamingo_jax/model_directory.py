@@ -140,12 +140,10 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
 
 
 def frozen_params(card: ModelCard) -> Tree:
-    """The frozen parts from their sources, float32, with neutral channel statistics."""
+    """The frozen parts from their sources, float32; not `vision.alignment`, which has none."""
     config = card.config
     segments = insertion.language_model_segments(config)
     vision = frozen_parts.load_vision(card.vision, config)
-    if config.vision.standardize:
-        vision["channels"] = frozen_parts.neutral_channels(config)
     return {
         "vision": vision,
         "language_model": frozen_parts.load_language_model(card.language_model, config, segments),
@@ -154,7 +152,7 @@ def frozen_params(card: ModelCard) -> Tree:
 
 def _is_own(path: str) -> bool:
     """Not to be had from a frozen part's source."""
-    return params_lib.is_trainable(tuple(path.split("/"))) or path.startswith("vision/channels/")
+    return params_lib.is_trainable(tuple(path.split("/"))) or path.startswith("vision/alignment/")
 
 
 def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:

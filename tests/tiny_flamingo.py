@@ -43,7 +43,7 @@ CONFIG = FlamingoConfig(
         num_kv_heads=2,
         max_length=64,
     ),
-    vision=VisionConfig("efficientnet_lite", "thin", NUM_FEATURES, VISION_WIDTH, standardize=True),
+    vision=VisionConfig("efficientnet_lite", "thin", NUM_FEATURES, VISION_WIDTH, aligned_width=9),
     resampler=ResamplerConfig(
         num_latents=3, depth=2, width=12, num_heads=2, head_dim=4, num_frames=2
     ),

@@ -32,6 +32,15 @@ def base() -> ml_collections.ConfigDict:
         "clip_norm": 1.0,
         "gate_multiplier": 1.0,
     }
+    c.alignment = {  # of model.vision.aligned_width, see experiments/alignment.py
+        "steps": 300,
+        "batch_size": 512,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "dropout": 0.5,
+        "inverse_temperature": 10.0,
+        "other_texts": 0.5,
+    }
     c.profile = {"steps": ""}  # FIRST:LAST, such as "10:12": a profile of these steps
     c.data = ml_collections.ConfigDict()
     c.data.dir = ml_collections.config_dict.placeholder(str)  # None: the cache folder

@@ -36,7 +36,6 @@ def micro() -> dict:
                 num_features=4,
                 width=1280,
                 preprocessing=ImagePreprocessing(size_px=64, pad=(255, 255, 255)),
-                standardize=True,
             ),
             resampler=ResamplerConfig(
                 num_latents=4, depth=2, width=32, num_heads=2, head_dim=16, num_frames=2
@@ -72,7 +71,7 @@ def demo() -> dict:
                 num_features=49,
                 width=1280,
                 preprocessing=LITE0,
-                standardize=True,
+                aligned_width=384,
             ),
             resampler=ResamplerConfig(
                 num_latents=16, depth=2, width=384, num_heads=6, head_dim=64, num_frames=1

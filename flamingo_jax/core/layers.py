@@ -50,11 +50,13 @@ class Projection(nnx.Module):
         axes: AxisNames,
         *,
         use_bias: bool = False,
+        zero_init: bool = False,
         rngs: nnx.Rngs,
     ):
-        shape = (*inputs, *outputs)
+        shape, fan_in = (*inputs, *outputs), math.prod(inputs)
         self.num_inputs = len(inputs)
-        self.kernel = nnx.Param(truncated_normal(rngs, shape, math.prod(inputs)), logical_axes=axes)
+        kernel = jnp.zeros(shape) if zero_init else truncated_normal(rngs, shape, fan_in)
+        self.kernel = nnx.Param(kernel, logical_axes=axes)
         bias_axes = axes[self.num_inputs :]
         self.bias = nnx.Param(jnp.zeros(outputs), logical_axes=bias_axes) if use_bias else None
 
@@ -96,13 +98,14 @@ class FeedForward(nnx.Module):
         *,
         gated: bool = False,
         use_bias: bool = False,
+        zero_init: bool = False,  # of what leaves it, so that a residual branch starts as nothing
         rngs: nnx.Rngs,
     ):
         self.activation = activation
         up = {"use_bias": use_bias, "rngs": rngs}
         self.gate = Projection([width], [hidden], ("embed", "mlp"), **up) if gated else None
         self.up = Projection([width], [hidden], ("embed", "mlp"), **up)
-        self.down = Projection([hidden], [width], ("mlp", "embed"), use_bias=use_bias, rngs=rngs)
+        self.down = Projection([hidden], [width], ("mlp", "embed"), zero_init=zero_init, **up)
 
     def __call__(self, x: Array) -> Array:
         act = ACTIVATIONS[self.activation]

@@ -56,7 +56,9 @@ class Flamingo(nnx.Module):
         segments = insertion.language_model_segments(config)
         layer = GatedCrossAttention if xattn.kind == "gated" else CrossAttention
         self.vision = VisionEncoder(config.vision, execution, rngs=rngs)
-        self.resampler = make_resampler(config.resampler, config.vision.width, execution, rngs=rngs)
+        self.resampler = make_resampler(
+            config.resampler, config.vision.output_width, execution, rngs=rngs
+        )
         self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
         self.gated_xattn = Segments(
             insertion.cross_attention_segments(config),
@@ -98,7 +100,7 @@ class Flamingo(nnx.Module):
         dtype = jnp.dtype(self.dtype)
         with jax.named_scope("vision"):
             features = self.vision(media, dtype) if media.ndim == 6 else media
-            features = self.vision.standardize(features.astype(dtype))
+            features = self.vision.align(features.astype(dtype))
         with jax.named_scope("resampler"):
             visual = self.resampler(features, frame_mask)
             if self.config.cross_attention.media_width is not None:

@@ -6,8 +6,9 @@ A learned temporal embedding is added per frame, none per place: convolutional f
 
 Where the paper is silent, as its reproductions do: pre-norm with separate layer norms for features
 and latents, one more norm on the output, no biases in linear maps. Features whose width is not the
-resampler's pass through a linear projection, which Table 5's parameter count needs. What the paper
-compared it to is in `resampler_ablations.py`.
+resampler's pass through a linear projection, which Table 5's parameter count needs. Feed-forwards
+start as nothing: what a squared ReLU adds is much the same for all media, and cross-attention would
+first learn it as a bias. What the paper compared it to is in `resampler_ablations.py`.
 """
 
 import jax
@@ -34,7 +35,8 @@ class PerceiverLayer(nnx.Module):
         self.value = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.out = Projection(heads, [width], ("heads", None, "embed"), rngs=rngs)
         self.ffw_norm = Norm(width)
-        self.ffw = FeedForward(width, config.ffw_multiplier * width, config.activation, rngs=rngs)
+        hidden = config.ffw_multiplier * width
+        self.ffw = FeedForward(width, hidden, config.activation, zero_init=True, rngs=rngs)
 
     def __call__(
         self,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import VisionConfig
+from flamingo_jax.core.layers import Projection
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import efficientnet_lite, nfnet, vit
 
@@ -102,10 +103,14 @@ class VisionEncoder(nnx.Module):
     ):
         self.config = config
         self.encoder = make_encoder(config, execution, rngs=rngs)
-        self.channels = ChannelStatistics(config.width) if config.standardize else None
+        self.alignment = None
+        if config.aligned_width is not None:
+            self.alignment = Projection(
+                [config.width], [config.aligned_width], (None, None), use_bias=True, rngs=rngs
+            )
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:
-        """Features as the encoder makes them, before `standardize`; the ones to cache."""
+        """Features as the encoder makes them, before `align`; the ones to cache."""
         pp = self.config.preprocessing
         b, m, f, *image = pixels.shape
         x = pixels.reshape(b * m * f, *image).astype(jnp.float32) / 255
@@ -113,17 +118,10 @@ class VisionEncoder(nnx.Module):
         features = self.encoder(x.astype(dtype))
         return jax.lax.stop_gradient(features).reshape(b, m, f, *features.shape[1:])
 
-    def standardize(self, features: Array) -> Array:
-        """Zero mean and unit variance a channel over the training pictures, where configured."""
-        if self.channels is None:
-            return features
-        mean, std = self.channels.mean[...], self.channels.std[...]
-        return (features - mean.astype(features.dtype)) / std.astype(features.dtype)
+    def align(self, features: Array) -> Array:  # [..., E] to [..., output_width]
+        """Features through the frozen affine map, where configured.
 
-
-class ChannelStatistics(nnx.Module):
-    """Mean and standard deviation of each feature channel over the training pictures; frozen."""
-
-    def __init__(self, width: int):
-        self.mean = nnx.Param(jnp.zeros(width), logical_axes=(None,))
-        self.std = nnx.Param(jnp.ones(width), logical_axes=(None,))
+        It stands for what an encoder lacks that was not trained with text: see
+        `experiments/alignment.py`, which finds it.
+        """
+        return features if self.alignment is None else self.alignment(features)

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import numpy as np
 from flax import traverse_util
 
 from flamingo_jax.cache import cache_dir
@@ -118,7 +117,7 @@ def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageMo
 
 
 def load_vision(source: Source, config: FlamingoConfig) -> Tree:
-    """The subtree `vision` without its channel statistics, in the file's dtype."""
+    """The subtree `vision` without its alignment, in the file's dtype."""
     vision = config.vision
     if source.format == "random":
         tree = params.init(lambda rngs: VisionEncoder(vision, rngs=rngs), source.seed)
@@ -150,9 +149,3 @@ def _prefix(path: pathlib.Path, names: Iterable[str], marker: str) -> str:
             f"{path}: {len(found)} tensors are called {marker}: not one CLIP tower"
         )
     return found[0]
-
-
-def neutral_channels(config: FlamingoConfig) -> Tree:
-    """Channel statistics that change nothing, until the training pictures are known."""
-    width = config.vision.width
-    return {"mean": np.zeros(width, np.float32), "std": np.ones(width, np.float32)}

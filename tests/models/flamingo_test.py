@@ -158,7 +158,7 @@ def test_pixels_pass_the_frozen_encoder():
     """Pixels give what their features give, and no gradient reaches the encoder."""
     vision = tiny.CONFIG.vision
     config = tiny.changed(
-        vision=type(vision)("efficientnet_lite", "thin", 1, 1280, standardize=True)
+        vision=type(vision)("efficientnet_lite", "thin", 1, 1280, aligned_width=9)
     )
     params = tiny.random_params(config)
     rng = np.random.default_rng(0)
@@ -179,7 +179,7 @@ def test_visual_tokens_are_projected_once_to_the_media_width():
     assert key.shape[1] == 20
     batch = tiny.random_batch()
     found = tiny.jit(Flamingo.visual_tokens, config)(params, batch.media, batch.media_mask)
-    bare = tiny.jit(lambda m, *args: m.resampler(m.vision.standardize(args[0]), args[1]), config)
+    bare = tiny.jit(lambda m, *args: m.resampler(m.vision.align(args[0]), args[1]), config)
     want = bare(params, jnp.asarray(batch.media), batch.media_mask) @ kernel
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
     logits = tiny.jit(Flamingo.__call__, config)(params, batch)

@@ -1,0 +1,155 @@
+"""The demo's first stage: a linear map of frozen features, trained contrastively, then frozen too.
+
+Paper: section 2.1. Flamingo's encoder has learnt from pictures and their texts before Flamingo sees
+it. EfficientNet has learnt classes alone, so here a linear map of its features learns from the
+training pairs what words they go with, by the paper's contrastive loss, in seconds: on pooled
+features, which are cached, as the map of a mean is the mean of the maps. The text tower is a linear
+map of the mean of the frozen language model's word embeddings. A text is a picture's name or, for
+half the draws, another name or keyword of it. The text tower is thrown away (paper, B.1.3).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from data_pipelines.records import Document
+from experiments.feature_cache import FeatureCache
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.train.contrastive import contrastive_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignmentConfig:
+    """How the linear map is trained. Tuned on a fifth of the training concepts, held out for it."""
+
+    steps: int = 300
+    batch_size: int = 512
+    learning_rate: float = 1e-3  # down to 0, linearly, as the paper's
+    weight_decay: float = 0.1
+    dropout: float = 0.5  # of pooled features
+    inverse_temperature: float = 10.0  # where the learned one begins
+    other_texts: float = 0.5  # share of draws that take another name or keyword
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Every distinct text of the training pairs, and which of them belong to which picture."""
+
+    vectors: np.ndarray  # f32[texts, D], standardised mean word embeddings
+    names: list[int]  # a picture's name
+    others: list[list[int]]  # its other names and keywords
+
+    @classmethod
+    def read(
+        cls, documents: Sequence[Document], tokenizer: Tokenizer, embedding: np.ndarray
+    ) -> "Texts":
+        ids: dict[str, int] = {}
+
+        def number(text: str) -> int:
+            return ids.setdefault(text, len(ids))
+
+        names = [number(d.text) for d in documents]
+        others = [
+            [number(t) for t in (*d.metadata.get("references", ()), *d.metadata.get("tags", ()))]
+            for d in documents
+        ]
+        # As in the middle of a sentence, where most words have a token of their own.
+        vectors = np.stack([embedding[tokenizer.encode(f" {text}")].mean(0) for text in ids])
+        return cls((vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6), names, others)
+
+    def draw(self, pictures: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+        """One text for each picture, i32[N]."""
+        chosen = [self.names[i] for i in pictures]
+        for place in np.flatnonzero(rng.random(len(pictures)) < share):
+            if others := self.others[pictures[place]]:
+                chosen[place] = others[rng.integers(len(others))]
+        return np.asarray(chosen, np.int32)
+
+
+def open_or_fit(
+    features: FeatureCache,
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    embedding: np.ndarray,  # [V, D], the language model's
+    width: int,
+    config: AlignmentConfig,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """`fit`, kept in a file beside the features, so that a run that resumes has the same map."""
+    told = [dataclasses.asdict(config), width, seed, [(d.id, d.text) for d in documents]]
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    path = features.path.with_name(f"{features.path.stem}-aligned-{key}.npz")
+    if not path.is_file():
+        found = fit(features, documents, tokenizer, embedding, width, config, seed)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **found)
+        partial.rename(path)
+    with np.load(path) as file:
+        return dict(file)
+
+
+def fit(
+    features: Mapping[str, np.ndarray],
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    embedding: np.ndarray,
+    width: int,
+    config: AlignmentConfig,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """`kernel` f32[E, width] and `bias` f32[width] of the map, for features as they are cached."""
+    documents = [d for d in documents if d.media_ids[0] in features]  # others cannot be read
+    texts = Texts.read(documents, tokenizer, np.asarray(embedding, np.float32))
+    mean, std = features.channel_statistics()
+    pooled = np.stack([np.asarray(features[d.media_ids[0]], np.float32).mean(0) for d in documents])
+    pooled = (pooled - mean) / std
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    schedule = optax.schedules.linear_schedule(config.learning_rate, 0.0, config.steps)
+    optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
+
+    def draw(inputs: int) -> np.ndarray:
+        return (rng.standard_normal((inputs, width)) / np.sqrt(inputs)).astype(np.float32)
+
+    params = {
+        "picture": draw(pooled.shape[1]),
+        "text": draw(texts.vectors.shape[1]),
+        "log_scale": np.log(np.float32(config.inverse_temperature)),
+    }
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, pictures, texts, text_ids, key):
+        kept = jax.random.bernoulli(key, 1 - config.dropout, pictures.shape)
+        pictures = jnp.where(kept, pictures / (1 - config.dropout), 0.0)
+
+        def loss(params):
+            return contrastive_loss(
+                pictures @ params["picture"],
+                texts @ params["text"],
+                text_ids,
+                jnp.exp(params["log_scale"]),
+            )
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    batch_size = min(config.batch_size, len(documents))
+    bar = tqdm.tqdm(range(config.steps), desc="aligning features with words", unit=" steps")
+    for number in bar:
+        rows = rng.choice(len(documents), batch_size, replace=False)
+        ids = texts.draw(rows, config.other_texts, rng)
+        params, state, value = step(
+            params, state, pooled[rows], texts.vectors[ids], ids, jax.random.fold_in(key, number)
+        )
+        if number % 50 == 49:
+            bar.set_postfix(loss=f"{float(value):.2f}")
+    kernel = np.asarray(params["picture"]) / std[:, None]
+    return {"kernel": kernel, "bias": -mean @ kernel}
