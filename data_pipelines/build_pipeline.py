@@ -34,6 +34,7 @@ from data_pipelines.counts import Counts
 from data_pipelines.near_duplicates import NUM_TEXT_KEYS
 from data_pipelines.progress import Progress
 from data_pipelines.sorted_rows import BUCKETS, num_partitions, read_rows, write_rows
+from data_pipelines.sources.source import Source
 from data_pipelines.staging import Job
 from data_pipelines.whole_files import read_json, write_json
 
@@ -111,7 +112,7 @@ def _steps(job: Job, each: Callable[..., None]) -> Counts:
         shards = num_partitions(num_bytes, job.shard_bytes)
         progress.step("shards", shards)
         each(finishing.write_shard, job, shards, shards)
-    return finishing.write_metadata(job, shards, f"Built by data_pipelines.build from {source}.")
+    return finishing.write_metadata(job, shards, f"{_name(source)} by data_pipelines.build.")
 
 
 def _merge(job: Job, part: int, num_parts: int) -> None:
@@ -126,13 +127,17 @@ def _about(job: Job) -> dict[str, Any]:
     source = job.source
     files = [(path, epath.Path(path).stat().length) for path in job.paths]
     return {
-        "source": type(source).__module__.rpartition(".")[2],
+        "source": _name(source),
         "options": json.loads(json.dumps(dataclasses.asdict(source), default=_digest)),
         "name": job.name,
         "shard_bytes": job.shard_bytes,
         "num_files": len(files),
         "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
     }
+
+
+def _name(source: Source) -> str:
+    return type(source).__module__.rpartition(".")[2]
 
 
 def _digest(data: bytes) -> str:

@@ -6,7 +6,6 @@ Media are kept compressed, so that resolution and padding stay the reader's choi
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -135,14 +134,23 @@ def from_example(example: Mapping[str, Any]) -> Document:
     )
 
 
-@functools.cache
-def _features() -> tfds.features.FeaturesDict:
-    return features()
-
-
 def serialize(document: Document) -> bytes:
-    """The document as the serialized `tf.train.Example` of a dataset's shards."""
-    return _features().serialize_example(to_example(document))
+    """The document as the serialized `tf.train.Example` of a dataset's shards.
+
+    The same bytes for the same document: TFDS's own serializer leaves the order of the fields to
+    protobuf, which changes it from process to process.
+    """
+    example = tf.train.Example()
+    fields = example.features.feature
+    for name, value in to_example(document).items():
+        if name == "media_positions":
+            fields[name].int64_list.value.extend(int(position) for position in value)
+        else:
+            values = [value] if isinstance(value, str) else value
+            fields[name].bytes_list.value.extend(
+                v.encode() if isinstance(v, str) else v for v in values
+            )
+    return example.SerializeToString(deterministic=True)
 
 
 def deserialize(data: bytes) -> Document:

@@ -3,6 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -10,7 +14,16 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.building import build
 from data_pipelines.errors import BadRecord
-from data_pipelines.records import Document, features, from_example, to_example, validate
+from data_pipelines.records import (
+    Document,
+    deserialize,
+    features,
+    from_example,
+    serialize,
+    to_example,
+    validate,
+    without_media,
+)
 
 GOOD = Document(
     id="page/1",
@@ -93,3 +106,30 @@ def test_records_are_plain_tf_examples(tmp_path):
     assert tuple(record["media"].bytes_list.value) == GOOD.media
     assert record["text"].bytes_list.value[0] == "Café: crème".encode()
     assert json.loads(record["metadata"].bytes_list.value[0]) == GOOD.metadata
+
+
+def test_serialized_records_are_what_tfds_reads_and_always_the_same_bytes():
+    data = serialize(GOOD)
+    example = features().deserialize_example(data)
+    assert from_example({name: value.numpy() for name, value in example.items()}) == GOOD
+    assert deserialize(data) == GOOD
+    script = "from tests.data_pipelines import records_test as t; print(t.serialize(t.GOOD))"
+    for seed in "01":
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=pathlib.Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == str(data)
+
+
+def test_media_taken_out_of_a_record_leave_the_others_where_they_are():
+    about = {"media": [{"url": "a"}, {"url": "b"}, {"url": "c"}], "licence": "x"}
+    document = dataclasses.replace(GOOD, metadata=about)
+    kept = without_media(document, {GOOD.media_ids[0]})  # the first and the last are equal
+    assert (kept.media, kept.media_positions) == ((b"b",), (5,))
+    assert kept.metadata["media"] == [{"url": "b"}]
+    assert without_media(document, set()) == document
