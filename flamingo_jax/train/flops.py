@@ -110,7 +110,7 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
     """
     frames = b.size * b.num_media * b.num_frames
     parts = {
-        "vision": Passes(float(frames * encoder(config.vision))) if encode_media else Passes(),
+        "vision": _vision(config.vision, encode=encode_media) * frames,
         "resampler": _resampler(config, b),
         "gated_xattn": _gated_xattn(config, b),
         "language_model": _language_model(config, b),
@@ -118,6 +118,14 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
         "head": _head(config, b),
     }
     return {name: passes for name, passes in parts.items() if passes.total}
+
+
+def _vision(vision: VisionConfig, *, encode: bool) -> Passes:
+    """One frame through the encoder, and its features through the map that aligns them."""
+    total = float(encoder(vision)) if encode else 0.0
+    if vision.aligned_width is not None:
+        total += 2.0 * vision.num_features * vision.width * vision.aligned_width
+    return Passes(total)
 
 
 @functools.lru_cache(maxsize=64)
@@ -162,8 +170,8 @@ def _resampler(config: FlamingoConfig, b: Batch) -> Passes:
         case "mlp":
             layer = _linear(features * 2 * r.width * mlp_hidden(r))
     total = layer * r.depth
-    if v.width != r.width:
-        total += _linear(features * v.width * r.width, activations=False)
+    if v.output_width != r.width:
+        total += _linear(features * v.output_width * r.width, activations=False)
     return total * (b.size * b.num_media)
 
 
