@@ -58,6 +58,10 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Python has others that no page is in, such as "hex", "punycode" and "unicode_escape".
+_TEXT_CODECS = re.compile(
+    r"ascii|big5.*|cp\d+|euc.*|gb.*|hz|iso.*|johab|koi8.*|mac.*|shift.*|tis.*|utf-(?:8|16|32).*"
+)
 _LAZY = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-url", "src")
 _BREAK = "\n"
 
@@ -161,14 +165,12 @@ def _decode(data: bytes, charset: str) -> str:
 def _codec(name: str) -> str | None:
     """Python's name of a text encoding; None for an unknown one. Browsers read Latin-1 as 1252."""
     try:
-        info = codecs.lookup(name)
+        found = codecs.lookup(name).name
     except (LookupError, ValueError):
         return None
-    try:
-        b"".decode(info.name)  # "hex" and "zip" are codecs, but not of text
-    except LookupError:
+    if not _TEXT_CODECS.fullmatch(found):
         return None
-    return "windows-1252" if info.name in ("iso8859-1", "ascii") else info.name
+    return "windows-1252" if found in ("iso8859-1", "ascii") else found
 
 
 def _parse(text: str) -> html.HtmlElement:
@@ -246,6 +248,8 @@ def _image(element: html.HtmlElement, base: str) -> tuple[tuple[str, ...], str]:
     found = [element.get(name) for name in _LAZY]
     found += [_largest(element.get(name)) for name in ("data-srcset", "srcset")]
     parent = element.getparent()
+    while parent is not None and parent.tag == "source":  # libxml2 does not know that it is empty
+        parent = parent.getparent()
     if parent is not None and parent.tag == "picture":
         found += [_largest(source.get("srcset")) for source in parent.iter("source")]
     urls = (_absolute(base, url) for url in found if url and url.strip())

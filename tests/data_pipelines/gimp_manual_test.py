@@ -21,7 +21,21 @@ from data_pipelines.sources.html import Html
 
 FOLDER = pathlib.Path(os.environ.get("GIMP_HELP", "/usr/share/gimp/2.0/help/en"))
 VOID = {"img", "br", "hr", "meta", "link", "col", "input"}
-INLINE = {"a", "span", "em", "strong", "code", "b", "i", "tt", "img", "kbd", "sup", "sub", "acronym"}
+INLINE = {
+    "a",
+    "span",
+    "em",
+    "strong",
+    "code",
+    "b",
+    "i",
+    "tt",
+    "img",
+    "kbd",
+    "sup",
+    "sub",
+    "acronym",
+}
 INLINE |= {"abbr", "cite", "q", "u", "var", "samp", "small", "big", "font"}
 
 pytestmark = [
