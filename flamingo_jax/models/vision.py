@@ -103,11 +103,13 @@ class VisionEncoder(nnx.Module):
     ):
         self.config = config
         self.encoder = make_encoder(config, execution, rngs=rngs)
-        self.alignment = None
-        if config.aligned_width is not None:
-            self.alignment = Projection(
+        self.alignment = (
+            None
+            if config.aligned_width is None
+            else Projection(
                 [config.width], [config.aligned_width], (None, None), use_bias=True, rngs=rngs
             )
+        )
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:
         """Features as the encoder makes them, before `align`; the ones to cache."""
