@@ -1,0 +1,259 @@
+"""The build command: the same dataset however the input is cut, killed or spread over workers."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import pytest
+import tensorflow_datasets as tfds
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from data_pipelines import build, build_pipeline, commands, records, staging
+from data_pipelines.counts import Counts
+from data_pipelines.sources.html import Html
+from data_pipelines.staging import Job
+from tests.data_pipelines.page_files import page, picture, write_html
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def command(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    """Exit status, and what went to stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", ["build", *words])
+    status = 0
+    try:
+        commands.run(build.main)
+    except SystemExit as error:
+        status = error.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> pathlib.Path:
+    """Twelve different pages, an equal one, a similar one, and a logo on all of them."""
+    folder = tmp_path_factory.mktemp("site")
+    write_html(folder, 12)
+    (folder / "logo.png").write_bytes(picture(999, "PNG"))
+    for path in sorted(folder.glob("*.html")):
+        html = path.read_text().replace("<h1>", "<p><img src=logo.png></p><h1>")
+        path.write_text(html)
+    (folder / "equal.html").write_text((folder / "page3.html").read_text().upper().lower())
+    similar = (folder / "page4.html").read_text().replace("Title of page", "A title of page")
+    (folder / "similar.html").write_text(similar)
+    (folder / "logo_only.html").write_bytes(page(77, ["logo.png"]))
+    return folder
+
+
+def job(site: pathlib.Path, folder: pathlib.Path, chunk: int = 500, unit: int = 256) -> Job:
+    class Small(Html):
+        files_per_unit = unit
+
+    Small.__module__ = Html.__module__
+    paths = tuple(sorted(str(path) for path in site.glob("*.html")))
+    return Job(Small(), paths, f"{folder}.unfinished", "pages", chunk, 1 << 20)
+
+
+def in_process(function, job: Job, num_tasks: int, *args) -> None:
+    """In place of Beam."""
+    for task in range(num_tasks):
+        function(job, task, *args)
+
+
+def build_in_process(job: Job, each=in_process) -> Counts:
+    for name in build_pipeline._FOLDERS:
+        pathlib.Path(job.folder, name).mkdir(parents=True, exist_ok=True)
+    return build_pipeline._steps(job, each)
+
+
+def test_the_command(site, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "pages" / "1.0.0"
+    words = ("--source=html", f"--input={site}/*.html", f"--output={output}")
+    status, out, _ = command(monkeypatch, capsys, *words)
+    assert status == 0
+    assert "records: 15 read, 12 kept, 3 dropped" in out
+    counts = json.loads((output / "counts.json").read_text())
+    assert counts["records"]["dropped"] == {
+        "equal_text": 1, "no_media_left": 1, "similar_text": 1
+    }  # fmt: skip
+    assert counts["media"]["dropped"]["on_many_pages"] == 13
+    for table in (counts["records"], counts["media"]):
+        assert table["read"] == table["kept"] + sum(table["dropped"].values())
+    loaded = tfds.load("pages", data_dir=tmp_path, split="train")
+    documents = [records.from_example(example) for example in tfds.as_numpy(loaded)]
+    assert len({document.id for document in documents}) == 12
+    for document in documents:
+        records.validate(document)
+        assert len(document.metadata["media"]) == len(document.media) == 2
+    assert tfds.builder_from_directory(output).info.splits["train"].num_examples == 12
+    assert not pathlib.Path(f"{output}.unfinished").exists()
+
+    before = files(output)
+    assert command(monkeypatch, capsys, *words)[1] == out  # it is there: nothing is done
+    status, _, err = command(monkeypatch, capsys, *words, "--language=de")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "holds another build, which differs in options" in err
+    assert files(output) == before
+
+
+def test_neither_chunks_nor_units_nor_beam_change_the_dataset(site, tmp_path):
+    whole = job(site, tmp_path / "a")
+    build_in_process(whole)
+    expected = files(pathlib.Path(whole.folder, "dataset"))
+    for chunk, unit in ((1, 1), (2, 5), (3, 256)):
+        other = job(site, tmp_path / f"{chunk}", chunk, unit)
+        build_in_process(other)
+        assert files(pathlib.Path(other.folder, "dataset")) == expected
+    parallel = job(site, tmp_path / "parallel", 4)
+    build_pipeline.run(parallel, str(tmp_path / "parallel"), PipelineOptions([]))
+    done = files(tmp_path / "parallel")
+    assert done.pop("build.json")
+    assert done == expected
+
+
+@pytest.mark.parametrize("tasks", range(1, 9))
+def test_killed_between_any_two_tasks_and_run_again(site, tmp_path, tasks, monkeypatch):
+    whole, cut = job(site, tmp_path / "whole", 4, 8), job(site, tmp_path / "cut", 4, 8)
+    build_in_process(whole)
+    left, conversions = tasks, 0
+
+    def dying(function, job, num_tasks, *args):
+        nonlocal left
+        for task in range(num_tasks):
+            left -= 1
+            if left == 0:
+                raise Killed
+            function(job, task, *args)
+
+    convert = Html.convert
+
+    def sometimes_dying(self, item, counts):
+        nonlocal conversions
+        conversions += 1
+        if conversions == 3 * tasks:
+            raise Killed
+        return convert(self, item, counts)
+
+    monkeypatch.setattr(Html, "convert", sometimes_dying)
+    for _ in range(3):
+        try:
+            counts = build_in_process(cut, dying)
+        except Killed:
+            continue
+        break
+    assert files(pathlib.Path(cut.folder, "dataset")) == files(
+        pathlib.Path(whole.folder, "dataset")
+    )
+    assert counts.kept == 12
+
+
+def test_a_page_whose_pictures_all_go_does_not_drive_out_its_like(tmp_path):
+    """Of two similar pages one has the logo only; whichever hash is smaller, the other stays."""
+    site = tmp_path / "site"
+    write_html(site, 12)
+    for number in range(12):
+        (site / f"logo{number}.png").write_bytes(picture(999, "PNG"))
+        html = (site / f"page{number}.html").read_text()
+        for n in range(2):
+            html = html.replace(f"images/{number}-{n}.jpg", f"logo{number}.png")
+        (site / f"twin{number}.html").write_text(html)
+    plan = job(site, tmp_path / "out")
+    counts = build_in_process(plan)
+    assert counts.kept == 12
+    assert counts.dropped == {"no_media_left": 12}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input={tmp}/none/*.html"], "no such file"),
+        (["--input={site}/*.html", "--launguage=de"], "unknown argument --launguage=de"),
+        (["--input={site}/*.html", "--records_per_chunk=0"], "want 1 or more"),
+        (["--input={site}/*.html", "--output={tmp}/full"], "holds other files"),
+        (["--input={site}/logo_only.html", "--language=de"], "no record was kept"),
+        ([], "--input"),
+        (["--input={site}/*.html", "--filters={{"], "want a JSON object"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(site, tmp_path, monkeypatch, capsys, words, message):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    words = [word.format(tmp=tmp_path, site=site) for word in words]
+    output = f"--output={tmp_path}/out"
+    status, _, err = command(monkeypatch, capsys, "--source=html", output, *words)
+    assert status == 2
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+        err.splitlines()[-1]
+    ]
+    assert message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+    assert files(tmp_path / "full") == {"mine.txt": b"keep"}
+
+
+def test_another_builds_beginning_is_not_gone_on_with(site, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    plan = job(site, output)
+    pathlib.Path(plan.folder).mkdir()
+    pathlib.Path(plan.folder, "build.json").write_text("{}")
+    words = ("--source=html", f"--input={site}/*.html", f"--output={output}")
+    status, _, err = command(monkeypatch, capsys, *words)
+    assert status == 2
+    assert "the beginning of another build" in err
+
+
+def test_a_full_disk_is_one_line_and_leaves_whole_files_only(site, tmp_path, monkeypatch, capsys):
+    written = 0
+    open_whole = staging.open_whole
+
+    def full(path):
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise OSError(28, "No space left on device")
+        return open_whole(path)
+
+    monkeypatch.setattr(staging, "open_whole", full)
+    words = ("--source=html", f"--input={site}/*.html", f"--output={tmp_path}/out",
+             "--records_per_chunk=4")  # fmt: skip
+    status, _, err = command(monkeypatch, capsys, *words)
+    assert status == 2
+    assert "No space left on device" in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+    status, out, _ = command(monkeypatch, capsys, *words)
+    assert (status, "12 kept" in out) == (0, True)
+
+
+def test_several_shards_are_one_dataset(tmp_path):
+    site = tmp_path / "site"
+    write_html(site, 12)
+    plan = job(site, tmp_path / "out")
+    small = Job(plan.source, plan.paths, plan.folder, "pages", 500, 20_000)
+    build_in_process(small)
+    folder = pathlib.Path(small.folder, "dataset")
+    builder = tfds.builder_from_directory(folder)
+    shards = builder.info.splits["train"].shard_lengths
+    assert len(shards) > 1
+    assert sum(shards) == 12
+    assert len(list(builder.as_dataset(split="train"))) == 12
+    shutil.rmtree(folder)
+
+
+def test_beam_flags_are_passed_on_and_no_others():
+    build._check_beam_flags(["--direct_num_workers=2", "--runner=FlinkRunner", "--project", "x"])
+    with pytest.raises(ValueError, match="--runer"):
+        build._check_beam_flags(["--runer=FlinkRunner"])
+    assert build._dataset_name(build.epath.Path("data/My Pages/1.0.0")) == "my_pages"
+    assert build._dataset_name(build.epath.Path("data/pages")) == "pages"
+    assert build._dataset_name(build.epath.Path("/1")) == "data_1"
