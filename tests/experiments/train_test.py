@@ -3,6 +3,7 @@
 The runs share a compilation cache, so only the first one compiles everything.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,7 +20,10 @@ from flamingo_jax.train import metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 60
-TIMES = ("step_time_s", "data_wait_s", "tokens_per_s", "images_per_s", "tflops_per_s_per_device")
+TIMES = (
+    *("step_time_s", "data_wait_s", "compile_s"),
+    *("tokens_per_s", "images_per_s", "tflops_per_s_per_device"),
+)
 
 
 class Bench:
@@ -37,8 +41,12 @@ class Bench:
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
 
-    def start(self, name: str, *options: str, variant: str = "micro") -> subprocess.Popen:
+    def start(
+        self, name: str, *options: str, variant: str = "micro", num_processes: int = 1
+    ) -> subprocess.Popen:
+        launcher = [sys.executable, "-m", "launch.local", f"--num_processes={num_processes}", "--"]
         command = [
+            *(launcher if num_processes > 1 else ()),
             *(sys.executable, "-m", "experiments.train"),
             f"--config=experiments/configs/flamingo.py:{variant}",
             f"--workdir={self.folder / name}",
@@ -64,6 +72,17 @@ class Bench:
         while not (file.exists() and any(r["step"] >= step for r in metrics.read_rows(file))):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.01)
+
+    def pid_of(self, name: str, process: int) -> int:
+        """The operating system's number of one of a run's processes."""
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or is not ours
+                variables = (folder / "environ").read_bytes()
+                command = (folder / "cmdline").read_bytes()
+                its_number = f"JAX_PROCESS_ID={process}\0".encode() in variables  # no launcher's
+                if its_number and f"--workdir={self.folder / name}\0".encode() in command:
+                    return int(folder.name)
+        raise AssertionError(f"{name} has no process {process}")
 
     def rows(self, name: str) -> list[dict]:
         return metrics.read_rows(self.folder / name / "metrics.jsonl")
@@ -145,6 +164,7 @@ def test_the_report_has_the_promised_numbers(whole):
     report = json.loads((whole / "report.json").read_text())
     assert report["wall_s"] > 0
     assert report["peak_rss_gib"] > 0
+    assert 0 < report["goodput"] < 1
     assert {"nll_right", "nll_shuffled", "rank1_of_4", "num_queries"} <= set(report["heldout"])
     assert report["heldout"]["num_queries"] == 4
     for shots in ("0", "4"):
@@ -185,6 +205,43 @@ def test_wall_time_adds_up_over_restarts(bench, interrupted):
     training_s = sum(row["step_time_s"] for row in bench.rows("interrupted"))
     assert before_s > training_s
     assert json.loads((workdir / "report.json").read_text())["wall_s"] > before_s
+
+
+@pytest.fixture(scope="module")
+def lost(bench, whole):
+    """A run of two processes that loses one, then goes on as one: (workdir, statuses)."""
+    if not pathlib.Path("/proc/self/environ").exists():
+        pytest.skip("needs /proc to find a process of the run")
+    first = bench.start("lost", *RECIPE, num_processes=2)
+    bench.reach(first, "lost", random.randint(6, 14))
+    killed_s = time.monotonic()
+    os.kill(bench.pid_of("lost", random.randint(0, 1)), signal.SIGKILL)
+    stopped = bench.finish(first)
+    seconds = time.monotonic() - killed_s
+    last = bench.finish(bench.start("lost", *RECIPE))
+    return bench.folder / "lost", (stopped, seconds, last)
+
+
+def test_a_process_that_dies_ends_the_run_within_a_minute(lost):
+    _, ((status, errors), seconds, _) = lost
+    assert status == 137
+    assert "launch.local: process" in errors
+    assert "(SIGKILL): the others end too" in errors
+    assert seconds < 60
+
+
+def test_fewer_processes_go_on_to_the_same_end(bench, whole, lost):
+    workdir, (_, _, (status, errors)) = lost
+    assert status == 0, errors
+    found, want = bench.rows("lost"), bench.rows("whole")
+    assert [row["step"] for row in found] == [row["step"] for row in want]
+    for key in ("loss", "loss/pages", "loss/pairs", "grad_norm", "gate/1.attention"):
+        assert [r[key] for r in found] == pytest.approx([r[key] for r in want], abs=1e-5), key
+    for key in ("skipped/pages", "skipped/pairs"):
+        assert [r[key] for r in found] == [r[key] for r in want]
+    found, want = (json.loads((d / "report.json").read_text()) for d in (workdir, whole))
+    assert found["data"] == want["data"]
+    assert found["heldout"]["nll_right"] == pytest.approx(want["heldout"]["nll_right"], abs=1e-4)
 
 
 @pytest.fixture(scope="module")
