@@ -73,7 +73,8 @@ def write_metadata(job: Job, num_shards: int, description: str) -> Counts:
         description=description,
         check_data=False,
     )
-    write_indexes(folder)
+    if "://" not in folder:  # readers scan shards that have none
+        write_indexes(folder)
     write_json(str(epath.Path(folder, "counts.json")), counts.to_json())
     return counts
 

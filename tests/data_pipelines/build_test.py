@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shlex
 import shutil
 import sys
 
@@ -248,6 +250,24 @@ def test_several_shards_are_one_dataset(tmp_path):
     assert sum(shards) == 12
     assert len(list(builder.as_dataset(split="train"))) == 12
     shutil.rmtree(folder)
+
+
+def documented() -> list[list[str]]:
+    text = pathlib.Path(build.__file__).parents[1].joinpath("docs", "data.md").read_text()
+    return [
+        shlex.split(line)[3:]
+        for line in re.findall(r"^python -m data_pipelines.build .*", text, re.M)
+    ]
+
+
+@pytest.mark.parametrize("words", documented(), ids=lambda words: " ".join(words)[:40])
+def test_flags_of_documented_commands_exist(words):
+    parser = commands.Parser()
+    for name in ("source", "input", "output"):
+        parser.add_argument(f"--{name}", required=True)
+    source = parser.parse_known_args(words)[0].source
+    build.SOURCES[source].add_flags(parser)
+    build._check_beam_flags(parser.parse_known_args(words)[1])
 
 
 def test_beam_flags_are_passed_on_and_no_others():
