@@ -123,7 +123,12 @@ def main() -> int:
         workdir,
         start,
         share=share,
-        flops=flops.train_step(card.config, streams),
+        flops=flops.train_step(
+            card.config,
+            streams,
+            encode_media=not config.data.cache_features,
+            accumulate=config.accumulate,
+        ),
         num_devices=mesh.size,
         compute_dtype=card.dtypes.compute,
     )
@@ -158,6 +163,7 @@ def main() -> int:
     checkpoints.close()
     place = log.place(data)
     params = processes.to_host(params_lib.merge(now.trainable, frozen))
+    del now, frozen  # the report needs the room
     last = processes.part()
     stop.release()
     if not last:
