@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from benchmarks import exchange
 from data_pipelines.mixture import Mixture
-from experiments import cli, datasets, feature_cache, parts
+from experiments import cli, datasets, frozen_features, parts
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import params as params_lib
@@ -71,9 +71,9 @@ def write_exchange(config, folder: pathlib.Path) -> float:
             card.dtypes,
             datasets.weights(config),
         )
+    tokenizer = parts.tokenizer(card)
     frozen = model_directory.frozen_params(card)
-    features = _features(config, card, frozen["vision"]["encoder"])
-    frozen["vision"]["channels"] = features.channel_statistics()
+    features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
     trainable = params_lib.init(
         lambda rngs: Flamingo(card.config, Execution(scan=False), rngs=rngs),
         config.seed,
@@ -82,7 +82,7 @@ def write_exchange(config, folder: pathlib.Path) -> float:
     trainable["new_tokens"] = new_tokens.initialise(
         trainable["new_tokens"], frozen["language_model"], config.seed
     )
-    data = Mixture(streams, parts.tokenizer(card), features=features)
+    data = Mixture(streams, tokenizer, features=features)
     batches = [next(data) for _ in range(NUM_BATCHES)]
     data.close()
     exchange.write(folder, setup, jax.device_get(trainable), unroll(frozen), batches)
@@ -119,16 +119,6 @@ def report(facts, rows, step_flops: float, torch_flags: str) -> None:
         f"{min(seconds[0]) / min(seconds[1]):.3f} of the fastest; "
         f"{min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} pairs of steps"
     )
-
-
-def _features(config, card, encoder) -> feature_cache.FeatureCache:
-    """The recipe's cached features, the same file that training uses."""
-    folders = {}
-    for d in [*config.data.train.values(), config.data.heldout]:
-        directory = datasets.folder(config, d.path)
-        folders[directory] = "+".join(filter(None, [folders.get(directory), d.split]))
-    root = datasets.data_dir(config)
-    return feature_cache.open_or_build(card, {"encoder": encoder}, folders, root)
 
 
 def _cpu() -> str:

@@ -30,10 +30,7 @@ def main(folder: pathlib.Path, *, logits: str, compile: bool):
     setup, trainable, frozen, batches = exchange.read(folder)
     model = TorchFlamingo(setup.config)
     model.copy_weights(trainable, frozen)
-    channels = frozen.get("vision", {}).get("channels")
-    data = itertools.cycle(
-        [{n: _inputs(b, channels) for n, b in batches.items()} for batches in batches]
-    )
+    data = itertools.cycle([{n: _inputs(b) for n, b in batches.items()} for batches in batches])
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = _optimizer(model, setup.optim)
     hidden_states = torch.compile(model.hidden, dynamic=False) if compile else model.hidden
@@ -74,11 +71,9 @@ def main(folder: pathlib.Path, *, logits: str, compile: bool):
     return facts, step
 
 
-def _inputs(batch, channels):
-    """((tokens, media, locations), targets) of a batch, features standardised beforehand."""
+def _inputs(batch):
+    """((tokens, media, locations), targets) of a batch."""
     media = batch.media.astype(np.float32)
-    if channels is not None:
-        media = (media - channels["mean"]) / channels["std"]
     locations = np.diff(batch.media_index, axis=1, prepend=0) > 0
     if not (locations.cumsum(1) == batch.media_index)[batch.token_mask].all():
         raise ValueError("flamingo-pytorch knows only text that sees its last image: set p_next=0")

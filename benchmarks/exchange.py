@@ -44,7 +44,7 @@ class Setup:
 def write(
     folder: pathlib.Path, setup: Setup, trainable: Tree, frozen: Tree, steps: Sequence[Batches]
 ) -> None:
-    """Parameters are those of unrolled stacks, `language_model` and `vision/channels` suffice."""
+    """Parameters are those of unrolled stacks, `language_model` and `vision/alignment` suffice."""
     (folder / _SETUP).write_text(json.dumps(to_dict(setup)))
     for name, tree in (("trainable", trainable), ("frozen", frozen)):
         flat = traverse_util.flatten_dict(tree, sep="/")

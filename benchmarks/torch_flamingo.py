@@ -31,7 +31,8 @@ class TorchFlamingo(nn.Module):
         self.gated_layers = tuple(range(xattn.offset, lm.num_layers, xattn.every))
         self.language_model = _llama(lm, config.num_new_tokens).requires_grad_(False)
         self.new_rows = nn.Parameter(torch.zeros(config.num_new_tokens, lm.width))
-        self.project = nn.Linear(config.vision.width, r.width, bias=False)
+        vision = config.vision
+        self.align = nn.Linear(vision.width, vision.output_width).requires_grad_(False)
         self.resampler = flamingo_pytorch.PerceiverResampler(
             dim=r.width,
             depth=r.depth,
@@ -56,7 +57,7 @@ class TorchFlamingo(nn.Module):
         """After the final norm. Rows are padded on the right, where causality hides the padding."""
         llama = self.language_model.model
         b, m = media.shape[:2]
-        visual = self.resampler(self.project(media).flatten(0, 1))
+        visual = self.resampler(self.align(media).flatten(0, 1))
         visual = visual.view(b, m, *visual.shape[2:])
         x = llama.embed_tokens(tokens)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -96,10 +97,11 @@ class TorchFlamingo(nn.Module):
                 if segment.gated:
                     block = trainable["gated_xattn"][segment.name][f"layer_{i:03d}"]
                     _copy_gated(next(gated), block)
+        _copy(self.align.weight, _matrix(frozen["vision"]["alignment"], 1))
+        _copy(self.align.bias, frozen["vision"]["alignment"]["bias"])
         self._copy_resampler(trainable["resampler"])
 
     def _copy_resampler(self, tree: Tree) -> None:
-        _copy(self.project.weight, _matrix(tree["project"], 1))
         _copy(self.resampler.latents, tree["latents"])
         _copy(self.resampler.media_pos_emb, tree["frame_embeddings"][:, None])
         _copy_norm(self.resampler.norm, tree["norm"])
@@ -173,6 +175,8 @@ def _check(config: FlamingoConfig) -> None:
         raise ValueError("the PyTorch side needs --config.model.train_new_inputs=False")
     if not xattn.normalize_media or xattn.attend != "last":
         raise ValueError("the PyTorch side needs normalize_media=True and attend='last'")
+    if config.vision.aligned_width != config.resampler.width:
+        raise ValueError("the PyTorch side needs features aligned to the resampler's width")
     if {xattn.activation, config.resampler.activation} != {"squared_relu"}:
         raise ValueError("the PyTorch side knows only squared_relu in the trained parts")
 

@@ -13,12 +13,11 @@ import pathlib
 import sys
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.mixture import Mixture
-from experiments import alignment, cli, datasets, feature_cache, parts, processes, run_report
+from experiments import cli, datasets, frozen_features, parts, processes, run_report
 from experiments.profiling import Profiler, parse_steps
 from experiments.progress import Progress
 from experiments.run_log import RunLog
@@ -50,11 +49,7 @@ def main() -> int:
         processes.start()
         execution = from_dict(Execution, config.execution.to_dict(), "execution.")
         optim_config = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")
-        if config.model.vision.aligned_width and not config.data.cache_features:
-            raise ValueError(
-                f"model.vision.aligned_width={config.model.vision.aligned_width} is found from "
-                "cached features: set data.cache_features=True, or aligned_width to None"
-            )
+        frozen_features.check(config)
         profile_steps = parse_steps(config.profile.steps)
         mesh = partition.make_mesh(**config.mesh)
         share, num_shares = hosts.batch_share(mesh)
@@ -78,10 +73,7 @@ def main() -> int:
     features = None
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
-            features = open_features(config, card, frozen["vision"])
-            if card.config.vision.aligned_width is not None:
-                embedding = frozen["language_model"]["embedding"]
-                frozen["vision"]["alignment"] = align(config, card, features, tokenizer, embedding)
+            features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
     trainable = params_lib.init(make, config.seed, keep=params_lib.is_trainable)
     trainable["new_tokens"] = new_tokens.initialise(
         trainable["new_tokens"], frozen["language_model"], config.seed
@@ -185,32 +177,6 @@ def check_batches(streams, mesh) -> None:
                 f"data.train.{stream.name}.batch_size={stream.batch_size} does not divide among "
                 f"{parts_of_batch} devices (data x fsdp): use {near}"
             )
-
-
-def open_features(config, card, vision_params) -> feature_cache.FeatureCache:
-    """Cached features of every picture the run reads, the held-out ones too."""
-    folders = {}
-    splits = [(d.path, d.split) for d in [*config.data.train.values(), config.data.heldout] if d]
-    for path, split in splits:
-        directory = datasets.folder(config, path)
-        folders[directory] = "+".join(filter(None, [folders.get(directory), split]))
-    root = datasets.data_dir(config)
-    return feature_cache.open_or_build(card, {"encoder": vision_params["encoder"]}, folders, root)
-
-
-def align(config, card, features, tokenizer, embedding) -> dict[str, np.ndarray]:
-    """The frozen affine map of features, trained contrastively on the recipe's pairs."""
-    settings = from_dict(alignment.AlignmentConfig, config.alignment.to_dict(), "alignment.")
-    pairs = [
-        document
-        for dataset in config.data.train.values()
-        if dataset.kind == "pair"
-        for document in datasets.documents(config, dataset.path, dataset.split)
-    ]
-    width = card.config.vision.aligned_width
-    return alignment.open_or_fit(
-        features, pairs, tokenizer, embedding, width, settings, config.seed
-    )
 
 
 def write_config(workdir: pathlib.Path, config) -> None:

@@ -1,0 +1,54 @@
+"""A recipe's frozen features: the cache of every picture, and the map that aligns them with words.
+
+For recipes with `data.cache_features`. Both are made once, kept beside the datasets, and the same
+for training, for the report and for benchmarks.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from experiments import alignment, datasets, feature_cache
+from flamingo_jax.config import from_dict
+from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.tokenizer import Tokenizer
+
+Tree = Any
+
+
+def check(config: Any) -> None:
+    """ValueError where the map is asked for and there is nothing to find it from."""
+    width = config.model.vision.aligned_width
+    if width is not None and not config.data.cache_features:
+        raise ValueError(
+            f"model.vision.aligned_width={width} is found from cached features: set "
+            "data.cache_features=True, or aligned_width to None"
+        )
+
+
+def prepare(
+    config: Any, card: ModelCard, frozen: Tree, tokenizer: Tokenizer
+) -> tuple[feature_cache.FeatureCache, Tree]:
+    """The cache of what the recipe reads, held-out pictures too, and `frozen` with the map in it.
+
+    Nothing to do with the map where the recipe has none.
+    """
+    folders = {}
+    for d in filter(None, [*config.data.train.values(), config.data.heldout]):
+        directory = datasets.folder(config, d.path)
+        folders[directory] = "+".join(filter(None, [folders.get(directory), d.split]))
+    encoder = {"encoder": frozen["vision"]["encoder"]}
+    cache = feature_cache.open_or_build(card, encoder, folders, datasets.data_dir(config))
+    width = card.config.vision.aligned_width
+    if width is None:
+        return cache, frozen
+    pairs = [
+        document
+        for dataset in config.data.train.values()
+        if dataset.kind == "pair"
+        for document in datasets.documents(config, dataset.path, dataset.split)
+    ]
+    settings = from_dict(alignment.AlignmentConfig, config.alignment.to_dict(), "alignment.")
+    embedding = np.asarray(frozen["language_model"]["embedding"])
+    found = alignment.open_or_fit(cache, pairs, tokenizer, embedding, width, settings, config.seed)
+    return cache, frozen | {"vision": frozen["vision"] | {"alignment": found}}
