@@ -83,6 +83,7 @@ class Group:
         self._threads: list[threading.Thread] = []
         self._ended: queue.Queue[_Ended] = queue.Queue()
         self._lines = threading.Lock()
+        self._signalled = False  # then it is known why they end
 
     def run(self) -> int:
         """Until the last process has ended; 0, or the status of the first that failed."""
@@ -122,8 +123,10 @@ class Group:
 
     def _copy(self, index: int, source: IO[bytes], to: IO[str]) -> None:
         for line in source:
+            text = line.decode(errors="replace").rstrip()
             with self._lines:
-                print(f"[{index}] {line.decode(errors='replace').rstrip()}", file=to, flush=True)
+                for piece in filter(None, text.split("\r")):  # a progress bar's, line by line
+                    print(f"[{index}] {piece}", file=to, flush=True)
 
     def _await(self, index: int, process: subprocess.Popen) -> None:
         code = process.wait()
@@ -141,12 +144,13 @@ class Group:
                 return first.status
             if ended.status and not first:
                 first, until = ended, time.monotonic() + GRACE_S
-                if left:
+                if left and not self._signalled:
                     status = describe(ended.status)
                     self._say(f"process {ended.index} ended with {status}: the others end too")
         return first.status if first else 0
 
     def _pass_on(self, number: int, _frame: object) -> None:
+        self._signalled = True
         self._end_all(number)
 
     def _end_all(self, number: int) -> None:

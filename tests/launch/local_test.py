@@ -80,9 +80,16 @@ def test_a_signal_reaches_every_process_and_their_status_comes_back(number):
     for _ in range(2):
         assert process.stdout.readline().endswith("ready\n")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=30)
     assert process.returncode == 143
     assert sorted(out.splitlines()) == ["[0] saved", "[1] saved"]
+    assert not errors
+
+
+def test_a_progress_bar_is_lines_here():
+    process = shell(r"printf '\rhalf\rwhole\n\n'", num_processes=1)
+    out, _ = process.communicate(timeout=30)
+    assert out.splitlines() == ["[0] half", "[0] whole"]
 
 
 def test_nothing_is_left_behind():
