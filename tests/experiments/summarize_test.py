@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import summarize, summary_text
+from experiments import summary, summary_text
 from experiments.configs import flamingo
 from flamingo_jax.config import FlamingoConfig, from_dict
 from flamingo_jax.core import params as params_lib
@@ -36,7 +36,7 @@ def micro():
 
 @pytest.fixture(scope="module")
 def huge():
-    return summarize.summarize(flamingo.get_config("80b"), 512)
+    return summary.summarize(flamingo.get_config("80b"), 512)
 
 
 def on_first_device(tree) -> int:
@@ -46,7 +46,7 @@ def on_first_device(tree) -> int:
 
 
 def test_bytes_are_those_of_arrays_on_a_mesh(micro):
-    found = summarize.summarize(micro)
+    found = summary.summarize(micro)
     config = from_dict(FlamingoConfig, micro.model.to_dict())
     mesh = partition.make_mesh(data=2, fsdp=2, tensor=2)
     _, shapes, axes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))
@@ -70,7 +70,7 @@ def test_bytes_are_those_of_arrays_on_a_mesh(micro):
 
 
 def test_flops_are_the_steps(micro):
-    found = summarize.summarize(micro)["flops_per_step"]
+    found = summary.summarize(micro)["flops_per_step"]
     config = from_dict(FlamingoConfig, micro.model.to_dict())
     batches = [flops.Batch(4, 96, 3), flops.Batch(8, 32, 1)]
     want = flops.step(config, batches, encode_media=True)
@@ -83,13 +83,13 @@ def test_flops_are_the_steps(micro):
 
 def test_what_the_step_does_not_do_is_not_counted(micro):
     recipe = micro.copy_and_resolve_references()
-    both = summarize.summarize(recipe)["flops_per_step"]
+    both = summary.summarize(recipe)["flops_per_step"]
     recipe.data.cache_features = True
-    cached = summarize.summarize(recipe)["flops_per_step"]
+    cached = summary.summarize(recipe)["flops_per_step"]
     assert "vision" in both["components"]
     assert "vision" not in cached["components"]
     recipe.accumulate = False
-    assert summarize.summarize(recipe)["flops_per_step"]["total"] == pytest.approx(
+    assert summary.summarize(recipe)["flops_per_step"]["total"] == pytest.approx(
         cached["total"] / 2
     )
 
@@ -116,7 +116,7 @@ def test_80b_by_hand(huge):
 
 def test_nothing_is_made(micro):
     before = sum(x.nbytes for x in jax.live_arrays())
-    summarize.summarize(micro)
+    summary.summarize(micro)
     assert sum(x.nbytes for x in jax.live_arrays()) - before < 1_000
 
 
@@ -149,7 +149,7 @@ def test_numbers_have_four_digits(value, want):
 )
 def test_a_mesh_that_does_not_fit_is_said(sizes, num_devices, message):
     with pytest.raises(ValueError, match=rf"--num_devices={num_devices} does not fit .*{message}"):
-        summarize.abstract_mesh(sizes, num_devices)
+        summary.abstract_mesh(sizes, num_devices)
 
 
 def test_as_typed(tmp_path):
