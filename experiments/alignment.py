@@ -5,7 +5,11 @@ it. EfficientNet has learnt classes alone, so here a linear map of its features 
 training pairs what words they go with, by the paper's contrastive loss, in seconds: on pooled
 features, which are cached, as the map of a mean is the mean of the maps. The text tower is a linear
 map of the mean of the frozen language model's word embeddings. A text is a picture's name or, for
-half the draws, another name or keyword of it. The text tower is thrown away (paper, B.1.3).
+half the draws, another name or keyword of it.
+
+The paper throws the text tower away. Here it is linear too, so it is folded into the map: a feature
+ends as what, multiplied with a word's embedding, scores that word. Thus features lie in the space
+of the language model's embeddings, and copied into its residual stream they name what is seen.
 """
 
 import dataclasses
@@ -31,6 +35,7 @@ class AlignmentConfig:
 
     steps: int = 300
     batch_size: int = 512
+    width: int = 384  # of the space in which pictures and texts meet
     learning_rate: float = 1e-3  # down to 0, linearly, as the paper's
     weight_decay: float = 0.1
     dropout: float = 0.5  # of pooled features
@@ -43,6 +48,7 @@ class Texts:
     """Every distinct text of the training pairs, and which of them belong to which picture."""
 
     vectors: np.ndarray  # f32[texts, D], standardised mean word embeddings
+    std: np.ndarray  # f32[D], what they were divided by
     names: list[int]  # a picture's name
     others: list[list[int]]  # its other names and keywords
 
@@ -62,7 +68,8 @@ class Texts:
         ]
         # As in the middle of a sentence, where most words have a token of their own.
         vectors = np.stack([embedding[tokenizer.encode(f" {text}")].mean(0) for text in ids])
-        return cls((vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6), names, others)
+        std = vectors.std(0) + 1e-6
+        return cls((vectors - vectors.mean(0)) / std, std, names, others)
 
     def draw(self, pictures: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
         """One text for each picture, i32[N]."""
@@ -78,16 +85,15 @@ def open_or_fit(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
     embedding: np.ndarray,  # [V, D], the language model's
-    width: int,
     config: AlignmentConfig,
     seed: int,
 ) -> dict[str, np.ndarray]:
     """`fit`, kept in a file beside the features, so that a run that resumes has the same map."""
-    told = [dataclasses.asdict(config), width, seed, [(d.id, d.text) for d in documents]]
+    told = [dataclasses.asdict(config), seed, [(d.id, d.text) for d in documents]]
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
     path = features.path.with_name(f"{features.path.stem}-aligned-{key}.npz")
     if not path.is_file():
-        found = fit(features, documents, tokenizer, embedding, width, config, seed)
+        found = fit(features, documents, tokenizer, embedding, config, seed)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **found)
         partial.rename(path)
@@ -100,11 +106,13 @@ def fit(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
     embedding: np.ndarray,
-    width: int,
     config: AlignmentConfig,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """`kernel` f32[E, width] and `bias` f32[width] of the map, for features as they are cached."""
+    """`kernel` f32[E, D] and `bias` f32[D] of the map, for features as they are cached.
+
+    Mapped features are centred, and pooled ones have a standard deviation of 1 over all channels.
+    """
     documents = [d for d in documents if d.media_ids[0] in features]  # others cannot be read
     texts = Texts.read(documents, tokenizer, np.asarray(embedding, np.float32))
     mean, std = features.channel_statistics()
@@ -115,7 +123,7 @@ def fit(
     optimizer = optax.adamw(schedule, weight_decay=config.weight_decay)
 
     def draw(inputs: int) -> np.ndarray:
-        return (rng.standard_normal((inputs, width)) / np.sqrt(inputs)).astype(np.float32)
+        return (rng.standard_normal((inputs, config.width)) / np.sqrt(inputs)).astype(np.float32)
 
     params = {
         "picture": draw(pooled.shape[1]),
@@ -151,5 +159,6 @@ def fit(
         )
         if number % 50 == 49:
             bar.set_postfix(loss=f"{float(value):.2f}")
-    kernel = np.asarray(params["picture"]) / std[:, None]
+    kernel = np.asarray(params["picture"]) @ np.asarray(params["text"]).T / texts.std
+    kernel /= std[:, None] * (pooled @ kernel).std()
     return {"kernel": kernel, "bias": -mean @ kernel}

@@ -17,8 +17,13 @@ Tree = Any
 
 
 def check(config: Any) -> None:
-    """ValueError where the map is asked for and there is nothing to find it from."""
-    width = config.model.vision.aligned_width
+    """ValueError where a map is asked for that cannot be found."""
+    width, want = config.model.vision.aligned_width, config.model.language_model.width
+    if width not in (None, want):
+        raise ValueError(
+            f"model.vision.aligned_width={width}: features are aligned with the language model's "
+            f"embeddings, so use {want}, or None"
+        )
     if width is not None and not config.data.cache_features:
         raise ValueError(
             f"model.vision.aligned_width={width} is found from cached features: set "
@@ -39,8 +44,7 @@ def prepare(
         folders[directory] = "+".join(filter(None, [folders.get(directory), d.split]))
     encoder = {"encoder": frozen["vision"]["encoder"]}
     cache = feature_cache.open_or_build(card, encoder, folders, datasets.data_dir(config))
-    width = card.config.vision.aligned_width
-    if width is None:
+    if card.config.vision.aligned_width is None:
         return cache, frozen
     pairs = [
         document
@@ -50,5 +54,5 @@ def prepare(
     ]
     settings = from_dict(alignment.AlignmentConfig, config.alignment.to_dict(), "alignment.")
     embedding = np.asarray(frozen["language_model"]["embedding"])
-    found = alignment.open_or_fit(cache, pairs, tokenizer, embedding, width, settings, config.seed)
+    found = alignment.open_or_fit(cache, pairs, tokenizer, embedding, settings, config.seed)
     return cache, frozen | {"vision": frozen["vision"] | {"alignment": found}}

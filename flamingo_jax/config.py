@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
+Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
 EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
 
@@ -124,6 +125,7 @@ class ResamplerConfig:
     head_dim: int = 96
     ffw_multiplier: int = 4
     activation: Activation = "squared_relu"
+    values_init: Literal["random", "identity"] = "random"  # of perceiver layers' values and outputs
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
 
@@ -154,6 +156,7 @@ class CrossAttentionConfig:
     ffw_multiplier: int = 4
     activation: Activation = "squared_relu"
     normalize_media: bool = True  # layer norm on keys and values; OpenFlamingo has none
+    values_init: Literal["random", "identity"] = "random"  # identity: a branch begins by copying
     media_width: int | None = None  # visual tokens are projected to it; None: the resampler's width
     branch_scale: float = 1.0  # of both branches; public LMs can have 10 times the residual stream
     attend: Literal["last", "all_previous"] = "last"
@@ -185,9 +188,26 @@ class FlamingoConfig:
                 f"cross_attention.every={every}: of kind vanilla, which stands inside every block, "
                 "use 1"
             )
+        self._check_identity("resampler", self.resampler, self.resampler.width)
+        xattn, width = self.cross_attention, self.language_model.width
+        self._check_identity("cross_attention", xattn, width)
+        if xattn.values_init == "identity" and self.media_width != width:
+            raise ValueError(
+                f"cross_attention.values_init=identity: visual tokens are {self.media_width} wide, "
+                f"the language model {width}; make resampler.width or cross_attention.media_width "
+                "the same, or use random"
+            )
         if self.cross_attention.graft_depth < 1:
             raise ValueError(
                 f"cross_attention.graft_depth={self.cross_attention.graft_depth}: use 1 or more"
+            )
+
+    @staticmethod
+    def _check_identity(name: str, part: "ResamplerConfig | CrossAttentionConfig", width: int):
+        if part.values_init == "identity" and part.num_heads * part.head_dim != width:
+            raise ValueError(
+                f"{name}.values_init=identity: {name}.num_heads={part.num_heads} of "
+                f"head_dim={part.head_dim} do not make its width {width}; change them or use random"
             )
 
     @property

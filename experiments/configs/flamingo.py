@@ -64,7 +64,7 @@ def demo() -> ml_collections.ConfigDict:
     # the attention gates only swing around zero. The gates themselves must move faster, or they are
     # the bottleneck of so short a run; the paper has one rate for all.
     c.optim.learning_rate = 3e-4
-    c.optim.gate_multiplier = 20.0
+    c.optim.gate_multiplier = 10.0
     c.optim.warmup_steps = 15
     c.data.source = "emoji"
     c.data.cache_features = True  # no augmentation, so encode each picture once

@@ -47,7 +47,7 @@ def micro() -> dict:
 
 
 def demo() -> dict:
-    """SmolLM2-135M and EfficientNet-Lite0, joined by 15M trained parameters.
+    """SmolLM2-135M and EfficientNet-Lite0, joined by 21M trained parameters.
 
     Five gated blocks stand from the middle up: the layers below the first one need no backward
     pass, and with four from layer 17 on the run learns less in the same steps.
@@ -71,17 +71,24 @@ def demo() -> dict:
                 num_features=49,
                 width=1280,
                 preprocessing=LITE0,
-                aligned_width=384,
+                aligned_width=576,  # the language model's, see experiments/alignment.py
             ),
             resampler=ResamplerConfig(
-                num_latents=16, depth=2, width=384, num_heads=6, head_dim=64, num_frames=1
+                num_latents=16,
+                depth=2,
+                width=576,
+                num_heads=9,
+                head_dim=64,
+                values_init="identity",
+                num_frames=1,
             ),
             cross_attention=CrossAttentionConfig(
                 every=4,
                 offset=12,
-                num_heads=8,
+                num_heads=9,
                 head_dim=64,
                 ffw_multiplier=2,
+                values_init="identity",
                 branch_scale=8.0,  # the residual stream has a standard deviation of 7 to 20 here
             ),
             num_new_tokens=2,

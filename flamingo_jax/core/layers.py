@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flamingo_jax.config import Activation
+from flamingo_jax.config import Activation, Initializer
 
 Array = jax.Array
 AxisNames = tuple[str | None, ...]
@@ -50,12 +50,18 @@ class Projection(nnx.Module):
         axes: AxisNames,
         *,
         use_bias: bool = False,
-        zero_init: bool = False,
+        init: Initializer = "random",
         rngs: nnx.Rngs,
     ):
-        shape, fan_in = (*inputs, *outputs), math.prod(inputs)
+        shape = (*inputs, *outputs)
         self.num_inputs = len(inputs)
-        kernel = jnp.zeros(shape) if zero_init else truncated_normal(rngs, shape, fan_in)
+        fan_in, fan_out = math.prod(inputs), math.prod(outputs)
+        if init == "random":
+            kernel = truncated_normal(rngs, shape, fan_in)
+        elif init == "zeros":
+            kernel = jnp.zeros(shape)
+        else:
+            kernel = jnp.eye(fan_in, fan_out).reshape(shape)
         self.kernel = nnx.Param(kernel, logical_axes=axes)
         bias_axes = axes[self.num_inputs :]
         self.bias = nnx.Param(jnp.zeros(outputs), logical_axes=bias_axes) if use_bias else None
@@ -98,14 +104,14 @@ class FeedForward(nnx.Module):
         *,
         gated: bool = False,
         use_bias: bool = False,
-        zero_init: bool = False,  # of what leaves it, so that a residual branch starts as nothing
+        down_init: Initializer = "random",
         rngs: nnx.Rngs,
     ):
         self.activation = activation
         up = {"use_bias": use_bias, "rngs": rngs}
         self.gate = Projection([width], [hidden], ("embed", "mlp"), **up) if gated else None
         self.up = Projection([width], [hidden], ("embed", "mlp"), **up)
-        self.down = Projection([hidden], [width], ("mlp", "embed"), zero_init=zero_init, **up)
+        self.down = Projection([hidden], [width], ("mlp", "embed"), init=down_init, **up)
 
     def __call__(self, x: Array) -> Array:
         act = ACTIVATIONS[self.activation]

@@ -41,8 +41,9 @@ class CrossAttention(nnx.Module):
         self.media_norm = Norm(media_width) if config.normalize_media else None
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.key = Projection([media_width], heads, (None, "heads", None), rngs=rngs)
-        self.value = Projection([media_width], heads, (None, "heads", None), rngs=rngs)
-        self.out = Projection(heads, [width], ("heads", None, "embed"), rngs=rngs)
+        copy = {"init": config.values_init, "rngs": rngs}
+        self.value = Projection([media_width], heads, (None, "heads", None), **copy)
+        self.out = Projection(heads, [width], ("heads", None, "embed"), **copy)
         self.attention_gate = _shut(config)
 
     def media_keys(self, media: Array) -> MediaKeys:

@@ -32,11 +32,12 @@ class PerceiverLayer(nnx.Module):
         self.latents_norm = Norm(width)
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.key = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
-        self.value = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
-        self.out = Projection(heads, [width], ("heads", None, "embed"), rngs=rngs)
+        copy = {"init": config.values_init, "rngs": rngs}
+        self.value = Projection([width], heads, ("embed", "heads", None), **copy)
+        self.out = Projection(heads, [width], ("heads", None, "embed"), **copy)
         self.ffw_norm = Norm(width)
         hidden = config.ffw_multiplier * width
-        self.ffw = FeedForward(width, hidden, config.activation, zero_init=True, rngs=rngs)
+        self.ffw = FeedForward(width, hidden, config.activation, down_init="zeros", rngs=rngs)
 
     def __call__(
         self,

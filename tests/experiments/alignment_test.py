@@ -9,8 +9,10 @@ from experiments.feature_cache import FeatureCache
 from flamingo_jax.tokenizer import Tokenizer
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "stuvwxyz"]  # 64 of two letters
-PLACES, CHANNELS, WIDTH = 4, 24, 12
-CONFIG = alignment.AlignmentConfig(steps=150, batch_size=32, dropout=0.0, other_texts=0.25)
+PLACES, CHANNELS, WIDTH = 4, 24, 16
+CONFIG = alignment.AlignmentConfig(
+    steps=150, batch_size=32, width=12, dropout=0.0, other_texts=0.25
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +22,16 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def embedding(tokenizer):
-    return np.random.default_rng(0).normal(size=(tokenizer.base_vocab_size, 16)).astype(np.float32)
+    return (
+        np.random.default_rng(0).normal(size=(tokenizer.base_vocab_size, WIDTH)).astype(np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
 def features(tokenizer, embedding, tmp_path_factory):
     """Each word's picture holds its letters' mean embedding, off centre and unevenly scaled."""
     rng = np.random.default_rng(1)
-    into = rng.normal(size=(16, CHANNELS))
+    into = rng.normal(size=(WIDTH, CHANNELS))
     scale, shift = np.exp(rng.normal(size=CHANNELS)), 3 * rng.normal(size=CHANNELS)
     words = np.stack([embedding[tokenizer.encode(f" {w}")].mean(0) for w in WORDS]) @ into
     noisy = words[:, None] + 0.1 * rng.normal(size=(len(WORDS), PLACES, CHANNELS))
@@ -47,7 +51,7 @@ def test_pictures_find_words_they_were_not_trained_with(features, tokenizer, emb
     heldout = [w for i, w in enumerate(WORDS) if (i // 8 + i) % 4 == 0]
     train = [w for w in WORDS if w not in heldout]
     found = alignment.fit(
-        features, [document(w) for w in train], tokenizer, embedding, WIDTH, CONFIG, seed=0
+        features, [document(w) for w in train], tokenizer, embedding, CONFIG, seed=0
     )
     assert found["kernel"].shape == (CHANNELS, WIDTH)
     assert found["bias"].shape == (WIDTH,)
@@ -59,17 +63,14 @@ def test_pictures_find_words_they_were_not_trained_with(features, tokenizer, emb
     def texts(words):
         return np.stack([embedding[tokenizer.encode(f" {w}")].mean(0) for w in words])
 
-    # The text tower is not kept: a least-squares map from texts to training pictures stands for it.
-    center = texts(train).mean(0)
-    tower = np.linalg.lstsq(texts(train) - center, pictures(train), rcond=None)[0]
-    scores = pictures(heldout) @ ((texts(heldout) - center) @ tower).T
+    scores = pictures(heldout) @ (texts(heldout) - texts(train).mean(0)).T
     first = (scores.argmax(1) == np.arange(len(heldout))).mean()
-    assert first > 0.5, first  # chance is 1 in 16
+    assert first > 0.3, first  # chance is 1 in 16
     np.testing.assert_allclose(pictures(WORDS).mean(0), 0, atol=0.2)  # features are centred
 
 
 def test_the_map_is_made_once_and_the_same(features, tokenizer, embedding, monkeypatch):
-    args = ([document(w) for w in WORDS], tokenizer, embedding, WIDTH, CONFIG)
+    args = ([document(w) for w in WORDS], tokenizer, embedding, CONFIG)
     first = alignment.open_or_fit(features, *args, seed=3)
     again = alignment.fit(features, *args, seed=3)
     monkeypatch.setattr(alignment, "fit", None)
@@ -82,5 +83,5 @@ def test_the_map_is_made_once_and_the_same(features, tokenizer, embedding, monke
 def test_pictures_that_could_not_be_read_are_left_out(features, tokenizer, embedding):
     documents = [document(w) for w in WORDS] + [document("broken")]
     config = alignment.AlignmentConfig(steps=2)
-    found = alignment.fit(features, documents, tokenizer, embedding, WIDTH, config, seed=0)
+    found = alignment.fit(features, documents, tokenizer, embedding, config, seed=0)
     assert np.isfinite(found["kernel"]).all()
