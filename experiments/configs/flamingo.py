@@ -57,9 +57,9 @@ def demo() -> ml_collections.ConfigDict:
     }
     c.dtypes = {"frozen": "float32", "trainable": "float32", "compute": "float32"}
     c.execution = {"scan": False, "remat": "none"}  # a scan copies weights on CPU
-    c.steps = 160
+    c.steps = 100
     c.log_every = 5
-    c.checkpoint_every = 80
+    c.checkpoint_every = 50
     # A picture teaches little by itself, so steps are small and many pictures are averaged: at 1e-3
     # the attention gates only swing around zero. The gates themselves must move faster, or they are
     # the bottleneck of so short a run; the paper has one rate for all.
