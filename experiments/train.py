@@ -57,7 +57,8 @@ def main() -> int:
             card = parts.model_card(config)
             datasets.prepare(config)
         streams = datasets.stream_configs(config)
-        check_batches(streams, mesh)
+        for stream in streams:
+            partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
     tokenizer = parts.tokenizer(card)
     workdir.mkdir(parents=True, exist_ok=True)
     if processes.is_first():
@@ -165,18 +166,6 @@ def main() -> int:
     report = run_report.make(config, card, params, tokenizer, features, place, clock)
     run_report.write(workdir, report, log.writers)
     return 0
-
-
-def check_batches(streams, mesh) -> None:
-    """Every dataset's batch must divide among the devices that share it."""
-    parts_of_batch = mesh.shape["data"] * mesh.shape["fsdp"]
-    for stream in streams:
-        if stream.batch_size % parts_of_batch:
-            near = max(parts_of_batch, stream.batch_size // parts_of_batch * parts_of_batch)
-            raise ValueError(
-                f"data.train.{stream.name}.batch_size={stream.batch_size} does not divide among "
-                f"{parts_of_batch} devices (data x fsdp): use {near}"
-            )
 
 
 def write_config(workdir: pathlib.Path, config) -> None:

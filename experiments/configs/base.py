@@ -20,7 +20,7 @@ def base() -> ml_collections.ConfigDict:
 
     c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}
     c.execution = {"scan": True, "remat": "full"}
-    c.mesh = {"data": -1, "fsdp": 1, "tensor": 1}
+    c.mesh = {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1}
 
     c.optim = {
         "learning_rate": 1e-4,

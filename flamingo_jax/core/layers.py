@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import Activation, Initializer
+from flamingo_jax.core.partition import constrain, gathered
 
 Array = jax.Array
 AxisNames = tuple[str | None, ...]
@@ -54,7 +55,7 @@ class Projection(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (*inputs, *outputs)
-        self.num_inputs = len(inputs)
+        self.num_inputs, self.axes = len(inputs), axes
         fan_in, fan_out = math.prod(inputs), math.prod(outputs)
         if init == "random":
             kernel = truncated_normal(rngs, shape, fan_in)
@@ -67,7 +68,8 @@ class Projection(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs), logical_axes=bias_axes) if use_bias else None
 
     def __call__(self, x: Array) -> Array:
-        y = jnp.tensordot(x, self.kernel[...].astype(x.dtype), self.num_inputs)
+        kernel = gathered(self.kernel[...].astype(x.dtype), self.axes)
+        y = jnp.tensordot(x, kernel, self.num_inputs)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -116,4 +118,4 @@ class FeedForward(nnx.Module):
     def __call__(self, x: Array) -> Array:
         act = ACTIVATIONS[self.activation]
         hidden = act(self.up(x)) if self.gate is None else act(self.gate(x)) * self.up(x)
-        return self.down(hidden)
+        return self.down(constrain(hidden, "batch", *[None] * (x.ndim - 2), "mlp"))

@@ -1,31 +1,44 @@
 """Where arrays live: the mesh, one table from logical axis names to it, and constraints.
 
-Axes of the mesh: `data` copies the parameters, `fsdp` shards them and the batch, `tensor` cuts
-heads, feed-forward and vocabulary (paper, section 2.4 and appendix B.1.2: Megatron-style model
-parallelism, optimizer state sharded). Changing a layout means editing `RULES`, nothing else.
+Axes of the mesh, from the slowest network to the fastest: `slice` is one TPU slice each, over the
+data-centre network; `data` copies the frozen parameters; `fsdp` shards them; `tensor` cuts heads,
+feed-forward and vocabulary (paper, section 2.4 and appendix B.1.2: Megatron-style model
+parallelism, optimizer state sharded). The batch is cut over the first three. Trained parameters,
+and with them gradients and optimizer state, are sharded over `data` too: they are few, so bringing
+them together for use is cheap, and twelve bytes each are not kept twice in a slice.
+
+Changing a layout means editing `RULES`, nothing else. docs/scaling.md says how to choose a mesh.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flamingo_jax.core.params import is_trainable
 
 Array = jax.Array
 Tree = Any
+Axes = tuple[str, ...]
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("slice", "data", "fsdp", "tensor")
+BATCH = ("slice", "data", "fsdp")
+RESIDUAL = ("batch", "sequence", None)  # logical axes of the residual stream [B, T, D]
 
-RULES: dict[str, str | tuple[str, ...] | None] = {
-    "batch": ("data", "fsdp"),
+RULES: dict[str, str | Axes | None] = {
+    "batch": BATCH,
+    "sequence": "tensor",  # of the residual stream between blocks, which nothing there mixes
     "vocab": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
     "embed": "fsdp",
-    # The frozen image encoder is whole on every device, as in the paper: F6 is 0.87 GB in bfloat16,
-    # and its channels and heads seldom divide by what suits the language model.
+    "trained_embed": ("data", "fsdp"),  # `embed` of a trained parameter
+    # The frozen image encoder is whole on every device, as in the paper: F6 is 0.87 GB in bfloat16.
+    # Pictures are shared out among all devices instead (`models.vision_shards`).
     "vision_channels": None,
     "vision_heads": None,
 }
@@ -34,14 +47,16 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 REPLICATE_IF_INDIVISIBLE = ("kv_heads",)
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None, *, slice: int = 1
+) -> Mesh:
     """A mesh of all devices; one axis may be -1, which takes what the others leave.
 
     Raises:
-      ValueError: the axes do not divide the devices.
+      ValueError: the axes do not divide the devices, or the slices are others than there are.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    sizes = {"slice": slice, "data": data, "fsdp": fsdp, "tensor": tensor}
     known = int(np.prod([size for size in sizes.values() if size != -1]))
     free = [axis for axis, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
@@ -51,49 +66,70 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = Non
             f"mesh={sizes} uses {known} of {len(devices)} devices: set data=-1 to use them all"
         )
     if len(devices) % known:
-        nearest = max(n for n in range(1, known + 1) if len(devices) % n == 0)
         raise ValueError(
             f"mesh={sizes} does not divide {len(devices)} devices: the fixed axes make {known}, "
-            f"the nearest that divides is {nearest}"
+            f"the nearest that divides is {_largest_divisor(len(devices), known)}"
         )
     if free:
         sizes[free[0]] = len(devices) // known
-    return jax.make_mesh(
-        tuple(sizes.values()), MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices
-    )
+    num_slices = len({getattr(device, "slice_index", 0) or 0 for device in devices})
+    if num_slices > 1 and sizes["slice"] != num_slices:
+        raise ValueError(f"mesh.slice={sizes['slice']}: there are {num_slices} slices, so use that")
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    return Mesh(_arrange(tuple(sizes.values()), devices, num_slices), MESH_AXES, axis_types=types)
+
+
+def _arrange(shape: tuple[int, ...], devices: Any, num_slices: int) -> np.ndarray:
+    """Devices so that neighbours on `tensor` are neighbours on the chip's network."""
+    if num_slices > 1:
+        inside, outside = (1, *shape[1:]), (num_slices, 1, 1, 1)
+        return mesh_utils.create_hybrid_device_mesh(
+            inside, outside, devices, allow_split_physical_axes=True
+        )
+    try:
+        return mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:  # no whole axes of the torus make these sizes, parts of them do
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
     """Mesh axes of one array; ValueError where two dims would share one."""
     entries = [RULES.get(axis) if axis else None for axis in axes]
-    used = [
-        m for entry in entries if entry for m in (entry if isinstance(entry, tuple) else (entry,))
-    ]
+    used = [m for entry in entries for m in _names(entry)]
     if len(set(used)) < len(used):
         raise ValueError(f"logical axes {axes} map twice to one mesh axis: {entries}")
     return PartitionSpec(*entries)
 
 
+def _names(entry: str | Axes | None) -> Axes:
+    return () if entry is None else (entry,) if isinstance(entry, str) else entry
+
+
+def _size(mesh: Any, entry: str | Axes | None) -> int:
+    return int(np.prod([mesh.shape[axis] for axis in _names(entry)]))
+
+
 def shardings(axes: Tree, shapes: Tree, mesh: Mesh) -> Tree:
-    """`NamedSharding` of every leaf, from its logical axes and shape.
+    """`NamedSharding` of every parameter, from its path, logical axes and shape.
 
     Raises:
       ValueError: a dim that the mesh does not divide, by path, with the nearest size that works.
     """
 
     def one(path, shape, names):
+        path = tuple(key.key for key in path)
         entries = list(spec(names))
-        for dim, (entry, name) in enumerate(zip(entries, names, strict=True)):
-            if entry is None:
-                continue
-            size = int(np.prod([mesh.shape[a] for a in np.atleast_1d(entry)]))
-            if shape.shape[dim] % size == 0:
+        for dim, (size, name) in enumerate(zip(shape.shape, names, strict=True)):
+            if name == "embed" and is_trainable(path):
+                wide = RULES["trained_embed"]
+                entries[dim] = wide if size % _size(mesh, wide) == 0 else entries[dim]
+            need = _size(mesh, entries[dim])
+            if size % need == 0:
                 continue
             if name not in REPLICATE_IF_INDIVISIBLE:
-                where = "/".join(key.key for key in path)
                 raise ValueError(
-                    f"{where}: dim {dim} ({name}) is {shape.shape[dim]}, which mesh axis {entry} "
-                    f"of {size} does not divide: use {_largest_divisor(shape.shape[dim], size)}"
+                    f"{'/'.join(path)}: dim {dim} ({name}) is {size}, which mesh axis "
+                    f"{entries[dim]} of {need} does not divide: use {_largest_divisor(size, need)}"
                 )
             entries[dim] = None
         return NamedSharding(mesh, PartitionSpec(*entries))
@@ -106,50 +142,25 @@ def _largest_divisor(whole: int, limit: int) -> int:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches are cut along their first dim, over `data` and `fsdp`."""
+    """Batches are cut along their first dim, over `slice`, `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def batch_share(
-    mesh: Mesh, process_of: Callable[[Any], int] | None = None, here: int | None = None
-) -> tuple[int, int]:
-    """(index, count): batches are read in `count` shares, of which this process reads one.
+def batch_shards(mesh: Any = None) -> int:
+    """In how many parts a batch is cut; of the mesh in context, without one 1."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    return 1 if mesh.empty else _size(mesh, RULES["batch"])
 
-    Processes that hold the same rows, cut along `tensor`, read the same share. `process_of` a
-    device and `here` are JAX's unless a test says otherwise.
 
-    Raises:
-      ValueError: the processes' rows overlap without being the same.
-    """
-    process_of = process_of or (lambda device: device.process_index)
-    here = jax.process_index() if here is None else here
-    parts = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
-    rows: dict[int, set[int]] = {}
-    for device, index in batch_sharding(mesh).devices_indices_map((parts,)).items():
-        rows.setdefault(process_of(device), set()).add(index[0].start or 0)
-    shares = sorted({tuple(sorted(held)) for held in rows.values()})
-    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != parts:
+def check_batch(name: str, batch_size: int, mesh: Any) -> None:
+    """ValueError, with the nearest size that works, where the mesh does not divide a batch."""
+    parts = batch_shards(mesh)
+    if batch_size % parts:
+        near = max(parts, round(batch_size / parts) * parts)
         raise ValueError(
-            f"mesh={dict(mesh.shape)} on {len(rows)} processes: their rows of a batch overlap in "
-            "part; choose tensor so that it divides a process's devices, or is a multiple of them"
+            f"{name}.batch_size={batch_size} does not divide among {parts} devices "
+            f"(slice x data x fsdp): use {near}"
         )
-    return shares.index(tuple(sorted(rows[here]))), len(shares)
-
-
-def place(tree: Tree, where: Tree) -> Tree:
-    """The arrays of a tree that every process holds whole, cut as the shardings `where` say.
-
-    `where` is one sharding, or a tree of them. Nothing is sent from process to process.
-    """
-    if jax.process_count() == 1:
-        return jax.device_put(tree, where)
-    where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)
-
-    def one(leaf, sharding):
-        whole = np.asarray(leaf)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
-
-    return jax.tree.map(one, tree, where)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -158,8 +169,47 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Asks the compiler to lay out `x` as its logical axes say; without a mesh, does nothing."""
+    """Asks the compiler to lay out `x` as its logical axes say; without a mesh, does nothing.
+
+    A dim that the mesh does not divide is left whole.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or mesh.manual_axes:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(axes)))
+    entries = [
+        entry if size % _size(mesh, entry) == 0 else None
+        for size, entry in zip(x.shape, spec(axes), strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*entries)))
+
+
+def gathered(kernel: Array, axes: tuple[str | None, ...]) -> Array:
+    """A parameter brought together over `data` and `fsdp` for use, still cut over `tensor`.
+
+    Without this the compiler may keep the weights cut and sum activations instead, which are more.
+    """
+    return constrain(kernel, *(None if axis == "embed" else axis for axis in axes))
+
+
+def on_shards(f: Callable, in_axes: Sequence[tuple], out_axes: tuple) -> Callable:
+    """`f` of each device's part of the arrays, cut as logical axes say; without a mesh, `f` itself.
+
+    For what the compiler cannot cut by itself, such as hand-written kernels and lookups. An axis
+    that the mesh does not divide in all arrays is left whole.
+    """
+
+    def call(*args: Array) -> Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.manual_axes:
+            return f(*args)
+        whole = {
+            axis
+            for x, axes in zip(args, in_axes, strict=True)
+            for axis, size in zip(axes, x.shape, strict=True)
+            if axis and size % _size(mesh, RULES[axis])
+        }
+        specs = [spec(tuple(None if a in whole else a for a in axes)) for axes in in_axes]
+        out = spec(tuple(None if a in whole else a for a in out_axes))
+        return jax.shard_map(f, in_specs=tuple(specs), out_specs=out, check_vma=False)(*args)
+
+    return call

@@ -29,8 +29,11 @@ class Execution:
 
     scan: bool = True
     remat: str = "none"
+    images_at_once: int = 32  # pictures a device encodes at a time, which bounds its memory
 
     def __post_init__(self):
+        if self.images_at_once < 1:
+            raise ValueError(f"execution.images_at_once={self.images_at_once}: use 1 or more")
         if self.remat not in REMAT:
             raise ValueError(f"execution.remat={self.remat!r}: use one of {list(REMAT)}")
 

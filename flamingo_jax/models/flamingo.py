@@ -127,17 +127,13 @@ class Flamingo(nnx.Module):
         cache: dict[str, Cache] | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
         """Hidden states [B, T, D] and the cache with these tokens in it."""
-        num_media = text_media_mask.shape[-1]
         if isinstance(visual, dict):
             keys, flat = visual, None
-            num_visual = jax.tree.leaves(visual)[0].shape[2]
         else:
             keys, flat = None, visual.reshape(visual.shape[0], -1, visual.shape[-1])
-            num_visual = flat.shape[1]
-        mask = media_mask.over_latents(text_media_mask, num_visual // num_media)
 
         def look(layer: CrossAttention, x: Array, media: MediaKeys | None) -> Array:
-            return layer(x, layer.media_keys(flat) if media is None else media, mask)
+            return layer(x, layer.media_keys(flat) if media is None else media, text_media_mask)
 
         x = self.embed(tokens)
         inside = self.config.cross_attention.kind != "gated"

@@ -18,6 +18,9 @@ from flax import nnx
 from flamingo_jax.config import CrossAttentionConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection
+from flamingo_jax.core.partition import RESIDUAL, constrain
+from flamingo_jax.models.media_mask import over_latents
+from flamingo_jax.models.own_media import attend_to_own
 
 Array = jax.Array
 
@@ -36,7 +39,7 @@ class CrossAttention(nnx.Module):
         self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
     ):
         heads = (config.num_heads, config.head_dim)
-        self.branch_scale = config.branch_scale
+        self.branch_scale, self.attends = config.branch_scale, config.attend
         self.norm = Norm(width)
         self.media_norm = Norm(media_width) if config.normalize_media else None
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
@@ -55,11 +58,19 @@ class CrossAttention(nnx.Module):
         self,
         x: Array,  # [B, T, D]
         media: MediaKeys,
-        mask: Array,  # bool[B, T, M * R]
+        mask: Array,  # bool[B, T, M]
     ) -> Array:  # [B, T, D]
         with jax.named_scope("cross_attention"):
-            seen = self.out(attend(self.query(self.norm(x)), media.key, media.value, mask))
-            return x + self._gate(self.attention_gate, x) * seen
+            x = constrain(x, *RESIDUAL)
+            query = constrain(self.query(self.norm(x)), "batch", None, "heads", None)
+            seen = self.out(self._look(query, media, mask))
+            return constrain(x + self._gate(self.attention_gate, x) * seen, *RESIDUAL)
+
+    def _look(self, query: Array, media: MediaKeys, mask: Array) -> Array:
+        if self.attends == "last":
+            return attend_to_own(query, media.key, media.value, mask)
+        mask = over_latents(mask, media.key.shape[1] // mask.shape[-1])
+        return attend(query, media.key, media.value, mask)
 
     def _gate(self, alpha: nnx.Param | None, x: Array) -> Array:
         """What multiplies a branch: tanh(alpha), in float32, times the configured scale."""

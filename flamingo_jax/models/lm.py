@@ -19,6 +19,7 @@ from flax import nnx
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
+from flamingo_jax.core.partition import RESIDUAL, constrain
 from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
 from flamingo_jax.core.relative import Relative
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
@@ -67,7 +68,9 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Array, context: Context, cache: Cache | None
     ) -> tuple[Array, Cache | None]:
-        q, k, v = self.query(x), self.key(x), self.value(x)
+        q = constrain(self.query(x), "batch", None, "heads", None)
+        k = constrain(self.key(x), "batch", None, "kv_heads", None)
+        v = constrain(self.value(x), "batch", None, "kv_heads", None)
         if self.query_norm is not None:
             q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
         q, k, bias = self.positions(q, k, context.shared)
@@ -112,8 +115,9 @@ class Block(nnx.Module):
         cache: Cache | None = None,
         between: Callable[[Array], Array] | None = None,  # after attention; none in the paper
     ) -> tuple[Array, Cache | None]:
+        x = constrain(x, *RESIDUAL)
         seen, cache = self.attention(self.attention_norm(x), context, cache)
-        y = x + seen
+        y = constrain(x + seen, *RESIDUAL)
         if between is not None:
             y = between(y)
         return y + self.ffw(self.ffw_norm(x if self.parallel_residual else y)), cache
@@ -172,11 +176,13 @@ def walk(
         if has_layers:
             stacks.append(getattr(inserted.layers, name))
 
-        def group(x, layers, xs, has_layers=has_layers):
+        def group(x, layers, xs, has_layers=has_layers, stacks=stacks):
             group_cache, media = xs
             between = None
             if has_layers:
                 visit = functools.partial(inserted.visit, layers[1], media=media)
+                if not inserted.inside:  # else the block it stands in is rematerialised with it
+                    visit = stacks[1].execution.rematerialise(visit)
                 x, between = (x, visit) if inserted.inside else (visit(x), None)
             return fold(
                 lambda x, blocks, c: blocks[0](x, context, c, between), x, [layers[0]], group_cache
@@ -187,7 +193,8 @@ def walk(
             inserted.media[name] if has_layers and inserted.media else None,
         )
         x, new_cache[name] = fold(group, x, stacks, xs)
-    return x, new_cache if cache is not None else None
+    # Whole rows again: what picks tokens out of rows that are cut goes wrong in XLA (jax 0.10.2).
+    return constrain(x, "batch", None, None), new_cache if cache is not None else None
 
 
 class LanguageModel(nnx.Module):

@@ -5,7 +5,7 @@ the interface is chosen by config; each is one file beside this one.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from flax import nnx
 from flamingo_jax.config import VisionConfig
 from flamingo_jax.core.layers import Projection
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.models import efficientnet_lite, nfnet, vit
+from flamingo_jax.models import efficientnet_lite, nfnet, vision_shards, vit
 
 Array = jax.Array
 
@@ -102,6 +102,7 @@ class VisionEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config = config
+        self.images_at_once = execution.images_at_once
         self.encoder = make_encoder(config, execution, rngs=rngs)
         self.alignment = (
             None
@@ -113,12 +114,23 @@ class VisionEncoder(nnx.Module):
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:
         """Features as the encoder makes them, before `align`; the ones to cache."""
+        return self.encode_all([pixels], dtype)[0]
+
+    def encode_all(
+        self,
+        media: Sequence[Array],  # each u8[B, M, F, H, W, 3], of its own B, M, F
+        dtype: jnp.dtype = jnp.float32,
+    ) -> list[Array]:  # each [B, M, F, P, E]
+        """Features of several batches' media, in one go over all their pictures."""
         pp = self.config.preprocessing
-        b, m, f, *image = pixels.shape
-        x = pixels.reshape(b * m * f, *image).astype(jnp.float32) / 255
-        x = (x - jnp.array(pp.mean)) / jnp.array(pp.std)
-        features = self.encoder(x.astype(dtype))
-        return jax.lax.stop_gradient(features).reshape(b, m, f, *features.shape[1:])
+        graph, state = nnx.split(self.encoder)
+
+        def encoder(params, pixels):
+            x = (pixels.astype(jnp.float32) / 255 - jnp.array(pp.mean)) / jnp.array(pp.std)
+            return nnx.merge(graph, params)(x.astype(dtype))
+
+        features = vision_shards.encode(encoder, state, media, self.images_at_once)
+        return [jax.lax.stop_gradient(x) for x in features]
 
     def align(self, features: Array) -> Array:  # [..., E] to [..., output_width]
         """Features through the frozen affine map, where configured.

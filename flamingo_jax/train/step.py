@@ -15,7 +15,7 @@ from flax import nnx
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig
-from flamingo_jax.core import params
+from flamingo_jax.core import params, partition
 from flamingo_jax.core.stack import Segment, reroll
 from flamingo_jax.models.insertion import cross_attention_segments
 from flamingo_jax.train.losses import next_token_loss
@@ -23,6 +23,8 @@ from flamingo_jax.train.state import TrainState
 
 Tree = Any
 Metrics = dict[str, jax.Array]
+
+LOSS_TOKENS = 512  # of a device's rows, whose scores over the vocabulary are held at a time
 
 
 def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch) -> jax.Array:
@@ -34,8 +36,29 @@ def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch)
         model.new_tokens.output_embedding,
         batch.tokens,
         batch.loss_mask,
+        chunk_tokens=LOSS_TOKENS * partition.batch_shards(),
     )
     return total / jnp.maximum(count, 1.0)
+
+
+def encode_media(
+    graph: nnx.GraphDef, state: TrainState, frozen: Tree, batches: Mapping[str, Batch]
+) -> dict[str, Batch]:
+    """The batches with features in place of pixels, all encoded together.
+
+    The encoder is frozen, so this stands outside what is differentiated; and it is one loop over
+    the pictures of all datasets, not a copy of the encoder's program for each.
+    """
+    names = [name for name, batch in batches.items() if batch.media.ndim == 6]
+    if not names:
+        return dict(batches)
+    model = nnx.merge(graph, params.merge(state.trainable, frozen))
+    with jax.named_scope("vision"):
+        features = model.vision.encode_all(
+            [batches[name].media for name in names], jnp.dtype(model.dtype)
+        )
+    encoded = {n: batches[n]._replace(media=x) for n, x in zip(names, features, strict=True)}
+    return {**batches, **encoded}
 
 
 def make_train_step(
@@ -61,6 +84,7 @@ def make_train_step(
         return value, jax.tree.map(lambda g: weights[name] * g.astype(jnp.float32), grads)
 
     def all_gradients(state, frozen, batches):
+        batches = encode_media(graph, state, frozen, batches)
         losses, total = {}, None
         for name in names:
             losses[name], grads = gradient(state.trainable, frozen, name, batches[name])

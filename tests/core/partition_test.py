@@ -18,9 +18,14 @@ pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="conftest makes 
 
 
 def test_a_free_axis_takes_what_the_others_leave():
-    assert dict(partition.make_mesh().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
-    assert dict(partition.make_mesh(2, -1, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert dict(partition.make_mesh(devices=jax.devices()[:3]).shape)["data"] == 3
+    def sizes(*args, **kwargs):
+        return tuple(partition.make_mesh(*args, **kwargs).shape.values())
+
+    assert partition.MESH_AXES == ("slice", "data", "fsdp", "tensor")
+    assert sizes() == (1, 8, 1, 1)
+    assert sizes(2, -1, 2) == (1, 2, 2, 2)
+    assert sizes(2, -1, 1, slice=2) == (2, 2, 2, 1)
+    assert sizes(devices=jax.devices()[:3]) == (1, 3, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +109,8 @@ def results():
 def test_parameters_and_moments_are_cut(results):
     after = results[1][1]
     up = after.trainable["gated_xattn"]["groups"]["layers"]["ffw"]["up"]["kernel"]
-    assert up.sharding.spec == PartitionSpec(None, "fsdp", "tensor")
-    assert up.addressable_shards[0].data.size == up.size // 4
+    assert up.sharding.spec == PartitionSpec(None, ("data", "fsdp"), "tensor")
+    assert up.addressable_shards[0].data.size == up.size // 8
     moments = optax.tree_utils.tree_get(after.opt_state, "trace")["gated_xattn"]["groups"]["layers"]
     assert moments["ffw"]["up"]["kernel"].sharding == up.sharding
 

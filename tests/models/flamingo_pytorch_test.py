@@ -132,7 +132,7 @@ def test_gated_block(torch, attend):
     phi = media_mask.media_index(tags, True)
     mask = media_mask.text_media_mask(phi, np.ones((2, MEDIA), bool), attend)
     keys = block.media_keys(visual.reshape(2, MEDIA * LATENTS, WIDTH))
-    found = block(x, keys, media_mask.over_latents(mask, LATENTS))
+    found = block(x, keys, mask)
     compared = np.asarray(phi > 0) if attend == "all_previous" else np.ones_like(tags)
     np.testing.assert_allclose(found[compared], want[compared], rtol=0, atol=TOLERANCE)
 

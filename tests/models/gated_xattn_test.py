@@ -15,9 +15,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1, 4, WIDTH)).astype(np.float32)
 MEDIA = RNG.normal(size=(1, 2 * R, MEDIA_WIDTH)).astype(np.float32)  # two media of R tokens
 #                 media 1      media 2
-SEEN = np.array(
-    [[[0] * R + [0] * R, [1] * R + [0] * R, [0] * R + [1] * R, [0] * R + [1] * R]], bool
-)
+SEEN = np.array([[[0, 0], [1, 0], [0, 1], [0, 1]]], bool)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,6 @@ def by_hand(config, model: Flamingo, batch):
     visual = model.visual_tokens(batch.media, batch.media_mask)
     flat = visual.reshape(visual.shape[0], -1, visual.shape[-1])
     mask = media_mask.text_media_mask(batch.media_index, batch.media_mask.any(-1))
-    mask = jnp.repeat(mask, visual.shape[2], axis=-1)
     context = lm.context(batch.token_mask)
     kind, offset = config.cross_attention.kind, config.cross_attention.offset
 

@@ -92,7 +92,7 @@ def test_frames_pass_the_bare_network_one_by_one_normalised(config, bare):
 def test_every_parameter_is_whole_on_every_device(config):
     """The thin widths divide by none of these axes, and that is no error."""
     _, shapes, axes = params.abstract(lambda rngs: VisionEncoder(config, rngs=rngs))
-    mesh = jax.sharding.AbstractMesh((1, 5, 7), partition.MESH_AXES)
+    mesh = jax.sharding.AbstractMesh((1, 1, 5, 7), partition.MESH_AXES)
     where = partition.shardings(axes, shapes, mesh)
     assert all(sharding.is_fully_replicated for sharding in jax.tree.leaves(where))
 
