@@ -23,6 +23,7 @@ LIBRARY = {
     "tokenizer": set(),
     "videos": {"config", "images"},
     "core": {"core", "config"},
+    "aot": {"aot"},
     "models": {"models", "core", "config", "batch"},
     "train": {"train", "models", "core", "config", "batch"},
     "decode": {"decode", "models", "core", *LEAVES},

@@ -1,0 +1,123 @@
+"""A recipe's train step and everything it takes, as shapes with shardings: no array is made."""
+
+import dataclasses
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from flamingo_jax.batch import Batch
+from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core import partition
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.models import vision
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.train import flops, optim
+from flamingo_jax.train.state import TrainState
+from flamingo_jax.train.step import make_train_step
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractStep:
+    """What `experiments.train` would jit, and shapes of what it would pass."""
+
+    step: Any
+    state: TrainState
+    frozen: Tree
+    batches: dict[str, Batch]
+    mesh: Mesh
+    model_flops: float  # of one step, all devices together, nothing counted twice
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step as a program for the mesh's devices, not yet compiled."""
+        jitted = jax.jit(
+            self.step,
+            donate_argnums=0,
+            out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, self.state), None),
+        )
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(self.state, self.frozen, self.batches)
+
+
+def make(recipe: Any, mesh: Mesh) -> AbstractStep:
+    """The step of a recipe (an `ml_collections.ConfigDict`) on a mesh.
+
+    Raises:
+      ValueError: a config that does not hold together, a batch or a width that the mesh does not
+        divide.
+    """
+    config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
+    vision.check(config.vision)
+    execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")
+    policy = from_dict(DTypePolicy, recipe.dtypes.to_dict(), "dtypes.")
+    optimizer = optim.make_optimizer(
+        from_dict(optim.OptimizerConfig, recipe.optim.to_dict(), "optim.")
+    )
+    datasets = {name: _dataset(d) for name, d in recipe.data.train.items()}
+    for name, dataset in datasets.items():
+        partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)
+    graph, shapes, axes = params_lib.abstract(
+        lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
+    )
+    where = params_lib.split(partition.shardings(axes, shapes, mesh))
+    trainable, frozen = (
+        jax.tree.map(lambda s, w, dtype=dtype: _struct(s.shape, dtype, w), part, part_where)
+        for part, part_where, dtype in zip(
+            params_lib.split(shapes), where, (policy.trainable, policy.frozen), strict=True
+        )
+    )
+    everywhere = partition.replicated(mesh)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda s, w: _struct(s.shape, s.dtype, w),
+        jax.eval_shape(optimizer.init, trainable),
+        where[0],
+        transform_non_params=lambda s: _struct(s.shape, s.dtype, everywhere),
+    )
+    state = TrainState(
+        _struct((), jnp.int32, everywhere),
+        trainable,
+        opt_state,
+        _struct((2,), "uint32", everywhere),
+    )
+    cached = recipe.data.cache_features
+    batches = {name: _batch(d, config, mesh, cached) for name, d in datasets.items()}
+    weights = {name: d.weight for name, d in recipe.data.train.items()}
+    sizes = [flops.Batch.of(d) for d in datasets.values()]
+    parts = flops.step(config, sizes, encode_media=not cached, accumulate=recipe.accumulate)
+    step = make_train_step(graph, config, optimizer, weights, accumulate=recipe.accumulate)
+    total = sum(passes.total for passes in parts.values())
+    return AbstractStep(step, state, frozen, batches, mesh, total)
+
+
+def _dataset(dataset: Any) -> types.SimpleNamespace:
+    """A dataset of the recipe; what it does not say is as in `data_pipelines.stream`."""
+    return types.SimpleNamespace(**{"max_media": 1, "num_frames": 1} | dataset.to_dict())
+
+
+def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=where)
+
+
+def _batch(dataset: Any, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Batch:
+    b, t = dataset.batch_size, dataset.num_tokens
+    media = (b, dataset.max_media if dataset.kind == "page" else 1, dataset.num_frames)
+    size = config.vision.preprocessing.size_px
+    features = (config.vision.num_features, config.vision.width)
+    rows = partition.batch_sharding(mesh)
+    return Batch(
+        tokens=_struct((b, t), "int32", rows),
+        token_mask=_struct((b, t), "bool", rows),
+        loss_mask=_struct((b, t), "bool", rows),
+        media_index=_struct((b, t), "int32", rows),
+        media=_struct((*media, *features), "float32", rows)
+        if cached
+        else _struct((*media, size, size, 3), "uint8", rows),
+        media_mask=_struct(media, "bool", rows),
+    )

@@ -1,0 +1,240 @@
+"""What a compiled program does in one step: operations, HBM traffic, and bytes on the networks.
+
+Loops count as often as they run. Of a condition's branches all count, which is the dearer one where
+the others do nothing (the loss skips chunks without a target). HBM traffic is what each scheduled
+operation reads and writes there; what the compiler keeps on the chip (memory spaces but 0) is free,
+and of an array that is only sliced or updated in place the slice counts.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from flamingo_jax.aot.hlo import Computation, Op, Program
+
+_FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "optimization-barrier",
+    "iota",
+    "domain",
+)
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective operation, and how often a step runs it."""
+
+    kind: str
+    times: float
+    payload: float  # bytes of the whole array a chip ends or starts with
+    group: tuple[int, ...]  # devices that exchange, by place in the mesh; of a permute, a pair
+    source: str  # the JAX operation it serves
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one chip sends each time, by the ring algorithms."""
+        n = max(len(self.group), 1)
+        share = (n - 1) / n
+        return self.payload * {"all-reduce": 2 * share, "collective-permute": 1.0}.get(
+            self.kind, share
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """One chip, one step."""
+
+    flops: float
+    hbm_bytes: float
+    collectives: tuple[Collective, ...]
+    kernels: dict[str, float]  # custom calls by name, and how often they run: not in `flops`
+
+
+def of(program: Program) -> Cost:
+    """The cost of a parsed program."""
+    flops = hbm = 0.0
+    collectives: list[Collective] = []
+    kernels: dict[str, float] = {}
+    inside = _fused(program)
+    for name, times in program.counts.items():
+        ops = program.computations[name]
+        for op in ops.values():
+            if op.opcode in ("dot", "convolution"):
+                flops += times * _products(op, ops)
+            if found := _collective(op, ops, times):
+                collectives.append(found)
+            if op.opcode == "custom-call":
+                target = (op.attribute("custom_call_target") or "").strip('"')
+                kernels[target] = kernels.get(target, 0.0) + times
+            if name not in inside:
+                hbm += times * _traffic(op, ops, program)
+    return Cost(flops, hbm, tuple(collectives), kernels)
+
+
+def _fused(program: Program) -> set[str]:
+    """Computations that are part of one operation, whose arrays inside are in no memory."""
+    return {
+        called
+        for ops in program.computations.values()
+        for op in ops.values()
+        if op.opcode in ("fusion", "async-start", "custom-call")
+        for called in op.called
+    } | {
+        inner
+        for ops in program.computations.values()
+        for op in ops.values()
+        if op.opcode in ("reduce", "all-reduce", "reduce-scatter", "scatter", "sort", "map")
+        for inner in op.called
+    }
+
+
+def _products(op: Op, ops: Computation) -> float:
+    out = op.arrays[0].dims
+    left, right = (ops[name].arrays[0].dims for name in op.operands[:2])
+    if op.opcode == "dot":
+        contracted = _numbers(op.attribute("lhs_contracting_dims"))
+        return 2.0 * np.prod(out, dtype=float) * np.prod([left[d] for d in contracted], dtype=float)
+    labels = re.match(r"(\w+)_(\w+)->(\w+)", op.attribute("dim_labels"))
+    from_left, from_right, to = labels.groups()
+    window = _window(op.attribute("window") or "", sum(c.isdigit() for c in to))
+    total = 2.0 * out[to.index("b")] * out[to.index("f")] * right[from_right.index("i")]
+    for i, (size, stride, low, dilate, kernel_dilate) in enumerate(window):
+        n, o = left[from_left.index(str(i))], out[to.index(str(i))]
+        at = np.arange(o)[:, None] * stride + np.arange(size) * kernel_dilate - low
+        total *= ((at >= 0) & (at <= (n - 1) * dilate) & (at % dilate == 0)).sum()
+    return total
+
+
+def _window(text: str, dims: int) -> list[tuple[int, int, int, int, int]]:
+    """(size, stride, low padding, dilation of the input, of the kernel) of each spatial dim."""
+
+    def values(name: str, default: str) -> list[str]:
+        found = re.search(rf"\b{name}=([\d_x\-]+)", text)
+        return found[1].split("x") if found else [default] * dims
+
+    columns = [values("size", "1"), values("stride", "1")]
+    columns.append([v.split("_")[0] for v in values("pad", "0_0")])
+    columns += [values("lhs_dilate", "1"), values("rhs_dilate", "1")]
+    return [tuple(map(int, row)) for row in zip(*columns, strict=True)]
+
+
+def _numbers(text: str | None) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text or "")]
+
+
+def _collective(op: Op, ops: Computation, times: float) -> Collective | None:
+    kind = op.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return None
+    operands = [ops[name] for name in op.operands if name in ops]
+    read = sum(a.bytes for o in operands for a in o.arrays)
+    if kind == "collective-permute":
+        pairs = re.search(r"\{(\d+),(\d+)\}", op.attribute("source_target_pairs") or "")
+        group = tuple(map(int, pairs.groups())) if pairs else ()
+        payload = sum(a.bytes for a in operands[0].arrays) if operands else 0.0
+    else:
+        group = _first_group(op.attribute("replica_groups") or "")
+        payload = read * len(group) if kind == "all-gather" else read
+    source = re.search(r'op_name="([^"]*)"', op.attributes)
+    return Collective(kind, times, payload, group, source[1] if source else "")
+
+
+def _first_group(text: str) -> tuple[int, ...]:
+    """The first of `{{0,1},{2,3}}` or of `[groups,size]<=[dims]T(order)`."""
+    iota = re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if iota is None:
+        inner = re.search(r"\{([\d,]+)\}", text)
+        return tuple(_numbers(inner[1])) if inner else ()
+    shape, dims, order = map(_numbers, iota.groups())
+    ids = np.arange(np.prod(dims)).reshape(dims)
+    ids = ids.transpose(order) if order else ids
+    return tuple(ids.reshape(shape)[0].tolist())
+
+
+def _traffic(op: Op, ops: Computation, program: Program) -> float:
+    """Bytes that one operation reads from HBM and writes to it."""
+    if op.opcode in _FREE or op.opcode.endswith(("-done", "-update")):
+        return 0.0
+    if op.opcode == "dynamic-slice":
+        return 2 * _hbm(op)
+    if op.opcode == "dynamic-update-slice":
+        return 2 * _hbm(ops[op.operands[1]])
+    if op.opcode == "copy-start":  # (target, source, context)
+        return _hbm(ops[op.operands[0]]) + sum(a.bytes for a in op.arrays[:1] if a.in_hbm)
+    inner = program.computations[op.called[0]] if op.opcode == "fusion" else None
+    read = 0.0
+    for i, name in enumerate(op.operands):
+        if name in ops:
+            read += _read_in_fusion(inner, i, ops[name]) if inner else _hbm(ops[name])
+    written = _written_by_fusion(inner, op) if inner else _hbm(op)
+    return read + written
+
+
+def _hbm(op: Op) -> float:
+    return sum(a.bytes for a in op.arrays if a.in_hbm)
+
+
+def _read_in_fusion(inner: Computation, index: int, operand: Op) -> float:
+    """Of an operand that a fusion only slices, the slices; of one it updates in place, nothing."""
+    whole = _hbm(operand)
+    parameter = next(
+        (o for o in inner.values() if o.opcode == "parameter" and o.attributes == str(index)), None
+    )
+    if parameter is None or not whole:
+        return whole
+    users = list(_users(inner, parameter.name))
+    slices = [u for u in users if u.opcode in ("dynamic-slice", "gather")]
+    updated = [u for u in users if u.opcode == "dynamic-update-slice"]
+    updated = [u for u in updated if u.operands[0] == parameter.name]
+    if users and len(slices) + len(updated) == len(users):
+        return min(whole, sum(a.bytes for u in slices for a in u.arrays))
+    return whole
+
+
+def _users(inner: Computation, name: str) -> Iterator[Op]:
+    """Operations that read `name`, through bitcasts."""
+    for op in inner.values():
+        if name in op.operands:
+            if op.opcode == "bitcast" and not op.is_root:
+                yield from _users(inner, op.name)
+            else:
+                yield op
+
+
+def _written_by_fusion(inner: Computation, op: Op) -> float:
+    """What a fusion writes; in place, only the update."""
+    root = next(o for o in inner.values() if o.is_root)
+    results = [inner[n] for n in root.operands] if root.opcode == "tuple" else [root]
+    if len(results) != len(op.arrays):
+        return _hbm(op)
+    total = 0.0
+    for result, array in zip(results, op.arrays, strict=True):
+        while result.opcode == "bitcast" and result.operands[0] in inner:
+            result = inner[result.operands[0]]
+        if result.opcode == "dynamic-update-slice":
+            update = inner[result.operands[1]]
+            total += sum(a.bytes for a in update.arrays) if array.in_hbm else 0.0
+        elif array.in_hbm:
+            total += array.bytes
+    return total
