@@ -90,7 +90,7 @@ class Topology:
 
     def nearest(self) -> str:
         """A slice of this chip near in size that there is: equal powers of two along each axis."""
-        side = max(2, 2 ** round(np.log2(np.prod(self.bounds)) / self.chip.dims))
+        side = max(2, 2 ** round(np.log2(max(1, np.prod(self.bounds))) / self.chip.dims))
         side = min(side, 16)
         return f"{self.chip.name}:{'x'.join([str(side)] * self.chip.dims)}"
 
