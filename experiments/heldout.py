@@ -48,9 +48,20 @@ def examples(
 
 def choose(found: Sequence[Example], count: int, seed: int) -> list[Example]:
     """`count` examples of different names, drawn once; all of them where there are fewer."""
-    drawn = random.Random(seed).sample(list(found), len(found))
-    by_name = {example.names[0]: example for example in reversed(drawn)}
-    return sorted(by_name.values(), key=lambda e: e.id)[:count] if count else []
+    by_name: dict[str, Example] = {}
+    for example in random.Random(seed).sample(list(found), len(found)):
+        by_name.setdefault(example.names[0], example)
+    return sorted(list(by_name.values())[:count], key=lambda e: e.id)
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """Another one for each of `count`: the next in a random circle, so nobody gets itself.
+
+    By chance, as queries stand in the order of their ids, where neighbours are alike.
+    """
+    circle = random.Random(seed).sample(range(count), count)
+    after = dict(zip(circle, [*circle[1:], *circle[:1]], strict=True))
+    return [after[i] for i in range(count)]
 
 
 def losses_and_ranks(
@@ -59,11 +70,11 @@ def losses_and_ranks(
     """Right against shuffled pictures, and the right name's rank among `num_candidates`."""
     template = prompts.CaptionTemplate(model.caption_template)
     questions = [_question(q.image, template) for q in queries]
-    shuffled = [_question(queries[i - 1].image, template) for i in range(len(queries))]
+    others = [_question(queries[i].image, template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
     num_tokens = sum(len(model.tokenizer.encode(a)) + 1 for (a,) in answers)
     right = np.concatenate(model.likelihoods(questions, answers))
-    wrong = np.concatenate(model.likelihoods(shuffled, answers))
+    wrong = np.concatenate(model.likelihoods(others, answers))
     candidates = ranking.candidate_sets(
         [q.id for q in queries],
         [q.names[0] for q in queries],
