@@ -26,7 +26,7 @@ class Example:
     """One picture with its names, the main one first, as prompts take it."""
 
     id: str
-    image: Any  # compressed bytes, or cached features
+    image: Any  # compressed bytes, or cached features [P, E], still in their file
     names: tuple[str, ...]
     document: Document
 
@@ -38,7 +38,7 @@ def examples(
     return [
         Example(
             d.id,
-            d.media[0] if features is None else np.asarray(features[d.media_ids[0]], np.float32),
+            d.media[0] if features is None else features[d.media_ids[0]],
             (d.text, *d.metadata.get("references", ())),
             d,
         )
@@ -69,8 +69,8 @@ def losses_and_ranks(
 ) -> Heldout:
     """Right against shuffled pictures, and the right name's rank among `num_candidates`."""
     template = prompts.CaptionTemplate(model.caption_template)
-    questions = [_question(q.image, template) for q in queries]
-    others = [_question(queries[i].image, template) for i in shuffled(len(queries), seed)]
+    questions = [_question(q, template) for q in queries]
+    others = [_question(queries[i], template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
     num_tokens = sum(len(model.tokenizer.encode(a)) + 1 for (a,) in answers)
     right = np.concatenate(model.likelihoods(questions, answers))
@@ -116,9 +116,9 @@ def captions(
         rows = retrieval.random_shots(*ids, count, seed=seed)
     asked = []
     for query, row in zip(queries, rows, strict=True):
-        shots = [prompts.Shot(support[i].image, support[i].names[0]) for i in row]
+        shots = [prompts.Shot(_media(support[i]), support[i].names[0]) for i in row]
         shots = shots if num_shots else prompts.text_only(shots)
-        asked.append(Prompt(query.id, prompts.captioning_prompt(shots, query.image, template)))
+        asked.append(Prompt(query.id, prompts.captioning_prompt(shots, _media(query), template)))
     written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
     return [prompts.cut_at_next_prompt(w.text, template) for w in written]
 
@@ -143,12 +143,18 @@ def sample(query: Example, written: str, model: Model) -> SamplePicture:
 
 def _pooled(model: Model, group: Sequence[Example]) -> np.ndarray:
     """What RICES compares, [pictures, E]: frozen features, as the resampler gets them."""
-    pooled = retrieval.pool(np.stack([e.image for e in group]))
+    pooled = np.concatenate([retrieval.pool(e.image[None]) for e in group])
     alignment = model.params["vision"].get("alignment")
     if alignment is None:
         return pooled
     return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
 
 
-def _question(image: Any, template: prompts.CaptionTemplate) -> Prompt:
-    return Prompt("", prompts.captioning_prompt([], image, template))
+def _question(example: Example, template: prompts.CaptionTemplate) -> Prompt:
+    return Prompt("", prompts.captioning_prompt([], _media(example), template))
+
+
+def _media(example: Example) -> Any:
+    """What a prompt takes: bytes as they are, features in float32."""
+    image = example.image
+    return np.asarray(image, np.float32) if isinstance(image, np.ndarray) else image
