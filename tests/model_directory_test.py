@@ -31,10 +31,10 @@ TOKENIZER = Tokenizer.byte_level()
 
 @pytest.fixture(scope="module")
 def params():
-    """Trained parts, channel statistics drawn; frozen parts from their sources."""
+    """Trained parts, alignment drawn; frozen parts from their sources."""
     drawn = tiny.random_params()
     frozen = model_directory.frozen_params(CARD)
-    frozen["vision"]["channels"] = drawn["vision"]["channels"]
+    frozen["vision"]["alignment"] = drawn["vision"]["alignment"]
     return params_lib.merge(params_lib.split(drawn)[0], frozen)
 
 

@@ -16,9 +16,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flamingo_jax.config import FlamingoConfig, LanguageModelConfig, VisionConfig
+from flamingo_jax.config import (
+    CrossAttentionConfig,
+    FlamingoConfig,
+    LanguageModelConfig,
+    VisionConfig,
+)
 from flamingo_jax.core import op_count
 from flamingo_jax.models import insertion
+from flamingo_jax.models.own_media import block_size
 from flamingo_jax.models.resampler_ablations import mlp_hidden
 from flamingo_jax.models.vision import VisionEncoder
 from flamingo_jax.train.losses import next_token_loss
@@ -185,10 +191,19 @@ def _gated_xattn(config: FlamingoConfig, b: Batch) -> Passes:
     weights = 2 * inner * (b.num_tokens * lm.width + visual * config.media_width)
     if xattn.kind == "gated":
         weights += 2 * b.num_tokens * xattn.ffw_multiplier * lm.width**2
-    total = (_linear(weights) + _attend(b.num_tokens, visual, inner)) * layers
+    total = (_linear(weights) + _look(xattn, b, per_media, inner)) * layers
     if xattn.media_width is not None:
         total += _linear(visual * r.width * xattn.media_width)
     return total * b.size
+
+
+def _look(xattn: CrossAttentionConfig, b: Batch, per_media: int, inner: int) -> Passes:
+    """Each token at its own media, in blocks with places left over; or at all (`own_media`)."""
+    if xattn.attend != "last" or b.num_media == 1:
+        return _attend(b.num_tokens, b.num_media * per_media, inner)
+    size = block_size(b.num_tokens, b.num_media)
+    places = (b.num_tokens + b.num_media * (size - 1)) // size * size
+    return _attend(places, per_media, inner)
 
 
 def _language_model(config: FlamingoConfig, b: Batch) -> Passes:
