@@ -71,6 +71,7 @@ def test_only_the_newest_are_kept(tmp_path):
 
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(folder, caplog):
     damage(folder, 2)
+    caplog.set_level("WARNING", logger="absl")  # commands run by other tests may have raised it
     found, data = Checkpoints(folder).restore(make_state(0))
     assert int(found.step) == 1
     assert data == place(1)
