@@ -1,0 +1,123 @@
+"""Costs read from compiled programs, against what the functions must do."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flamingo_jax.aot import cost, hlo
+from flamingo_jax.core import op_count, partition
+
+# A loop of five over a buffer in HBM: a product, a slice and an update in place, a permutation.
+TEXT = """HloModule jit_f, is_scheduled=true
+
+%fused_computation (param_0: f32[5,8,8], param_1: s32[]) -> f32[8,8] {
+  %param_0 = f32[5,8,8]{2,1,0} parameter(0)
+  %param_1 = s32[] parameter(1)
+  %constant.1 = s32[] constant(0)
+  ROOT %s = f32[1,8,8]{2,1,0} dynamic-slice(%param_0, %param_1, %constant.1), sizes={1,8,8}
+}
+
+%body (arg: (s32[], f32[8,8], f32[5,8,8])) -> (s32[], f32[8,8], f32[5,8,8]) {
+  %arg = (s32[], f32[8,8]{1,0}, /*index=2*/f32[5,8,8]{2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %x = f32[8,8]{1,0} get-tuple-element(%arg), index=1
+  %w = f32[5,8,8]{2,1,0} get-tuple-element(%arg), index=2
+  %one = s32[] constant(1)
+  %fusion = f32[8,8]{1,0:T(8,128)S(1)} fusion(%w, %i), kind=kLoop, calls=%fused_computation
+  %dot = f32[8,8]{1,0} dot(%x, %fusion), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %sent = f32[8,8]{1,0} collective-permute(%dot), channel_id=1, source_target_pairs={{0,1},{1,0}}
+  %next = s32[] add(%i, %one)
+  ROOT %tuple = (s32[], f32[8,8]{1,0}, f32[5,8,8]{2,1,0}) tuple(%next, %sent, %w)
+}
+
+%condition (arg.1: (s32[], f32[8,8], f32[5,8,8])) -> pred[] {
+  %arg.1 = (s32[], f32[8,8]{1,0}, f32[5,8,8]{2,1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%arg.1), index=0
+  %limit = s32[] constant(6)
+  ROOT %lt = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (p0: f32[8,8], p1: f32[5,8,8]) -> f32[8,8] {
+  %p0 = f32[8,8]{1,0} parameter(0)
+  %p1 = f32[5,8,8]{2,1,0} parameter(1)
+  %start = s32[] constant(1)
+  %init = (s32[], f32[8,8]{1,0}, f32[5,8,8]{2,1,0}) tuple(%start, %p0, %p1)
+  %while = (s32[], f32[8,8]{1,0}, f32[5,8,8]{2,1,0}) while(%init), condition=%condition, body=%body
+  ROOT %out = f32[8,8]{1,0} get-tuple-element(%while), index=1
+}
+"""
+
+
+def of(f, *args):
+    return cost.of(hlo.parse(jax.jit(f).lower(*args).compile().as_text()))
+
+
+def test_a_program_by_hand():
+    program = hlo.parse(TEXT)
+    assert program.counts == {"main": 1, "body": 5, "fused_computation": 5}
+    found = cost.of(program)
+    assert found.flops == 5 * 2 * 8**3
+    (permute,) = found.collectives
+    assert (permute.kind, permute.times, permute.group) == ("collective-permute", 5, (0, 1))
+    assert permute.sent == 4 * 64
+    # The slice is read and stays on the chip; the product reads one array and writes one, as does
+    # the permutation; the counter's addition moves three numbers.
+    assert found.hbm_bytes == 5 * (256 + 4 + 2 * 256 + 2 * 256 + 3 * 4)
+
+
+def test_a_scan_counts_as_often_as_it_runs():
+    def f(x, w):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0].sum()
+
+    x, w = jnp.ones((8, 64)), jnp.ones((7, 64, 64))
+    assert of(f, x, w).flops == 7 * 2 * 8 * 64**2
+    assert of(jax.grad(f, 1), x, w).flops == pytest.approx(3 * 7 * 2 * 8 * 64**2, rel=0.15)
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 4)])
+def test_convolutions_count_taps_on_the_picture(stride, groups):
+    def f(x, w):
+        return jax.lax.conv_general_dilated(
+            x,
+            w,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    args = jnp.ones((2, 9, 9, 8)), jnp.ones((3, 3, 8 // groups, 16))
+    assert of(f, *args).flops == op_count.flops(f, *args)
+
+
+def test_collectives_by_group_and_bytes():
+    mesh = partition.make_mesh(2, 1, 4)
+    place = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))  # noqa: E731
+    x = jax.device_put(jnp.ones((8, 64)), place("data", "tensor"))
+    w = jax.device_put(jnp.ones((64, 32)), place("tensor", None))
+    f = jax.jit(lambda x, w: x @ w, out_shardings=place("data", None))
+    (found,) = cost.of(hlo.parse(f.lower(x, w).compile().as_text())).collectives
+    assert found.kind == "all-reduce"
+    assert len(found.group) == 4
+    assert found.payload == 4 * 32 * 4  # this chip's rows
+    assert found.sent == 2 * 3 / 4 * found.payload
+
+
+@pytest.mark.parametrize(
+    ("text", "group"),
+    [
+        ("{{0,3},{1,2}}", (0, 3)),
+        ("[2,4]<=[8]", (0, 1, 2, 3)),
+        ("[4,2]<=[2,4]T(1,0)", (0, 4)),
+        ("", ()),
+    ],
+)
+def test_groups_in_both_notations(text, group):
+    assert cost._first_group(text) == group
+
+
+def test_a_loop_of_unknown_length_is_named():
+    text = TEXT.replace("direction=LT", "direction=NE")
+    with pytest.raises(ValueError, match="loop while of main: its trip count is not known"):
+        cost.of(hlo.parse(text))
