@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
+from flamingo_jax.core import kernels, partition
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core import partition
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
@@ -55,6 +55,8 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
     vision.check(config.vision)
     execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")
+    kernel = kernels.resolve(execution.attention, mesh.devices.flat[0].platform)
+    execution = dataclasses.replace(execution, attention=kernel)
     policy = from_dict(DTypePolicy, recipe.dtypes.to_dict(), "dtypes.")
     optimizer = optim.make_optimizer(
         from_dict(optim.OptimizerConfig, recipe.optim.to_dict(), "optim.")

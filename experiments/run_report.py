@@ -54,20 +54,23 @@ def check_finite(row: metrics.Row) -> None:
 def make(config, card, params, tokenizer, features, place, clock: Clock) -> Report:
     """Evaluates the finished model on the held-out pairs, where the recipe names some.
 
-    `place` is the place in the data at the end, with its counts.
+    `place` is the place in the data at the end, with its counts. Where nothing is evaluated
+    `params` are not looked at.
     """
-    model = Model(
-        card.config,
-        params,
-        tokenizer,
-        caption_template=card.caption_template,
-        compute_dtype=card.dtypes.compute,
-    )
     counts = {
         name: DataCount(at["examples"], sum(at["skipped"].values()), at["skipped"])
         for name, at in place.items()
     }
-    results = evaluate(config, model, features) if config.report.num_queries else {}
+    results = {}
+    if config.report.num_queries:
+        model = Model(
+            card.config,
+            params,
+            tokenizer,
+            caption_template=card.caption_template,
+            compute_dtype=card.dtypes.compute,
+        )
+        results = evaluate(config, model, features)
     return Report(
         variant=config.variant,
         wall_s=clock.wall_s(),

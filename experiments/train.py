@@ -23,7 +23,7 @@ from experiments.progress import Progress
 from experiments.run_log import RunLog
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
-from flamingo_jax.core import hosts, partition
+from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution, reroll, unroll
 from flamingo_jax.models.flamingo import Flamingo
@@ -52,6 +52,7 @@ def main() -> int:
         frozen_features.check(config)
         profile_steps = parse_steps(config.profile.steps)
         mesh = partition.make_mesh(**config.mesh)
+        kernels.resolve(execution.attention, jax.default_backend())
         share, num_shares = hosts.batch_share(mesh)
         with processes.one_at_a_time(datasets.data_dir(config)):
             card = parts.model_card(config)
@@ -75,16 +76,14 @@ def main() -> int:
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
             features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
-    trainable = params_lib.init(make, config.seed, keep=params_lib.is_trainable)
+    where_trainable, where_frozen = params_lib.split(partition.shardings(axes, shapes, mesh))
+    trainable = params_lib.init(make, config.seed, params_lib.is_trainable, where_trainable)
     trainable["new_tokens"] = new_tokens.initialise(
         trainable["new_tokens"], frozen["language_model"], config.seed
     )
     frozen = frozen if execution.scan else unroll(frozen)
-    trainable, frozen = params_lib.cast(trainable, frozen, card.dtypes)
-    where = partition.shardings(axes, shapes, mesh)
-    where_trainable, where_frozen = params_lib.split(where)
-    trainable = hosts.place(trainable, where_trainable)
-    frozen = hosts.place(frozen, where_frozen)
+    trainable = hosts.place(trainable, where_trainable, card.dtypes.trainable)
+    frozen = hosts.place(frozen, where_frozen, card.dtypes.frozen)
 
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(optim_config)
@@ -155,7 +154,10 @@ def main() -> int:
     profiler.close()
     checkpoints.close()
     place = log.place(data)
-    params = processes.to_host(params_lib.merge(now.trainable, frozen))
+    params = params_lib.merge(now.trainable, frozen)
+    if not config.report.num_queries:
+        params = model_directory.own_params(params)  # no host needs the frozen ones whole
+    params = processes.to_host(params)
     del now, frozen  # the report needs the room
     last = processes.part()
     stop.release()

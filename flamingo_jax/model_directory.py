@@ -67,11 +67,12 @@ def save(
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
-    own = {path: np.asarray(leaf) for path, leaf in flat.items() if _is_own(path)}
+    own = traverse_util.flatten_dict(jax.device_get(own_params(params)), sep="/")
+    own = {path: np.asarray(leaf) for path, leaf in own.items()}
     safetensors.numpy.save_file(own, partial / _WEIGHTS)
     if embed_frozen:
-        frozen = {path: np.asarray(leaf) for path, leaf in flat.items() if not _is_own(path)}
+        flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
+        frozen = {path: np.asarray(leaf) for path, leaf in flat.items() if path not in own}
         safetensors.numpy.save_file(frozen, partial / _FROZEN)
     tokenizer.to_file(partial / _TOKENIZER)
     text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
@@ -150,9 +151,15 @@ def frozen_params(card: ModelCard) -> Tree:
     }
 
 
-def _is_own(path: str) -> bool:
-    """Not to be had from a frozen part's source."""
-    return params_lib.is_trainable(tuple(path.split("/"))) or path.startswith("vision/alignment/")
+def own_params(params: Tree) -> Tree:
+    """Those that no frozen part's source has: all that `save` needs unless it embeds the frozen."""
+    flat = traverse_util.flatten_dict(params)
+    own = {
+        path: leaf
+        for path, leaf in flat.items()
+        if params_lib.is_trainable(path) or path[:2] == ("vision", "alignment")
+    }
+    return traverse_util.unflatten_dict(own)
 
 
 def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:

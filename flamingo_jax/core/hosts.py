@@ -42,18 +42,30 @@ def batch_share(
     return shares.index(tuple(sorted(rows[here]))), len(shares)
 
 
-def place(tree: Tree, where: Tree) -> Tree:
-    """The arrays of a tree that every process holds whole, cut as the shardings `where` say.
+def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
+    """Arrays that every process holds or can read whole, cut as the shardings `where` say.
 
-    `where` is one sharding, or a tree of them.
+    `where` is one sharding, or a tree of them. Leaves need only a shape and indices: of a stack of
+    layers in files (`weights.layer_stack`) each process reads what its devices hold, one parameter
+    after the other, so no host ever has the model.
     """
-    if jax.process_count() == 1:
-        return jax.device_put(tree, where)
     where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)
 
     def one(leaf, sharding):
-        whole = np.asarray(leaf)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        if isinstance(leaf, jax.Array):
+            leaf = leaf if dtype is None else leaf.astype(dtype)
+            if jax.process_count() == 1 or leaf.sharding == sharding:
+                return jax.device_put(leaf, sharding)
+            leaf = np.asarray(leaf)
+        parts: dict[str, np.ndarray] = {}  # devices that hold the same part share one reading
+
+        def part(index):
+            key = str(index)
+            if key not in parts:
+                parts[key] = np.asarray(leaf[index], leaf.dtype if dtype is None else dtype)
+            return parts[key]
+
+        return jax.make_array_from_callback(leaf.shape, sharding, part)
 
     return jax.tree.map(one, tree, where)
 

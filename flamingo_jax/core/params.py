@@ -41,9 +41,15 @@ def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree
 
 
 def init(
-    make: Callable[[nnx.Rngs], nnx.Module], seed: int, keep: Callable[[Path], bool] | None = None
+    make: Callable[[nnx.Rngs], nnx.Module],
+    seed: int,
+    keep: Callable[[Path], bool] | None = None,
+    where: Tree | None = None,  # shardings of what is kept; None: all on one device
 ) -> Tree:
-    """Freshly initialised float32 parameters as nested dicts; those whose path `keep` wants."""
+    """Freshly initialised float32 parameters as nested dicts; those whose path `keep` wants.
+
+    The numbers are the same wherever they lie, and with `where` they never lie elsewhere.
+    """
 
     def draw():
         flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(seed)))))
@@ -51,7 +57,7 @@ def init(
 
     # Run once, so compiling is all the cost: 4 times less on CPU without LLVM's optimisations.
     quick = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
-    return jax.jit(draw).lower().compile(compiler_options=quick)()
+    return jax.jit(draw, out_shardings=where).lower().compile(compiler_options=quick)()
 
 
 def split(params: Tree) -> tuple[Tree, Tree]:

@@ -30,6 +30,7 @@ class Execution:
     scan: bool = True
     remat: str = "none"
     images_at_once: int = 32  # pictures a device encodes at a time, which bounds its memory
+    attention: str = "auto"  # kernel of causal self-attention, see `core.kernels`
 
     def __post_init__(self):
         if self.images_at_once < 1:

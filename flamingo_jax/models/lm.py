@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core import kernels
 from flamingo_jax.core.attention import attend
+from flamingo_jax.core.kernels import attend_causally
 from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
 from flamingo_jax.core.partition import RESIDUAL, constrain
 from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
@@ -53,7 +55,8 @@ class Context(NamedTuple):
 class Attention(nnx.Module):
     """Causal self-attention with grouped heads."""
 
-    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, kernel: str, *, rngs: nnx.Rngs):
+        self.kernel = kernel
         width, h = config.width, config.head_dim
         n, k = config.num_heads, config.kv_heads
         kwargs = {"use_bias": config.use_bias, "rngs": rngs}
@@ -78,7 +81,12 @@ class Attention(nnx.Module):
             k = jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1)
             v = jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1)
             cache = Cache(k, v)
-        return self.out(attend(q, k, v, context.mask, bias=bias)), cache
+        if cache is None and bias is None:
+            real = jnp.diagonal(context.mask, axis1=1, axis2=2)
+            seen = attend_causally(q, k, v, real, self.kernel)
+        else:
+            seen = attend(q, k, v, context.mask, bias=bias)
+        return self.out(seen), cache
 
 
 def make_norm(config: LanguageModelConfig, width: int) -> Norm:
@@ -94,10 +102,10 @@ def _over_heads(norm: Norm, x: Array) -> Array:
 class Block(nnx.Module):
     """Pre-norm self-attention and feed-forward, one after the other or side by side."""
 
-    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: nnx.Rngs):
         self.parallel_residual = config.parallel_residual
         self.attention_norm = make_norm(config, config.width)
-        self.attention = Attention(config, rngs=rngs)
+        self.attention = Attention(config, kernel, rngs=rngs)
         self.ffw_norm = make_norm(config, config.width)
         self.ffw = FeedForward(
             config.width,
@@ -142,9 +150,13 @@ def make_blocks(
     config: LanguageModelConfig, segments: tuple[Segment, ...], execution: Execution, rngs: nnx.Rngs
 ) -> Segments:
     """Groups of blocks, each a stack of its own; the blocks rematerialise, not the groups."""
+    kernel = execution.attention
+    kernel = kernels.resolve("auto", jax.default_backend()) if kernel == "auto" else kernel
     return Segments(
         segments,
-        lambda s, rngs: Stack(lambda rngs: Block(config, rngs=rngs), s.depth, execution, rngs),
+        lambda s, rngs: Stack(
+            lambda rngs: Block(config, kernel, rngs=rngs), s.depth, execution, rngs
+        ),
         execution.without_remat(),
         rngs,
     )

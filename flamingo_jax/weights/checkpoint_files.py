@@ -1,15 +1,18 @@
 """A published checkpoint on disk as tensors by name: one file, or a folder with its shards.
 
-safetensors and torch files are read, nothing in them is run. A folder's SHA-256 covers names and
+safetensors and torch files are read, nothing in them is run; safetensors only where they are looked
+at, so that a model larger than memory can be read part by part. A folder's SHA-256 covers names and
 contents of its weight files and of `config.json`, so any changed byte shows.
 """
 
 import functools
 import hashlib
+import json
 import pathlib
 
+import ml_dtypes
 import numpy as np
-import safetensors.numpy
+import safetensors
 
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
@@ -63,8 +66,36 @@ def _file_sha256(path: pathlib.Path, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
 def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """Views into the file: of each tensor what is used is read, when it is used."""
     try:
-        return safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError) as error:
+        with safetensors.safe_open(file, "np"):  # checks that offsets, shapes and size agree
+            pass
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length))
+        data = np.memmap(file, np.uint8, "r", offset=8 + length)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise BadWeightsFile(f"{file} is damaged ({error}): fetch it again") from error
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise BadWeightsFile(f"{file}: tensor {name} is of {entry['dtype']}, not {[*_DTYPES]}")
+        start, end = entry["data_offsets"]
+        found[name] = data[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return found

@@ -15,6 +15,7 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.layer_stack import LayerStack
 
 Tree = dict[str, Any]
 
@@ -75,15 +76,13 @@ def assemble(
             raise BadWeightsFile(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
     for s in segments:
         part = flat_layers[s.start : s.start + s.repeats * s.depth]
-        stacked = {path: _stack([layer[path] for layer in part], s) for path in part[0]}
+        stacked = {
+            path: LayerStack([layer[path] for layer in part], (s.repeats, s.depth))
+            for path in part[0]
+        }
         tree["blocks"][s.name] = {"layers": {"layers": traverse_util.unflatten_dict(stacked)}}
     _check(tree, config, tuple(segments))
     return tree
-
-
-def _stack(leaves: list[np.ndarray], segment: Segment) -> np.ndarray:
-    stacked = np.stack(leaves)
-    return stacked.reshape(segment.repeats, segment.depth, *stacked.shape[1:])
 
 
 def _check(tree: Tree, config: LanguageModelConfig, segments: tuple[Segment, ...]) -> None:

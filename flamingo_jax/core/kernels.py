@@ -1,0 +1,95 @@
+"""Causal self-attention by the name of its kernel: what a platform has that is faster than XLA.
+
+`splash` is JAX's Pallas kernel for TPUs, `cudnn` NVIDIA's flash attention; neither ever holds the
+logits. `xla` is `core.attention.attend`, which runs everywhere and is what the others are tested
+against. `auto` is the platform's own.
+
+A kernel takes what it was written for: no cache, no bias (so no ALiBi and no relative positions),
+and for splash whole blocks of 128 tokens, for cuDNN 16-bit numbers. Anything else goes through XLA,
+whatever the name: at the 32 to 256 tokens of the paper's sequences logits are small.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_lib
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as mask_lib
+
+from flamingo_jax.core import partition
+from flamingo_jax.core.attention import attend
+
+Array = jax.Array
+Kernel = Literal["auto", "xla", "splash", "cudnn"]
+
+PLATFORMS = {"splash": ("tpu",), "cudnn": ("gpu", "cuda")}
+_BLOCK = 128
+
+
+def resolve(name: Kernel, platform: str) -> Kernel:
+    """The kernel that `auto` stands for on a platform, or the named one if it runs there.
+
+    Raises:
+      ValueError: no such kernel, or not on this platform.
+    """
+    if name == "auto":
+        return next((k for k, found in PLATFORMS.items() if platform in found), "xla")
+    if name != "xla" and name not in PLATFORMS:
+        raise ValueError(f"execution.attention={name!r}: use one of {['auto', 'xla', *PLATFORMS]}")
+    if name != "xla" and platform not in PLATFORMS[name]:
+        raise ValueError(
+            f"execution.attention={name!r} does not run on {platform}: use "
+            f"{resolve('auto', platform)!r}, or 'auto'"
+        )
+    return name
+
+
+def attend_causally(
+    q: Array,  # [B, T, N, H]
+    k: Array,  # [B, T, K, H], N a multiple of K
+    v: Array,  # [B, T, K, H]
+    real: Array,  # bool[B, T], False on padding; what padding gets is finite and of no meaning
+    kernel: Kernel,  # not `auto`
+    *,
+    interpret: bool = False,  # Pallas on any platform, slowly: for tests
+) -> Array:  # [B, T, N, H]
+    """Softmax attention of each token to itself and the real ones before."""
+    if kernel == "splash" and _fits_splash(q, k):
+        return _splash(q, k, v, real, interpret=interpret)
+    causal = jnp.tril(jnp.ones((q.shape[1],) * 2, bool)) & real[:, None]
+    if kernel == "cudnn" and q.dtype in (jnp.bfloat16, jnp.float16):
+        # A token sees itself, so that no row is empty.
+        mask = (causal | jnp.eye(q.shape[1], dtype=bool))[:, None]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+    return attend(q, k, v, causal)
+
+
+def _fits_splash(q: Array, k: Array) -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    tensor = 1 if mesh.empty else mesh.shape["tensor"]
+    whole_rows = q.shape[0] % partition.batch_shards() == 0
+    return q.shape[1] % _BLOCK == 0 and k.shape[2] % tensor == 0 and whole_rows
+
+
+def _splash(q: Array, k: Array, v: Array, real: Array, *, interpret: bool) -> Array:
+    """Padding is a segment of its own, behind or before the real one."""
+    axes = ("batch", None, "heads", None)
+    kv_axes = ("batch", None, "kv_heads", None)
+
+    def on_one_device(q, k, v, real):
+        t, n = q.shape[1:3]
+        mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((t, t))] * n)
+        block = max(b for b in (_BLOCK, 2 * _BLOCK, 4 * _BLOCK) if t % b == 0)
+        sizes = splash_lib.BlockSizes(*[block] * 8)
+        with jax.ensure_compile_time_eval():
+            kernel = splash_lib.make_splash_mha(
+                mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+            )
+        q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+        heads_first = [x.swapaxes(1, 2) for x in (q, k, v)]
+        segments = splash_lib.SegmentIds(real.astype(np.int32), real.astype(np.int32))
+        return jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2)
+
+    f = partition.on_shards(on_one_device, (axes, kv_axes, kv_axes, ("batch", None)), axes)
+    return f(q, k, v, real)

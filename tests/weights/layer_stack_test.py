@@ -1,0 +1,77 @@
+"""A stack of layers is the array numpy would stack, and reads no more than it is asked for."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flamingo_jax.core import hosts, partition
+from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.layer_stack import LayerStack
+
+LAYERS = [np.arange(20.0).reshape(4, 5) + 100 * i for i in range(6)]
+WHOLE = np.stack(LAYERS).reshape(2, 3, 4, 5)
+
+
+class Counted:
+    """A layer that counts the numbers it is asked for."""
+
+    def __init__(self, layer):
+        self.layer, self.shape, self.dtype, self.count = layer, layer.shape, layer.dtype, 0
+
+    def __getitem__(self, index):
+        part = self.layer[index]
+        self.count += part.size
+        return part
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (slice(None),) * 4,
+        (0,),
+        (1, 2),
+        (slice(0, 1), slice(1, 3), slice(None), slice(2, 4)),
+        (0, slice(None), slice(1, 2)),
+        (..., slice(0, 2)),
+    ],
+)
+def test_it_is_indexed_as_an_array_is(index):
+    np.testing.assert_array_equal(LayerStack(LAYERS, (2, 3))[index], WHOLE[index])
+
+
+def test_it_is_an_array_where_one_is_wanted():
+    stack = LayerStack(LAYERS, (2, 3))
+    np.testing.assert_array_equal(np.asarray(stack), WHOLE)
+    assert (stack.shape, stack.size, len(stack)) == (WHOLE.shape, WHOLE.size, 2)
+    with pytest.raises(ValueError, match=r"6 layers do not make \(4, 2\)"):
+        LayerStack(LAYERS, (4, 2))
+
+
+def test_placing_reads_each_part_once():
+    counted = [Counted(layer) for layer in LAYERS]
+    mesh = partition.make_mesh(4, 1, 2)
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, None, "tensor"))
+    placed = hosts.place({"a": LayerStack(counted, (2, 3))}, {"a": where}, "bfloat16")["a"]
+    np.testing.assert_array_equal(np.asarray(placed), WHOLE.astype(ml_dtypes.bfloat16))
+    assert placed.addressable_shards[0].data.shape == (2, 3, 2, 5)
+    assert [c.count for c in counted] == [20] * 6  # not 4 times, for each of `data`
+
+
+def test_safetensors_are_views_into_the_file(tmp_path):
+    file = tmp_path / "model.safetensors"
+    tensors = {
+        "half": np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3),
+        "whole": np.arange(4, dtype=np.int64),
+    }
+    safetensors.numpy.save_file(tensors, file)
+    found = checkpoint_files.tensors(tmp_path)
+    for name, want in tensors.items():
+        np.testing.assert_array_equal(found[name], want)
+        assert found[name].dtype == want.dtype
+        assert isinstance(found[name], np.memmap)
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(BadWeightsFile, match="damaged"):
+        checkpoint_files.tensors(tmp_path)
