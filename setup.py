@@ -47,7 +47,7 @@ DATA = [
 DEMO = [*DATA, "matplotlib>=3.9", "tensorboard>=2.19"]
 # What the packages of tests/reference-requirements.txt need, which are installed without theirs.
 REFERENCE = ["torch==2.13.0", "einops", "einops-exts", "ftfy", "huggingface-hub", "regex", "typer"]
-TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff==0.17.5"]
+TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "ruff==0.17.5"]
 
 setup(
     name="flamingo_jax",

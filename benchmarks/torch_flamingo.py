@@ -42,8 +42,10 @@ class TorchFlamingo(nn.Module):
             num_media_embeds=r.num_frames,
             ff_mult=r.ffw_multiplier,
         )
-        for _, feed_forward in self.resampler.layers:
+        for attention, feed_forward in self.resampler.layers:
             feed_forward[2] = SquaredRelu()
+            if not r.normalize_media:
+                attention.norm_media = nn.Identity()
         self.gated = nn.ModuleList(
             [GatedBlock(xattn, lm.width, r.width) for _ in self.gated_layers]
         )
@@ -107,7 +109,8 @@ class TorchFlamingo(nn.Module):
         _copy_norm(self.resampler.norm, tree["norm"])
         for i, (attention, feed_forward) in enumerate(self.resampler.layers):
             layer = tree["blocks"][f"layer_{i:03d}"]
-            _copy_norm(attention.norm_media, layer["media_norm"])
+            if "media_norm" in layer:
+                _copy_norm(attention.norm_media, layer["media_norm"])
             _copy_norm(attention.norm_latents, layer["latents_norm"])
             _copy_attention(attention, layer)
             _copy_feed_forward(feed_forward, layer)

@@ -72,7 +72,7 @@ def losses_and_ranks(
     questions = [_question(q, template) for q in queries]
     others = [_question(queries[i], template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
-    num_tokens = sum(len(model.tokenizer.encode(a)) + 1 for (a,) in answers)
+    num_tokens = sum(_num_tokens(model, answer) for (answer,) in answers)
     right = np.concatenate(model.likelihoods(questions, answers))
     wrong = np.concatenate(model.likelihoods(others, answers))
     candidates = ranking.candidate_sets(
@@ -84,14 +84,22 @@ def losses_and_ranks(
         also_right=[q.names[1:] for q in queries],
     )
     texts = [[template.continuation(name) for name in row] for row in candidates]
-    ranked = ranking.rank(np.stack(model.likelihoods(questions, texts)))
+    scores = np.stack(model.likelihoods(questions, texts))
+    ranked = ranking.rank(scores)
+    lengths = np.array([[_num_tokens(model, text) for text in row] for row in texts])
     return Heldout(
         nll_right=float(-right.sum() / num_tokens),
         nll_shuffled=float(-wrong.sum() / num_tokens),
         rank1=bootstrap_mean(ranked.first, seed=seed),
+        rank1_per_token=bootstrap_mean(ranking.rank(scores / lengths).first, seed=seed),
         mean_reciprocal_rank=float(ranked.reciprocal.mean()),
         num_candidates=num_candidates,
     )
+
+
+def _num_tokens(model: Model, answer: str) -> int:
+    """With the mark that ends it."""
+    return len(model.tokenizer.encode(answer)) + 1
 
 
 def captions(

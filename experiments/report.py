@@ -59,6 +59,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
             f"| right name first of {heldout.num_candidates} | {_percent(share.mean)} "
             f"({_percent(share.low)} to {_percent(share.high)}) of {share.num_queries} queries; "
             f"chance {_percent(1 / heldout.num_candidates)} |",
+            f"| the same by likelihood a token | {_percent(heldout.rank1_per_token.mean)} |",
             f"| mean reciprocal rank | {heldout.mean_reciprocal_rank:.3f} |",
         ]
     if report.few_shot:

@@ -16,12 +16,14 @@ class Heldout:
     """Loss and ranking on pictures whose names were not trained on; losses in nats a token.
 
     `nll_shuffled` scores every caption with another held-out picture. `rank1` is the share of
-    queries, in [0, 1], whose right name had the highest likelihood of `num_candidates`.
+    queries, in [0, 1], whose right name had the highest likelihood of `num_candidates`;
+    `rank1_per_token` the share by likelihood a token, which does not prefer short names.
     """
 
     nll_right: float
     nll_shuffled: float
     rank1: Interval
+    rank1_per_token: Interval
     mean_reciprocal_rank: float
     num_candidates: int
 
@@ -33,6 +35,7 @@ class Heldout:
             rank1: self.rank1.mean,
             f"{rank1}_low": self.rank1.low,
             f"{rank1}_high": self.rank1.high,
+            f"{rank1}_per_token": self.rank1_per_token.mean,
             "mean_reciprocal_rank": self.mean_reciprocal_rank,
             "num_queries": self.rank1.num_queries,
         }

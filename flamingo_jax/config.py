@@ -126,6 +126,7 @@ class ResamplerConfig:
     ffw_multiplier: int = 4
     activation: Activation = "squared_relu"
     values_init: Literal["random", "identity"] = "random"  # of perceiver layers' values and outputs
+    normalize_media: bool = True  # perceiver layers norm features; without, longer ones weigh more
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
 

@@ -80,6 +80,7 @@ def demo() -> dict:
                 num_heads=9,
                 head_dim=64,
                 values_init="identity",
+                normalize_media=False,  # what shows a thing is longer than what shows its ground
                 num_frames=1,
             ),
             cross_attention=CrossAttentionConfig(

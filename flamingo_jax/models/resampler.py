@@ -28,7 +28,7 @@ class PerceiverLayer(nnx.Module):
 
     def __init__(self, config: ResamplerConfig, *, rngs: nnx.Rngs):
         width, heads = config.width, (config.num_heads, config.head_dim)
-        self.media_norm = Norm(width)
+        self.media_norm = Norm(width) if config.normalize_media else None
         self.latents_norm = Norm(width)
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.key = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
@@ -46,7 +46,8 @@ class PerceiverLayer(nnx.Module):
         mask: Array | None,  # bool[N, R, S + R]
     ) -> Array:  # [N, R, D]
         queries = self.latents_norm(latents)
-        keys = jnp.concatenate([self.media_norm(features), queries], axis=1)
+        features = features if self.media_norm is None else self.media_norm(features)
+        keys = jnp.concatenate([features, queries], axis=1)
         seen = attend(self.query(queries), self.key(keys), self.value(keys), mask)
         latents = latents + self.out(seen)
         return latents + self.ffw(self.ffw_norm(latents))

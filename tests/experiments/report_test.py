@@ -28,7 +28,9 @@ FULL = Report(
     wall_s=600.0,
     peak_rss_gib=5.0,
     data={"emoji": DataCount(1446, 3, {"truncated": 3})},
-    heldout=Heldout(3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), 0.4, 40),
+    heldout=Heldout(
+        3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), Interval(0.4, 0.35, 0.45, 160), 0.5, 40
+    ),
     few_shot=[
         few_shot(8, "random", 0.6),
         few_shot(0, "random", 0.4),
@@ -61,6 +63,7 @@ def test_json_has_the_promised_keys_and_values(workdir):
     assert [heldout[k] for k in ("nll_right", "nll_shuffled", "rank1_of_40", "num_queries")] == [
         3.0, 4.5, 0.3, 160,
     ]  # fmt: skip
+    assert heldout["rank1_of_40_per_token"] == 0.4
     assert list(values["few_shot"]) == ["0", "4", "8"]
     four = values["few_shot"]["4"]
     assert four["retrieval"] == "rices"

@@ -29,6 +29,25 @@ def test_a_resampler_begins_as_the_mean_of_normalised_features():
     np.testing.assert_allclose(found, np.tile(want, (3, 1)), atol=1e-3)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_longer_features_weigh_more_where_they_are_not_normed(normalize):
+    """Attention that is the same everywhere, to two features and three latents that are zero."""
+    config = dataclasses.replace(RESAMPLER, normalize_media=normalize)
+    model = PerceiverResampler(config, 12, Execution(), rngs=nnx.Rngs(0))
+    model.latents.value = jnp.zeros_like(model.latents.value)
+    key = model.blocks.layers.key.kernel
+    key.value = jnp.zeros_like(key.value)
+    features = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
+    features *= np.array([[10.0], [0.1]])
+    found = model(jnp.asarray(features)[None, None, None])[0, 0, 0]
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+
+    want = norm((norm(features) if normalize else features).sum(0))
+    np.testing.assert_allclose(found, want, atol=2e-3)
+
+
 def test_a_gated_block_adds_the_visual_token_once_its_gate_opens():
     block = GatedCrossAttention(XATTN, 12, 12, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(1)
