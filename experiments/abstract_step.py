@@ -32,21 +32,25 @@ class AbstractStep:
     frozen: Tree
     batches: dict[str, Batch]
     mesh: Mesh
+    platform: str
     model_flops: float  # of one step, all devices together, nothing counted twice
 
     def lower(self) -> jax.stages.Lowered:
-        """The step as a program for the mesh's devices, not yet compiled."""
+        """The step as a program for the platform, not yet compiled."""
         jitted = jax.jit(
             self.step,
             donate_argnums=0,
             out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, self.state), None),
         )
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.state, self.frozen, self.batches)
+            traced = jitted.trace(self.state, self.frozen, self.batches)
+            return traced.lower(lowering_platforms=(self.platform,))
 
 
-def make(recipe: Any, mesh: Mesh) -> AbstractStep:
+def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     """The step of a recipe (an `ml_collections.ConfigDict`) on a mesh.
+
+    With a `platform`, such as "cuda", the mesh's devices stand in for as many of that.
 
     Raises:
       ValueError: a config that does not hold together, a batch or a width that the mesh does not
@@ -55,7 +59,8 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
     vision.check(config.vision)
     execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")
-    kernel = kernels.resolve(execution.attention, mesh.devices.flat[0].platform)
+    platform = platform or mesh.devices.flat[0].platform
+    kernel = kernels.resolve(execution.attention, platform)
     execution = dataclasses.replace(execution, attention=kernel)
     policy = from_dict(DTypePolicy, recipe.dtypes.to_dict(), "dtypes.")
     optimizer = optim.make_optimizer(
@@ -95,7 +100,7 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     parts = flops.step(config, sizes, encode_media=not cached, accumulate=recipe.accumulate)
     step = make_train_step(graph, config, optimizer, weights, accumulate=recipe.accumulate)
     total = sum(passes.total for passes in parts.values())
-    return AbstractStep(step, state, frozen, batches, mesh, total)
+    return AbstractStep(step, state, frozen, batches, mesh, platform, total)
 
 
 def _dataset(dataset: Any) -> types.SimpleNamespace:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flamingo_jax.aot import loops
 from flamingo_jax.aot.hlo import Computation, Op, Program
 
 _FREE = (
@@ -77,7 +78,7 @@ def of(program: Program) -> Cost:
     collectives: list[Collective] = []
     kernels: dict[str, float] = {}
     inside = _fused(program)
-    for name, times in program.counts.items():
+    for name, times in loops.run_counts(program).items():
         ops = program.computations[name]
         for op in ops.values():
             if op.opcode in ("dot", "convolution"):

@@ -1,8 +1,6 @@
-"""Reads the text of a compiled program: computations, operations, shapes, how often each runs.
+"""Reads the text of a compiled program: computations, operations, shapes.
 
-XLA prints an operation as `%name = shape opcode(%operand, ...), attribute=..., ...`. A loop's body
-stands once in the text, and once in XLA's own cost analysis; how often it runs is read here from
-the loop's condition, a comparison of a counter with a constant.
+XLA prints an operation as `%name = shape opcode(%operand, ...), attribute=..., ...`.
 """
 
 import dataclasses
@@ -96,67 +94,6 @@ class Program:
 
     computations: dict[str, Computation]
     entry: str
-
-    @functools.cached_property
-    def counts(self) -> dict[str, float]:
-        """How often a step runs each computation; of a condition's branches, each as if always."""
-        total: dict[str, float] = {}
-
-        def visit(name: str, times: float) -> None:
-            total[name] = total.get(name, 0.0) + times
-            for op in self.computations[name].values():
-                loops = self.trip_count(name, op) if op.opcode == "while" else 1
-                for called in op.called:
-                    if op.opcode not in _ELEMENTWISE_CALLERS and called in self.computations:
-                        visit(called, times * loops)
-
-        visit(self.entry, 1.0)
-        return total
-
-    def trip_count(self, computation: str, loop: Op) -> int:
-        """How often a loop's body runs.
-
-        Raises:
-          ValueError: its condition is no comparison of a counter with a constant.
-        """
-        known = re.search(r'known_trip_count":\{"n":"(\d+)"', loop.attributes)
-        if known:
-            return int(known[1])
-        condition = self.computations[loop.attribute("condition").lstrip("%")]
-        limits = [
-            int(op.attributes)
-            for op in condition.values()
-            if op.opcode == "constant" and op.shape.startswith("s32[]")
-        ]
-        root = next(op for op in condition.values() if op.is_root)
-        if len(limits) != 1 or (root.opcode != "fusion" and "direction=LT" not in root.attributes):
-            raise ValueError(f"loop {loop.name} of {computation}: its trip count is not known")
-        return limits[0] - self._start(computation, loop)
-
-    def _start(self, computation: str, loop: Op) -> int:
-        """The counter's first value, where it is a constant in sight; else 0."""
-        ops = self.computations[computation]
-        init = ops.get(loop.operands[0])
-        first = ops.get(init.operands[0]) if init and init.operands else None
-        while first and first.opcode in ("copy", "bitcast") and first.operands:
-            first = ops.get(first.operands[0])
-        if first and first.opcode == "constant" and first.attributes.lstrip("-").isdigit():
-            return int(first.attributes)
-        return 0
-
-
-# What these call is applied to single numbers, and costs nothing by itself.
-_ELEMENTWISE_CALLERS = (
-    "reduce",
-    "reduce-window",
-    "scatter",
-    "select-and-scatter",
-    "sort",
-    "map",
-    "all-reduce",
-    "all-reduce-start",
-    "reduce-scatter",
-)
 
 
 def parse(text: str) -> Program:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from flamingo_jax.aot import cost, hlo
+from flamingo_jax.aot import cost, hlo, loops
 from flamingo_jax.core import op_count, partition
 
 # A loop of five over a buffer in HBM: a product, a slice and an update in place, a permutation.
@@ -49,13 +49,27 @@ ENTRY %main (p0: f32[8,8], p1: f32[5,8,8]) -> f32[8,8] {
 """
 
 
+FUSED_COUNTER = """%two = s32[] constant(2)
+  %both = (f32[], s32[]) fusion(%i, %two), kind=kLoop, calls=%fused_next
+  %next = s32[] get-tuple-element(%both), index=1"""
+FUSED_COMPUTATION = """%fused_next (a: s32[], b: s32[]) -> (f32[], s32[]) {
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  %f = f32[] convert(%a)
+  %sum = s32[] add(%a, %b)
+  ROOT %pair = (f32[], s32[]) tuple(%f, %sum)
+}
+
+"""
+
+
 def of(f, *args):
     return cost.of(hlo.parse(jax.jit(f).lower(*args).compile().as_text()))
 
 
 def test_a_program_by_hand():
     program = hlo.parse(TEXT)
-    assert program.counts == {"main": 1, "body": 5, "fused_computation": 5}
+    assert loops.run_counts(program) == {"main": 1, "body": 5, "fused_computation": 5}
     found = cost.of(program)
     assert found.flops == 5 * 2 * 8**3
     (permute,) = found.collectives
@@ -64,6 +78,20 @@ def test_a_program_by_hand():
     # The slice is read and stays on the chip; the product reads one array and writes one, as does
     # the permutation; the counter's addition moves three numbers.
     assert found.hbm_bytes == 5 * (256 + 4 + 2 * 256 + 2 * 256 + 3 * 4)
+
+
+def test_a_counter_that_is_not_the_first_and_counts_in_twos():
+    text = TEXT.replace("%one = s32[] constant(1)", "%one = u32[] constant(2)")
+    text = text.replace("index=0", "index=3").replace("index=2", "index=0").replace("=3", "=2")
+    text = text.replace("tuple(%next, %sent, %w)", "tuple(%w, %sent, %next)")
+    text = text.replace("tuple(%start, %p0, %p1)", "tuple(%p1, %p0, %start)")
+    assert loops.run_counts(hlo.parse(text))["body"] == 3  # 1, 3, 5
+
+
+def test_a_counter_whose_addition_is_fused_with_another_number():
+    text = TEXT.replace("%next = s32[] add(%i, %one)", FUSED_COUNTER)
+    text = text.replace("%body (", FUSED_COMPUTATION + "%body (")
+    assert loops.run_counts(hlo.parse(text))["body"] == 3
 
 
 def test_a_scan_counts_as_often_as_it_runs():

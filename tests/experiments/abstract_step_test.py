@@ -1,0 +1,41 @@
+"""The step that is compiled ahead of time: of a real recipe, for chips that are not there."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import abstract_step
+from experiments.configs import flamingo
+from flamingo_jax.core import partition
+
+
+def device_bytes(tree) -> int:
+    """What the first device holds of a tree of shapes with shardings."""
+    leaves = jax.tree.leaves(tree)
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in leaves
+    )
+
+
+def recipe(variant: str, pages: int, pairs: int):
+    found = flamingo.get_config(variant)
+    found.data.train.pages.batch_size = pages
+    found.data.train.pairs.batch_size = pairs
+    return found
+
+
+def test_9b_is_lowered_for_eight_gpus_and_its_state_fits_them():
+    """The public parts, frozen weights cut in two and the batch in four; 80 GB a GPU."""
+    found = recipe("9b_public", pages=16, pairs=32)
+    found.mesh.tensor = 2
+    mesh = partition.make_mesh(**found.mesh)
+    step = abstract_step.make(found, mesh, platform="cuda")
+    text = step.lower().as_text()
+    assert "mhlo.num_partitions = 8" in text
+    assert "sdy.sharding" in text
+    assert device_bytes((step.state, step.frozen)) < 20e9  # the rest is for activations
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match=r"data\.train\.pages"):
+        abstract_step.make(recipe("9b_public", pages=12, pairs=32), partition.make_mesh())
