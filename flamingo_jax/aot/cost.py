@@ -155,22 +155,42 @@ def _collective(op: Op, ops: Computation, times: float) -> Collective | None:
         group = tuple(map(int, pairs.groups())) if pairs else ()
         payload = sum(a.bytes for a in operands[0].arrays) if operands else 0.0
     else:
-        group = _first_group(op.attribute("replica_groups") or "")
+        mesh = re.search(r"replica_groups=(mesh\[.*?\{[^}]*\})", op.attributes)
+        group = _first_group(mesh[1] if mesh else op.attribute("replica_groups") or "")
         payload = read * len(group) if kind == "all-gather" else read
     source = re.search(r'op_name="([^"]*)"', op.attributes)
     return Collective(kind, times, payload, group, source[1] if source else "")
 
 
 def _first_group(text: str) -> tuple[int, ...]:
-    """The first of `{{0,1},{2,3}}` or of `[groups,size]<=[dims]T(order)`."""
-    iota = re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
-    if iota is None:
-        inner = re.search(r"\{([\d,]+)\}", text)
-        return tuple(_numbers(inner[1])) if inner else ()
-    shape, dims, order = map(_numbers, iota.groups())
+    """Of `{{0,1},{2,3}}`, `[groups,size]<=[dims]T(order)`, `mesh['x'=2,'y'=4] {'y'}`; {} is ().
+
+    Raises:
+      ValueError: another notation, which must not be taken for nobody.
+    """
+    if text in ("", "{}"):
+        return ()
+    if iota := re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        shape, dims, order = map(_numbers, iota.groups())
+        return tuple(_iota(dims, order).reshape(shape)[0].tolist())
+    if mesh := re.fullmatch(_MESH_GROUPS, text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        shape, axes = [int(size) for size in sizes.values()], re.findall(r"'(\w+)'", mesh[4])
+        ids = _iota(_numbers(mesh[2]) or shape, _numbers(mesh[3])).reshape(shape)
+        return tuple(ids[tuple(slice(None) if axis in axes else 0 for axis in sizes)].ravel())
+    if listed := re.match(r"\{\{([\d,]+)\}", text):
+        return tuple(_numbers(listed[1]))
+    raise ValueError(f"replica_groups={text}: this notation of groups of devices is not known")
+
+
+_MESH_GROUPS = re.compile(
+    r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{((?:'\w+',?)+)\}"
+)
+
+
+def _iota(dims: list[int], order: list[int]) -> np.ndarray:
     ids = np.arange(np.prod(dims)).reshape(dims)
-    ids = ids.transpose(order) if order else ids
-    return tuple(ids.reshape(shape)[0].tolist())
+    return ids.transpose(order) if order else ids
 
 
 def _traffic(op: Op, ops: Computation, program: Program) -> float:
@@ -187,7 +207,8 @@ def _traffic(op: Op, ops: Computation, program: Program) -> float:
     read = 0.0
     for i, name in enumerate(op.operands):
         if name in ops:
-            read += _read_in_fusion(inner, i, ops[name]) if inner else _hbm(ops[name])
+            whole = _hbm(ops[name])
+            read += _read_in_fusion(program, inner, i, whole) if inner and whole else whole
     written = _written_by_fusion(inner, op) if inner else _hbm(op)
     return read + written
 
@@ -196,21 +217,29 @@ def _hbm(op: Op) -> float:
     return sum(a.bytes for a in op.arrays if a.in_hbm)
 
 
-def _read_in_fusion(inner: Computation, index: int, operand: Op) -> float:
-    """Of an operand that a fusion only slices, the slices; of one it updates in place, nothing."""
-    whole = _hbm(operand)
+def _read_in_fusion(program: Program, inner: Computation, index: int, whole: float) -> float:
+    """Of an operand that a fusion only slices, the slices; of one it updates in place, nothing.
+
+    Fusions stand in fusions: that of a product in that of the slice of stacked weights it takes.
+    """
     parameter = next(
         (o for o in inner.values() if o.opcode == "parameter" and o.attributes == str(index)), None
     )
-    if parameter is None or not whole:
+    if parameter is None:
         return whole
-    users = list(_users(inner, parameter.name))
-    slices = [u for u in users if u.opcode in ("dynamic-slice", "gather")]
-    updated = [u for u in users if u.opcode == "dynamic-update-slice"]
-    updated = [u for u in updated if u.operands[0] == parameter.name]
-    if users and len(slices) + len(updated) == len(users):
-        return min(whole, sum(a.bytes for u in slices for a in u.arrays))
-    return whole
+    read = 0.0
+    for user in _users(inner, parameter.name):
+        if user.opcode in ("dynamic-slice", "gather"):
+            read += sum(a.bytes for a in user.arrays)
+        elif user.opcode == "fusion":
+            place = user.operands.index(parameter.name) if parameter.name in user.operands else None
+            if place is None:  # through a bitcast
+                return whole
+            called = program.computations[user.called[0]]
+            read += _read_in_fusion(program, called, place, whole)
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != parameter.name:
+            return whole
+    return min(whole, read)
 
 
 def _users(inner: Computation, name: str) -> Iterator[Op]:

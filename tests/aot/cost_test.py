@@ -49,6 +49,13 @@ ENTRY %main (p0: f32[8,8], p1: f32[5,8,8]) -> f32[8,8] {
 """
 
 
+NESTED = """%outer (a: f32[5,8,8], b: s32[]) -> f32[8,8] {
+  %a = f32[5,8,8]{2,1,0} parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %inner = f32[8,8]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused_computation
+}
+
+"""
 FUSED_COUNTER = """%two = s32[] constant(2)
   %both = (f32[], s32[]) fusion(%i, %two), kind=kLoop, calls=%fused_next
   %next = s32[] get-tuple-element(%both), index=1"""
@@ -138,11 +145,26 @@ def test_collectives_by_group_and_bytes():
         ("{{0,3},{1,2}}", (0, 3)),
         ("[2,4]<=[8]", (0, 1, 2, 3)),
         ("[4,2]<=[2,4]T(1,0)", (0, 4)),
+        ("mesh['x'=2,'y'=4] {'y'}", (0, 1, 2, 3)),
+        ("mesh['x'=2,'y'=1,'z'=4] {'x','y'}", (0, 4)),
+        ("mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'x'}", (0, 1, 2, 3)),
+        ("mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}", (0, 4)),
         ("", ()),
     ],
 )
 def test_groups_in_both_notations(text, group):
     assert cost._first_group(text) == group
+
+
+def test_groups_in_a_notation_to_come_are_not_taken_for_none():
+    with pytest.raises(ValueError, match="replica_groups=everyone: this notation"):
+        cost._first_group("everyone")
+
+
+def test_a_slice_of_stacked_weights_is_read_inside_a_fusion_inside_a_fusion():
+    text = TEXT.replace("calls=%fused_computation", "calls=%outer")
+    text = text.replace("%fused_computation (param_0", NESTED + "%fused_computation (param_0")
+    assert cost.of(hlo.parse(text)).hbm_bytes == cost.of(hlo.parse(TEXT)).hbm_bytes
 
 
 def test_a_loop_of_unknown_length_is_named():
