@@ -86,7 +86,8 @@ class Attention(nnx.Module):
             seen = attend_causally(q, k, v, real, self.kernel)
         else:
             seen = attend(q, k, v, context.mask, bias=bias)
-        return self.out(seen), cache
+        # For the way back: without it the partitioner brings the output's weights together.
+        return self.out(constrain(seen, "batch", None, "heads", None)), cache
 
 
 def make_norm(config: LanguageModelConfig, width: int) -> Norm:
