@@ -15,20 +15,17 @@ import pathlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import exchange, torch_weights
+from benchmarks import exchange
+from benchmarks.open_flamingo_weights import copy_weights
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
-from flamingo_jax.core.stack import plan
 from flamingo_jax.train import optim
 from tests.torch_reference import import_torch
-
-Tree = dict[str, Any]
 
 CLIP = "ViT-S-16"  # open_clip's name of `vit_s_16`
 PAGES, PAIRS = "pages", "pairs"  # OpenFlamingo's MMC4 and LAION
@@ -218,59 +215,6 @@ def _loaders(batches: dict[str, Batch], config: FlamingoConfig) -> tuple[_Loader
     images, tokens, mask = inputs[PAGES]
     pages = (images, [(t[None], m[None]) for t, m in zip(tokens, mask, strict=True)])
     return _Loader([pairs]), _Loader([pages])
-
-
-def copy_weights(model: nn.Module, config: FlamingoConfig, trainable: Tree, frozen: Tree) -> None:
-    """Takes the weights of `flamingo_jax`, as trees of unrolled stacks."""
-    lm, mpt = frozen["language_model"], model.lang_encoder.transformer
-    table = np.concatenate([lm["embedding"], trainable["new_tokens"]["embedding"]])
-    torch_weights.copy(mpt.wte.weight, table)
-    torch_weights.copy_norm(mpt.norm_f, lm["final_norm"])
-    xattn = config.cross_attention
-    layers = iter(mpt.blocks)
-    for segment in plan(config.language_model.num_layers, xattn.every, xattn.offset):
-        for i in range(segment.repeats):
-            group = f"layer_{i:03d}"
-            for j in range(segment.depth):
-                layer = next(layers)
-                tree = lm["blocks"][segment.name][group][f"layer_{j:03d}"]
-                _copy_mpt_layer(layer.decoder_layer, tree)
-                if segment.gated and j == 0:
-                    tree = trainable["gated_xattn"][segment.name][group]
-                    torch_weights.copy_gated_block(layer.gated_cross_attn_layer, tree)
-    torch_weights.copy_resampler(model.perceiver, trainable["resampler"])
-    _copy_clip(model.vision_encoder, frozen["vision"]["encoder"])
-
-
-def _copy_mpt_layer(layer: nn.Module, tree: Tree) -> None:
-    attention = tree["attention"]
-    qkv = [torch_weights.matrix(attention[name], 1) for name in ("query", "key", "value")]
-    torch_weights.copy(layer.attn.Wqkv.weight, np.concatenate(qkv))
-    torch_weights.copy_linear(layer.attn.out_proj, attention["out"], 2)
-    torch_weights.copy_norm(layer.norm_1, tree["attention_norm"])
-    torch_weights.copy_norm(layer.norm_2, tree["ffw_norm"])
-    torch_weights.copy_linear(layer.ffn.up_proj, tree["ffw"]["up"])
-    torch_weights.copy_linear(layer.ffn.down_proj, tree["ffw"]["down"])
-
-
-def _copy_clip(tower: nn.Module, tree: Tree) -> None:
-    torch_weights.copy(tower.class_embedding, tree["class_embedding"][0])
-    torch_weights.copy(tower.positional_embedding, tree["position_embedding"])
-    torch_weights.copy(tower.conv1.weight, tree["patch_embedding"].transpose(3, 2, 0, 1))
-    torch_weights.copy_norm(tower.ln_pre, tree["pre_norm"])
-    torch_weights.copy_norm(tower.ln_post, tree["post_norm"])
-    for i, block in enumerate(tower.transformer.resblocks):
-        layer = tree["blocks"][f"layer_{i:03d}"]
-        parts = [layer["attention"][name] for name in ("query", "key", "value")]
-        weights = [torch_weights.matrix(part, 1) for part in parts]
-        torch_weights.copy(block.attn.in_proj_weight, np.concatenate(weights))
-        biases = [part["bias"].ravel() for part in parts]
-        torch_weights.copy(block.attn.in_proj_bias, np.concatenate(biases))
-        torch_weights.copy_linear(block.attn.out_proj, layer["attention"]["out"], 2)
-        torch_weights.copy_norm(block.ln_1, layer["attention_norm"])
-        torch_weights.copy_norm(block.ln_2, layer["ffw_norm"])
-        torch_weights.copy_linear(block.mlp.c_fc, layer["up"])
-        torch_weights.copy_linear(block.mlp.c_proj, layer["down"])
 
 
 if __name__ == "__main__":
