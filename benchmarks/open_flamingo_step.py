@@ -103,16 +103,17 @@ def step_flops(sizes: dict[str, int]) -> float:
 
 
 def random_params(rng: np.random.Generator) -> dict:
-    """As drawn for training, but that nothing starts at zero: gates are half open."""
-    model = lambda rngs: Flamingo(CONFIG, SETUP.execution, rngs=rngs)  # noqa: E731
+    """As large as what training starts from, but that nothing is zero: gates are half open."""
 
     def draw(path, leaf):
-        if path[-1].key.endswith("_gate"):
+        name = path[-1].key
+        if name.endswith("_gate"):
             return np.full(leaf.shape, 0.5, np.float32)
-        leaf = np.asarray(leaf)
-        return leaf if leaf.any() else 0.02 * rng.normal(size=leaf.shape).astype(np.float32)
+        x = 0.04 * rng.normal(size=leaf.shape).astype(np.float32)
+        return 1 + x if name == "scale" else x
 
-    return jax.tree_util.tree_map_with_path(draw, params_lib.init(model, seed=0))
+    shapes = params_lib.abstract(lambda rngs: Flamingo(CONFIG, SETUP.execution, rngs=rngs))[1]
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def random_batch(rng: np.random.Generator, name: str, size: int) -> Batch:
