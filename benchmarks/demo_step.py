@@ -7,18 +7,14 @@ batches of the recipe; two processes take turns, step by step, on all cores. Tha
 gradient norms agree says that it is the same model. Times are of whole steps, optimizer included.
 """
 
-import datetime
-import os
 import pathlib
-import platform
-import statistics
 import tempfile
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks import exchange
+from benchmarks import exchange, turns
 from data_pipelines.mixture import Mixture
 from experiments import cli, datasets, frozen_features, parts
 from flamingo_jax import model_directory
@@ -38,7 +34,6 @@ _LOGITS = flags.DEFINE_enum(
 )
 _COMPILE = flags.DEFINE_bool("torch_compile", False, "torch.compile the model (needs a compiler).")
 
-WARM_UP_STEPS = 3  # the first compiles, and the learning rate of the first is 0
 NUM_BATCHES = 4  # different ones, seen in turn
 
 
@@ -51,11 +46,8 @@ def main() -> None:
         step_flops = write_exchange(_CONFIG.value, folder)
         ours = exchange.Worker("benchmarks.demo_step_jax", name)
         theirs = exchange.Worker("benchmarks.demo_step_torch", name, *torch_flags)
-        facts = [worker.ask() for worker in (ours, theirs)]
-        rows = [(ours.ask(), theirs.ask()) for _ in range(WARM_UP_STEPS + _STEPS.value)]
-        ours.close()
-        theirs.close()
-    report(facts, rows, step_flops, " ".join(torch_flags))
+        facts, steps = turns.take(ours, theirs, _STEPS.value)
+    turns.report("PyTorch", facts, steps, step_flops, f"torch: {' '.join(torch_flags)}")
 
 
 def write_exchange(config, folder: pathlib.Path) -> float:
@@ -87,46 +79,6 @@ def write_exchange(config, folder: pathlib.Path) -> float:
     data.close()
     exchange.write(folder, setup, jax.device_get(trainable), unroll(frozen), batches)
     return flops.train_step(card.config, streams)
-
-
-def report(facts, rows, step_flops: float, torch_flags: str) -> None:
-    """The numbers of one run, one line each."""
-    warm, timed = rows[:WARM_UP_STEPS], rows[WARM_UP_STEPS:]
-    versions = facts[0]["versions"] | facts[1]["versions"]
-    print(f"{datetime.date.today()}  {_cpu()}, {len(os.sched_getaffinity(0))} cores")
-    print(", ".join(f"{name} {version}" for name, version in versions.items()))
-    print(f"torch: {torch_flags}; a step: {step_flops / 1e9:.1f} GFLOP, counted for both alike")
-    print(f"{'':24}{'flamingo_jax':>14}{'PyTorch':>14}")
-
-    def line(name, values, form):
-        print(f"{name:24}" + "".join(f"{value:14{form}}" for value in values))
-
-    seconds = [[row[side]["seconds"] for row in timed] for side in (0, 1)]
-    medians = [statistics.median(s) for s in seconds]
-    line("trained parameters", [f["trained"] for f in facts], ",")
-    line("language model", [f["language_model"] for f in facts], ",")
-    line("first step, s", [r["seconds"] for r in warm[0]], ".2f")
-    line("median of a step, s", medians, ".3f")
-    line("fastest step, s", [min(s) for s in seconds], ".3f")
-    line("slowest step, s", [max(s) for s in seconds], ".3f")
-    line("GFLOP/s at the median", [step_flops / m / 1e9 for m in medians], ".0f")
-    for name in ("loss", "grad_norm"):
-        line(f"{name}, first step", [r[name] for r in rows[0]], ".5f")
-        line(f"{name}, last step", [r[name] for r in rows[-1]], ".5f")
-    ratios = [a / b for a, b in zip(*seconds, strict=True)]
-    print(
-        f"flamingo_jax / PyTorch: {medians[0] / medians[1]:.3f} of the medians, "
-        f"{min(seconds[0]) / min(seconds[1]):.3f} of the fastest; "
-        f"{min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} pairs of steps"
-    )
-
-
-def _cpu() -> str:
-    """The processor's name, where the system tells it."""
-    path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""The worker of `demo_step` that trains with this codebase: `experiments.train`'s step, timed."""
+"""The worker that trains with this codebase, whatever the peer: `experiments.train`'s step."""
 
 import importlib.metadata
 import itertools
 import pathlib
 import sys
-import time
 
 import jax
-import numpy as np
 
 from benchmarks import exchange
 from flamingo_jax.core import params as params_lib
@@ -45,15 +43,10 @@ def main(folder: pathlib.Path):
     def step():
         nonlocal now
         batches = next(data)
-        start = time.perf_counter()
-        now, row = train_step(now, frozen, jax.device_put(batches))
-        loss = float(row["loss"])
-        jax.block_until_ready(now)
-        return {
-            "seconds": time.perf_counter() - start,
-            "loss": loss,
-            "grad_norm": float(np.asarray(row["grad_norm"])),
-        }
+        with exchange.timed() as times:
+            now, row = train_step(now, frozen, jax.device_put(batches))
+            jax.block_until_ready((now, row))
+        return {**times, "loss": float(row["loss"]), "grad_norm": float(row["grad_norm"])}
 
     return facts, step
 

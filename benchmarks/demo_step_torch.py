@@ -9,7 +9,6 @@ import importlib.metadata
 import itertools
 import os
 import pathlib
-import time
 
 import numpy as np
 import torch
@@ -54,19 +53,18 @@ def main(folder: pathlib.Path, *, logits: str, compile: bool):
 
     def step():
         batches = next(data)
-        start = time.perf_counter()
         total = 0.0
-        for name, (inputs, targets) in batches.items():
-            loss = setup.weights[name] * loss_of(inputs, targets)
-            loss.backward()
-            total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(trained, setup.optim.clip_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        model.copy_new_rows()
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "loss": total.item(), "grad_norm": norm.item()}
+        with exchange.timed() as times:
+            for name, (inputs, targets) in batches.items():
+                loss = setup.weights[name] * loss_of(inputs, targets)
+                loss.backward()
+                total += loss.detach()
+            norm = torch.nn.utils.clip_grad_norm_(trained, setup.optim.clip_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            model.copy_new_rows()
+        return {**times, "loss": total.item(), "grad_norm": norm.item()}
 
     return facts, step
 

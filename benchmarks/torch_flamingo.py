@@ -9,11 +9,11 @@ media, squared ReLU, a media's frame embedding in place of one for its number in
 from typing import Any
 
 import flamingo_pytorch
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import torch_weights
 from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig, LanguageModelConfig
 from flamingo_jax.core.stack import plan
 
@@ -81,14 +81,13 @@ class TorchFlamingo(nn.Module):
         """Puts the trained rows into the frozen table, which reads and scores tokens."""
         self.language_model.model.embed_tokens.weight[-len(self.new_rows) :] = self.new_rows
 
-    @torch.no_grad()
     def copy_weights(self, trainable: Tree, frozen: Tree) -> None:
         """Takes the weights of `flamingo_jax`, as trees of unrolled stacks."""
         lm, llama = frozen["language_model"], self.language_model.model
-        llama.embed_tokens.weight[: -len(self.new_rows)] = torch.from_numpy(lm["embedding"])
-        _copy(self.new_rows, trainable["new_tokens"]["embedding"])
+        torch_weights.copy(llama.embed_tokens.weight[: -len(self.new_rows)], lm["embedding"])
+        torch_weights.copy(self.new_rows, trainable["new_tokens"]["embedding"])
         self.copy_new_rows()
-        _copy(llama.norm.weight, lm["final_norm"]["scale"])
+        torch_weights.copy_norm(llama.norm, lm["final_norm"])
         gated = iter(self.gated)
         for segment in self.segments:
             for i in range(segment.repeats):
@@ -97,23 +96,14 @@ class TorchFlamingo(nn.Module):
                 for j in range(segment.depth):
                     _copy_llama_layer(llama.layers[first + j], group[f"layer_{j:03d}"])
                 if segment.gated:
-                    block = trainable["gated_xattn"][segment.name][f"layer_{i:03d}"]
-                    _copy_gated(next(gated), block)
-        _copy(self.align.weight, _matrix(frozen["vision"]["alignment"], 1))
-        _copy(self.align.bias, frozen["vision"]["alignment"]["bias"])
-        self._copy_resampler(trainable["resampler"])
-
-    def _copy_resampler(self, tree: Tree) -> None:
-        _copy(self.resampler.latents, tree["latents"])
-        _copy(self.resampler.media_pos_emb, tree["frame_embeddings"][:, None])
-        _copy_norm(self.resampler.norm, tree["norm"])
-        for i, (attention, feed_forward) in enumerate(self.resampler.layers):
-            layer = tree["blocks"][f"layer_{i:03d}"]
-            if "media_norm" in layer:
-                _copy_norm(attention.norm_media, layer["media_norm"])
-            _copy_norm(attention.norm_latents, layer["latents_norm"])
-            _copy_attention(attention, layer)
-            _copy_feed_forward(feed_forward, layer)
+                    tree = trainable["gated_xattn"][segment.name][f"layer_{i:03d}"]
+                    block = next(gated)
+                    torch_weights.copy_gated_block(block.block, tree)
+                    torch_weights.copy_norm(block.media_norm, tree["media_norm"])
+        torch_weights.copy_linear(self.align, frozen["vision"]["alignment"])
+        torch_weights.copy_resampler(self.resampler, trainable["resampler"])
+        frames = trainable["resampler"]["frame_embeddings"]
+        torch_weights.copy(self.resampler.media_pos_emb, frames[:, None])
 
 
 class GatedBlock(nn.Module):
@@ -205,54 +195,13 @@ def _llama(config: LanguageModelConfig, num_new_tokens: int) -> nn.Module:
     )
 
 
-def _copy(parameter: Tensor, value: np.ndarray) -> None:
-    if tuple(parameter.shape) != value.shape:
-        raise ValueError(f"a weight of {list(value.shape)} for a place of {list(parameter.shape)}")
-    parameter.copy_(torch.from_numpy(np.array(value)))
-
-
-def _matrix(projection: Tree, num_inputs: int) -> np.ndarray:
-    """[out, in], as torch stores it, of a projection with `num_inputs` input dims."""
-    kernel = projection["kernel"]
-    rows = int(np.prod(kernel.shape[:num_inputs]))
-    return kernel.reshape(rows, kernel.size // rows).T
-
-
-def _copy_norm(norm: nn.LayerNorm, tree: Tree) -> None:
-    _copy(norm.weight, tree["scale"])
-    _copy(norm.bias, tree["bias"])
-
-
-def _copy_attention(attention: nn.Module, tree: Tree) -> None:
-    _copy(attention.to_q.weight, _matrix(tree["query"], 1))
-    keys_and_values = [_matrix(tree["key"], 1), _matrix(tree["value"], 1)]
-    _copy(attention.to_kv.weight, np.concatenate(keys_and_values))
-    _copy(attention.to_out.weight, _matrix(tree["out"], 2))
-
-
-def _copy_feed_forward(feed_forward: nn.Sequential, tree: Tree) -> None:
-    _copy_norm(feed_forward[0], tree["ffw_norm"])
-    _copy(feed_forward[1].weight, _matrix(tree["ffw"]["up"], 1))
-    _copy(feed_forward[3].weight, _matrix(tree["ffw"]["down"], 1))
-
-
-def _copy_gated(gated: GatedBlock, tree: Tree) -> None:
-    block = gated.block
-    _copy_norm(gated.media_norm, tree["media_norm"])
-    _copy_norm(block.attn.norm, tree["norm"])
-    _copy_attention(block.attn, tree)
-    _copy_feed_forward(block.ff, tree)
-    _copy(block.attn_gate, tree["attention_gate"][None])
-    _copy(block.ff_gate, tree["ffw_gate"][None])
-
-
 def _copy_llama_layer(layer: nn.Module, tree: Tree) -> None:
-    attention = tree["attention"]
-    _copy(layer.input_layernorm.weight, tree["attention_norm"]["scale"])
-    _copy(layer.post_attention_layernorm.weight, tree["ffw_norm"]["scale"])
-    _copy(layer.self_attn.q_proj.weight, _matrix(attention["query"], 1))
-    _copy(layer.self_attn.k_proj.weight, _matrix(attention["key"], 1))
-    _copy(layer.self_attn.v_proj.weight, _matrix(attention["value"], 1))
-    _copy(layer.self_attn.o_proj.weight, _matrix(attention["out"], 2))
+    attention, to = tree["attention"], layer.self_attn
+    torch_weights.copy_norm(layer.input_layernorm, tree["attention_norm"])
+    torch_weights.copy_norm(layer.post_attention_layernorm, tree["ffw_norm"])
+    torch_weights.copy_linear(to.q_proj, attention["query"])
+    torch_weights.copy_linear(to.k_proj, attention["key"])
+    torch_weights.copy_linear(to.v_proj, attention["value"])
+    torch_weights.copy_linear(to.o_proj, attention["out"], 2)
     for name in ("gate", "up", "down"):
-        _copy(getattr(layer.mlp, f"{name}_proj").weight, _matrix(tree["ffw"][name], 1))
+        torch_weights.copy_linear(getattr(layer.mlp, f"{name}_proj"), tree["ffw"][name])

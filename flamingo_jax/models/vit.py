@@ -38,6 +38,7 @@ class Variant(NamedTuple):
 VARIANTS = {
     "vit_b_32": Variant(32, 768, 12, 12, "quick_gelu"),
     "vit_b_16": Variant(16, 768, 12, 12, "quick_gelu"),
+    "vit_s_16": Variant(16, 384, 12, 6, "gelu"),
     "vit_l_14": Variant(14, 1024, 24, 16, "quick_gelu"),
     "vit_h_14": Variant(14, 1280, 32, 16, "gelu"),
     "thin": Variant(8, 32, 3, 4, "quick_gelu", 32),  # for tests

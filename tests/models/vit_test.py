@@ -40,12 +40,13 @@ def images():
     return jnp.array(np.random.default_rng(1).normal(size=(2, 32, 32, 3)), jnp.float32)
 
 
-# OpenAI's and LAION's towers have these counts with their projection (width x joint dim) added.
+# OpenAI's, LAION's and open_clip's towers have these counts with their projection (width x joint dim) added.
 @pytest.mark.parametrize(
     ("variant", "with_projection", "joint_dim"),
     [
         ("vit_b_32", 87_849_216, 512),
         ("vit_b_16", 86_192_640, 512),
+        ("vit_s_16", 21_813_504, 384),
         ("vit_l_14", 303_966_208, 768),
         ("vit_h_14", 632_076_800, 1024),
     ],
