@@ -40,7 +40,7 @@ def images():
     return jnp.array(np.random.default_rng(1).normal(size=(2, 32, 32, 3)), jnp.float32)
 
 
-# OpenAI's, LAION's and open_clip's towers have these counts with their projection (width x joint dim) added.
+# Published towers have these counts with their projection (width x joint dim) added.
 @pytest.mark.parametrize(
     ("variant", "with_projection", "joint_dim"),
     [
