@@ -34,8 +34,12 @@ _HTML = ("text/html", "application/xhtml+xml")
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _KINDS = ("response", "resource")
 _SCANNED_BYTES = 1 << 16
-# What warcio and the libraries below it raise for damage: its own, of zlib, and of wrong headers.
-_DAMAGE = (ArchiveLoadFailed, zlib.error, EOFError, ValueError, OSError, KeyError, IndexError)
+# What warcio and the libraries below it raise for damage: its own, of zlib, and of wrong headers,
+# AttributeError where one that it relies on is gone.
+_DAMAGE = (
+    *(ArchiveLoadFailed, zlib.error, EOFError, OSError),
+    *(AttributeError, ValueError, KeyError, IndexError),
+)
 
 
 @dataclasses.dataclass(frozen=True)

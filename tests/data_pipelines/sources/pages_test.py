@@ -208,6 +208,17 @@ def test_damaged_warc_files_keep_good_neighbours(tmp_path, compressed):
     assert kept > COUNT  # of 3 a file: damage in one record costs that one
 
 
+def test_a_record_without_its_address_costs_no_other(tmp_path):
+    path = write_warc(tmp_path / "a.warc", page_responses(3), False)
+    whole = from_warc(path)[0]
+    data = path.read_bytes()
+    start = data.index(b"WARC-Target-URI")
+    path.write_bytes(data[:start] + data[data.index(b"\r\n", start) + 2 :])
+    documents, counts = from_warc(path)
+    assert {d.media for d in documents} >= {d.media for d in whole[1:]}
+    assert "damaged_record" in counts.dropped
+
+
 def test_damaged_pages(tmp_path):
     rng = random.Random(0)
     write_html(tmp_path, 1)
