@@ -1,7 +1,6 @@
 """A recipe's train step and everything it takes, as shapes with shardings: no array is made."""
 
 import dataclasses
-import types
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from experiments import summary
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import kernels, partition
@@ -66,7 +66,7 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     optimizer = optim.make_optimizer(
         from_dict(optim.OptimizerConfig, recipe.optim.to_dict(), "optim.")
     )
-    datasets = {name: _dataset(d) for name, d in recipe.data.train.items()}
+    datasets = {name: summary.with_defaults(d) for name, d in recipe.data.train.items()}
     for name, dataset in datasets.items():
         partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)
     graph, shapes, axes = params_lib.abstract(
@@ -101,11 +101,6 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     step = make_train_step(graph, config, optimizer, weights, accumulate=recipe.accumulate)
     total = sum(passes.total for passes in parts.values())
     return AbstractStep(step, state, frozen, batches, mesh, platform, total)
-
-
-def _dataset(dataset: Any) -> types.SimpleNamespace:
-    """A dataset of the recipe; what it does not say is as in `data_pipelines.stream`."""
-    return types.SimpleNamespace(**{"max_media": 1, "num_frames": 1} | dataset.to_dict())
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -39,7 +39,9 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     trainable, frozen = typed(shapes, policy)
     where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh))
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    batches = {name: batch(dataset) for name, dataset in recipe.data.train.items()}
+    batches = {
+        name: flops.Batch.of(with_defaults(dataset)) for name, dataset in recipe.data.train.items()
+    }
     return {
         "variant": recipe.variant,
         "mesh": dict(mesh.shape),
@@ -113,10 +115,9 @@ def shard_bytes(
     return total
 
 
-def batch(dataset: Any) -> flops.Batch:
+def with_defaults(dataset: Any) -> types.SimpleNamespace:
     """A dataset of the recipe; what it does not say is as in `data_pipelines.stream`."""
-    defaults = {"max_media": 1, "num_frames": 1}
-    return flops.Batch.of(types.SimpleNamespace(**defaults | dataset.to_dict()))
+    return types.SimpleNamespace(**{"max_media": 1, "num_frames": 1} | dataset.to_dict())
 
 
 def costs(config: FlamingoConfig, recipe: Any, batches: dict[str, flops.Batch]) -> dict[str, Any]:

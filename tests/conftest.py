@@ -2,13 +2,14 @@
 
 JAX reads these flags once, when it starts, so they are set here, before any test imports it.
 Sharded code is tested on eight devices wherever the tests run; a test that does not ask for a mesh
-runs on the first of them and does not notice. Most of a test's time is compiling, and without
+runs on the first of them and does not notice. `FLAMINGO_TEST_PLATFORM=cuda` runs them on a GPU, for
+the few that ask for one. Most of a test's time is compiling, and without
 LLVM's optimisations that takes half as long; what is computed stays the same but for rounding.
 """
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("FLAMINGO_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
     (
         "--xla_force_host_platform_device_count=8",

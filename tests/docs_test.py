@@ -1,5 +1,6 @@
 """The documents name only what exists: modules, flags, variants, files, links."""
 
+import fnmatch
 import importlib.util
 import json
 import pathlib
@@ -104,3 +105,16 @@ def test_no_machine_of_ours_is_named():
         path = ROOT / name
         if path.is_file():
             assert not private.search(path.read_text(errors="ignore")), name
+
+
+@pytest.mark.parametrize("package", ["flamingo_jax", "data_pipelines", "experiments", "launch"])
+def test_every_module_is_on_the_map(package):
+    """By its name, a pattern of names, or its folder, in docs/architecture.md."""
+    names = re.findall(r"`([\w/*.]+)`", (ROOT / "docs" / "architecture.md").read_text())
+    folders = tuple(name for name in names if name.endswith("/"))
+    for file in sorted((ROOT / package).rglob("*.py")):
+        path = str(file.relative_to(ROOT / package))
+        if file.name == "__init__.py" or path.startswith(folders):
+            continue
+        named = any(fnmatch.fnmatch(path, n) or fnmatch.fnmatch(file.name, n) for n in names)
+        assert named, f"docs/architecture.md lacks {package}/{path}"

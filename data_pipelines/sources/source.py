@@ -11,6 +11,7 @@ build from another. A module of a source has the functions
 and stands in the table of `data_pipelines.build`.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -30,13 +31,14 @@ class Dropped:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(abc.ABC):
     """What every source has; the defaults are those of one big file after the other."""
 
     files_per_unit: ClassVar[int] = 1  # input files that one task reads, one after the other
     deduplicates: ClassVar[bool] = False  # whether equal and similar documents are looked for
     index_dtype: ClassVar[np.dtype | None] = None  # rows of `index`; None: there is none
 
+    @abc.abstractmethod
     def items(self, paths: Sequence[str]) -> Iterator[Any]:
         """The items of some input files, in an order that depends on nothing else.
 
@@ -44,22 +46,21 @@ class Source:
         nothing more: where the rest of a file cannot be read, that is one `Dropped`, and the next
         file follows.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def convert(self, item: Any, counts: Counts) -> Document:
         """The document of an item, the same whenever it is asked.
 
         Raises BadRecord or BadMedia where there is none. A medium that is left out of a document is
         counted with `counts.drop_media`; nothing else is counted here.
         """
-        raise NotImplementedError
 
     def index(self, path: str, number: int) -> np.ndarray:
         """Rows that other files may need of file `path`, the `number`-th: `index_dtype`[n].
 
         The field `key` is an evenly spread hash; `sorted_rows.find_rows` looks it up later.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # never asked: index_dtype is None
 
     def bind(self, paths: Sequence[str], index_paths: Sequence[str]) -> "Source":
         """The source once all of its input files are known, and indexed where it wants that."""

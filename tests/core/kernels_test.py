@@ -70,7 +70,7 @@ def test_a_kernel_that_cannot_run_says_which_can(name, message):
         resolve(name, "cpu")
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU")
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="set FLAMINGO_TEST_PLATFORM=cuda")
 def test_cudnn_equals_plain_attention(inputs):
     half = [jnp.asarray(x, jnp.bfloat16) for x in inputs[:3]]
     want = values_and_gradients((*half, inputs[3]), kernel="xla")
