@@ -52,14 +52,14 @@ def rates(stream: Stream, seconds: float) -> tuple[float, float, float]:
     """
     for _ in range(PREFETCHED_BATCHES + 1):
         next(stream)
-    examples = images = tokens = 0
+    images = tokens = 0
+    before = stream.examples
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
         batch = next(stream)
-        examples += int(batch.token_mask.any(1).sum())
         images += int(batch.media_mask.sum())
         tokens += int(batch.token_mask.sum())
-    return examples / elapsed, images / elapsed, tokens / elapsed
+    return (stream.examples - before) / elapsed, images / elapsed, tokens / elapsed
 
 
 if __name__ == "__main__":

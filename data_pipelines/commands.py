@@ -52,6 +52,7 @@ def add_dataset_flags(parser: Parser) -> None:
     add("--kind", choices=("page", "pair"), help="default: pair where each record has one medium")
     add("--num_tokens", type=int, help=f"default: {_PAGE_TOKENS} for pages, {_PAIR_TOKENS} else")
     add("--max_media", type=int, default=5, help="pictures a page keeps")
+    add("--pairs_per_row", type=int, default=1, help="short pairs that share a row")
     add("--num_frames", type=int, help=f"default: {_VIDEO_FRAMES} where there is video, else 1")
     add("--p_next", type=float, default=0.5, help="share of pages whose text sees the next picture")
     add("--flip", type=float, default=0.0, help="share of media mirrored left to right")
@@ -82,6 +83,7 @@ def open_stream(args: argparse.Namespace, **changes) -> tuple[Stream, Tokenizer,
         split=args.split,
         num_tokens=args.num_tokens or (_PAIR_TOKENS if kind == "pair" else _PAGE_TOKENS),
         max_media=args.max_media,
+        pairs_per_row=args.pairs_per_row,
         num_frames=args.num_frames or (_VIDEO_FRAMES if has_video else 1),
         p_next=args.p_next,
         flip=args.flip,

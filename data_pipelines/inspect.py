@@ -63,17 +63,17 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
             sections.append(_section(batch, tokenizer, index, _provenance(stream, index)))
         if len(sections) == num:
             break
+    num_media = config.max_media if config.kind == "page" else config.pairs_per_row
     facts = {
         "dataset": config.data_dir,
         "split": config.split,
         "kind": config.kind,
         "records": len(stream.records),
-        "shown": f"{len(sections)} of the first {index + 1} examples in the order of seed "
+        "shown": f"{len(sections)} of the first {index + 1} rows in the order of seed "
         f"{config.seed}",
         "skipped": stream.skipped or "none",
         "tokens": f"{config.num_tokens}, {tokenizer_name}",
-        "media": f"at most {config.max_media if config.kind == 'page' else 1}, "
-        f"{config.num_frames} frame(s) each",
+        "media": f"at most {num_media}, {config.num_frames} frame(s) each",
         "p_next": config.p_next if config.kind == "page" else "for pages only",
         "flip, color": f"{config.flip}, {config.color}",
     }
@@ -82,7 +82,7 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{_escape(config.name)}: training sequences</title>"
-        f"<style>{_STYLE.read_text()}{_hover_rules(max(config.max_media, 1))}</style></head><body>"
+        f"<style>{_STYLE.read_text()}{_hover_rules(num_media)}</style></head><body>"
         f"<h1>{_escape(config.name)}: training sequences</h1><dl>{rows}</dl>"
         '<p class="legend">The colour under a token is that of the picture it attends to, and a '
         'small number says so where it changes; <span class="t m0">grey</span> attends to none. '
@@ -120,7 +120,7 @@ def _section(batch: Batch, tokenizer: Tokenizer, index: int, provenance: str) ->
         f"of padding, {int(batch.media_mask[0].any(1).sum())} of {len(batch.media[0])} media"
     )
     return (
-        f'<section><h2>Example {index}</h2><p class="from">{provenance}</p><p>{counts}</p>'
+        f'<section><h2>Row {index}</h2><p class="from">{provenance}</p><p>{counts}</p>'
         f'<div class="media">{pictures}</div><div class="text">{"".join(spans)}</div></section>'
     )
 
@@ -134,12 +134,17 @@ def _figure(frames: np.ndarray, number: int) -> str:  # frames u8[F, H, W, 3]
     )
 
 
-def _provenance(stream: Stream, index: int) -> str:
-    """Id and metadata of the record behind the example, escaped."""
-    number = stream.record_number(index)
-    record = parse_record(stream.records.read(number))
-    text = f"record {number}, {record.id}, {len(record.media)} media. "
-    return _escape(text) + f"<code>{_escape(record.metadata)}</code>"
+def _provenance(stream: Stream, row: int) -> str:
+    """Id and metadata of the records behind the row, escaped."""
+    shared = stream.config.pairs_per_row
+    indices = range(row * shared, min((row + 1) * shared, len(stream.records)))
+    numbers = [stream.record_number(index) for index in indices]
+    found = [(number, parse_record(stream.records.read(number))) for number in numbers]
+    return "<br>".join(
+        _escape(f"record {number}, {record.id}, {len(record.media)} media. ")
+        + f"<code>{_escape(record.metadata)}</code>"
+        for number, record in found
+    )
 
 
 def _visible(text: str) -> str:

@@ -5,12 +5,14 @@
 Every step is a pure function of the config and the example's index, counted from the first example
 of the run over all epochs and processes. So the position is that index, a restart is constant in
 time, and the examples and their order are the same on any number of processes and threads: batch k
-is indices `k * batch_size` and on, of which process p of n makes the p-th n-th.
+is the `batch_size` rows from row `k * batch_size` on, of which process p of n makes the p-th n-th,
+and row r is example r, or where pairs share rows the `pairs_per_row` from that many times r on.
 
-A record that cannot be used leaves an empty row (`token_mask` False throughout) in its batch, and
-its reason is counted. Filling the place with the next good record would make each process's
-position depend on the bad records of all others, so that a run could not go on with another number
-of processes. Bad records belong out of the dataset when it is built; here they are survived.
+A record that cannot be used leaves an empty row (`token_mask` False throughout) in its batch, or
+its place in a shared row, and its reason is counted. Filling the place with the next good record
+would make each process's position depend on the bad records of all others, so that a run could not
+go on with another number of processes. Bad records belong out of the dataset when it is built; here
+they are survived.
 
 Differs from the paper: sequences and batches are formed as it says, but it does not describe order,
 epochs or restarts.
@@ -30,6 +32,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.errors import BadRecord, TooManyBadRecords
 from data_pipelines.examples import CachedFeatures, Pixels, Record, parse_record
 from data_pipelines.order import shuffled
+from data_pipelines.packing import MIN_TOKENS, pack
 from data_pipelines.record_index import RecordIndex, ShardSlice
 from data_pipelines.sequences import TrainingSequence, page_sequence, pair_sequence
 from flamingo_jax.batch import Batch, check
@@ -50,10 +53,11 @@ class StreamConfig:
     name: str
     data_dir: str  # the folder of a TFDS dataset's version, which holds dataset_info.json
     kind: Literal["page", "pair"]
-    batch_size: int  # over all processes
+    batch_size: int  # rows, over all processes
     split: str = "train"  # TFDS notation, "train[:90%]"
     num_tokens: int = 256
     max_media: int = 5
+    pairs_per_row: int = 1  # pairs: how many share the num_tokens of a row, see packing
     p_next: float = 0.5  # pages: the share whose text sees the next image, not the last
     random_window: bool = True  # pages; and clips of video, whose middle is taken otherwise
     num_frames: int = 1  # of a video, the paper has 8; a picture is one frame
@@ -76,9 +80,19 @@ class StreamConfig:
             raise ValueError(
                 f"{self.name}: template={self.template!r}: put one {{}} for the caption"
             )
-        for field in ("batch_size", "num_tokens", "max_media", "num_frames", "num_workers"):
+        counts = ("batch_size", "num_tokens", "max_media", "num_frames", "num_workers")
+        for field in (*counts, "pairs_per_row"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
+        if self.pairs_per_row > 1 and self.kind != "pair":
+            raise ValueError(
+                f"{self.name}: pairs_per_row={self.pairs_per_row} of kind={self.kind!r}: use 1"
+            )
+        if self.pairs_per_row > 1 and self.num_tokens < MIN_TOKENS * self.pairs_per_row:
+            raise ValueError(
+                f"{self.name}: num_tokens={self.num_tokens} for pairs_per_row={self.pairs_per_row}:"
+                f" use {MIN_TOKENS} tokens a pair or more"
+            )
         if self.fps <= 0:
             raise ValueError(f"{self.name}: fps={self.fps}: use more than 0")
         for field in ("p_next", "prepend_space", "flip", "color", "max_skipped_share"):
@@ -144,7 +158,7 @@ class Stream:
         self._media_of = (
             _pixels(config, preprocessing) if features is None else CachedFeatures(features)
         )
-        self._max_media = config.max_media if config.kind == "page" else 1
+        self._max_media = config.max_media if config.kind == "page" else config.pairs_per_row
         self._process_index = process_index
         self._rows = config.batch_size // process_count
         self._start = 0
@@ -168,8 +182,8 @@ class Stream:
                 raise TooManyBadRecords(self._complaint()) from None
             raise
         self._num_batches += 1
-        self._counts.update(r.decode() for r in reasons.tolist() if r != _PADDING)
-        self._last_messages = [m.decode() for m in messages.tolist() if m][
+        self._counts.update(r.decode() for r in reasons.ravel().tolist() if r != _PADDING)
+        self._last_messages = [m.decode() for m in messages.ravel().tolist() if m][
             :2
         ] or self._last_messages
         skipped, seen = self._counts.total() - self._counts[""], self._counts.total()
@@ -200,7 +214,8 @@ class Stream:
         `next_index` is the same on all processes; `examples` and `skipped` are one process's own,
         and those of process 0 go on after a restart, so save its state, with counts summed.
         """
-        next_index = self._start + self._num_batches * self.config.batch_size
+        a_batch = self.config.batch_size * self.config.pairs_per_row
+        next_index = self._start + self._num_batches * a_batch
         return {
             "next_index": next_index if self.config.repeat else min(next_index, len(self.records)),
             "examples": self.examples,
@@ -229,8 +244,8 @@ class Stream:
         num_rows = 1 << 62
         if not config.repeat:
             num_left = max(0, len(self.records) - self._start)
-            num_rows = -(-num_left // config.batch_size) * self._rows
-        t, m = config.num_tokens, (self._max_media, *media.shape)
+            num_rows = -(-num_left // (config.batch_size * config.pairs_per_row)) * self._rows
+        t, m, n = config.num_tokens, (self._max_media, *media.shape), config.pairs_per_row
         spec = [
             ((t,), tf.int32),
             ((t,), tf.bool),
@@ -238,8 +253,9 @@ class Stream:
             ((t,), tf.int32),
             (m, tf.as_dtype(media.dtype)),
             (m[:2], tf.bool),
-            ((), tf.string),
-            ((), tf.string),
+            *([((t,), tf.int32)] if n > 1 else []),
+            ((n,), tf.string),
+            ((n,), tf.string),
         ]
 
         def row(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -258,14 +274,41 @@ class Stream:
         return dataset.with_options(options)
 
     def _row(self, number: np.int64) -> tuple:
-        """The arrays of this process's row `number` since the start, its reason and a message."""
+        """The arrays of this process's row `number` since the start, its reasons and messages."""
         config = self.config
+        n = config.pairs_per_row
         batch, row = divmod(int(number), self._rows)
-        index = self._start + batch * config.batch_size + self._process_index * self._rows + row
+        row += batch * config.batch_size + self._process_index * self._rows
         media = np.zeros((self._max_media, *self._media_of.shape), self._media_of.dtype)
         media_mask = np.zeros(media.shape[:2], bool)
+        per_example = self._max_media // n  # all of a page, one of a pair
+        slots = [slice(i, i + per_example) for i in range(n)]
+        found = [
+            self._example(self._start + row * n + i, media[s], media_mask[s])
+            for i, s in enumerate(slots)
+        ]
+        sequences, reasons, messages = zip(*found, strict=True)
+        told = np.array(reasons, object), np.array(messages, object)
+        if n > 1:
+            packed = pack(sequences, config.num_tokens, self._tokenizer.pad_id)
+            arrays = packed.tokens, packed.token_mask, packed.loss_mask, packed.media_index
+            return (*arrays, media, media_mask, packed.segments, *told)
+        (sequence,) = sequences
+        if sequence is None:
+            return (*self._empty_tokens(), media, media_mask, *told)
+        arrays = sequence.tokens, sequence.token_mask, sequence.loss_mask, sequence.media_index
+        return (*arrays, media, media_mask, *told)
+
+    def _example(
+        self,
+        index: int,
+        media: np.ndarray,  # [M, F, ...] zeros, filled in place
+        media_mask: np.ndarray,  # bool[M, F]
+    ) -> tuple[TrainingSequence | None, bytes, bytes]:  # reason and message of a None
+        """Example `index` since the first of the run."""
+        config = self.config
         if index >= len(self.records) and not config.repeat:
-            return (*self._empty_tokens(), media, media_mask, _PADDING, b"")
+            return None, _PADDING, b""
         place = self.record_number(index)
         try:
             record = parse_record(self.records.read(place))
@@ -277,10 +320,8 @@ class Stream:
                 media_mask[slot, : len(frames)] = True
         except (BadRecord, BadMedia) as error:
             media[:], media_mask[:] = 0, False
-            message = f"record {place}: {error}".encode()
-            return (*self._empty_tokens(), media, media_mask, error.reason.encode(), message)
-        arrays = sequence.tokens, sequence.token_mask, sequence.loss_mask, sequence.media_index
-        return (*arrays, media, media_mask, b"", b"")
+            return None, error.reason.encode(), f"record {place}: {error}".encode()
+        return sequence, b"", b""
 
     def _sequence(self, record: Record, rng: np.random.Generator) -> TrainingSequence:
         config = self.config

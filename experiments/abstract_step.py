@@ -109,7 +109,9 @@ def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.Sha
 
 def _batch(dataset: Any, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Batch:
     b, t = dataset.batch_size, dataset.num_tokens
-    media = (b, dataset.max_media if dataset.kind == "page" else 1, dataset.num_frames)
+    packed = dataset.kind == "pair" and dataset.pairs_per_row > 1
+    num_media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
+    media = (b, num_media, dataset.num_frames)
     size = config.vision.preprocessing.size_px
     features = (config.vision.num_features, config.vision.width)
     rows = partition.batch_sharding(mesh)
@@ -122,4 +124,5 @@ def _batch(dataset: Any, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Ba
         if cached
         else _struct((*media, size, size, 3), "uint8", rows),
         media_mask=_struct(media, "bool", rows),
+        segments=_struct((b, t), "int32", rows) if packed else None,
     )

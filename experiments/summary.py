@@ -117,7 +117,8 @@ def shard_bytes(
 
 def with_defaults(dataset: Any) -> types.SimpleNamespace:
     """A dataset of the recipe; what it does not say is as in `data_pipelines.stream`."""
-    return types.SimpleNamespace(**{"max_media": 1, "num_frames": 1} | dataset.to_dict())
+    defaults = {"max_media": 1, "num_frames": 1, "pairs_per_row": 1}
+    return types.SimpleNamespace(**defaults | dataset.to_dict())
 
 
 def costs(config: FlamingoConfig, recipe: Any, batches: dict[str, flops.Batch]) -> dict[str, Any]:

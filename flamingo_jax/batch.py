@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     media_index: Array  # i32[B, T], phi: the media this token attends to, from 1; 0 is none
     media: Array  # u8[B, M, F, H, W, 3] pixels or float[B, M, F, P, E] features
     media_mask: Array  # bool[B, M, F], False where a media or a frame is only padding
+    segments: Array | None = None  # i32[B, T], of packed pairs: the pair, from 1
 
     @property
     def num_targets(self) -> Array:
@@ -42,6 +43,8 @@ def check(batch: Batch) -> Batch:
         "media_index": ((b, t), np.int32),
         "media_mask": ((b, m, f), np.bool_),
     }
+    if batch.segments is not None:
+        want["segments"] = ((b, t), np.int32)
     for name, (shape, dtype) in want.items():
         array = getattr(batch, name)
         if array.shape != shape or array.dtype != dtype:

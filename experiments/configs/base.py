@@ -70,6 +70,7 @@ def pairs(**changes) -> dict:
         "batch_size": 512,
         "num_tokens": 32,
         "max_media": 1,
+        "pairs_per_row": 1,
         "prepend_space": 0.5,
         "template": "{}",
     } | changes

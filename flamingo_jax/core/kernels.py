@@ -13,7 +13,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_lib
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as mask_lib
 
@@ -49,20 +48,23 @@ def attend_causally(
     q: Array,  # [B, T, N, H]
     k: Array,  # [B, T, K, H], N a multiple of K
     v: Array,  # [B, T, K, H]
-    real: Array,  # bool[B, T], False on padding; what padding gets is finite and of no meaning
+    mask: Array,  # bool[B, T, T], causal, inside segments
+    segments: Array,  # i32[B, T], 0 on padding; what padding gets is finite and of no meaning
     kernel: Kernel,  # not `auto`
     *,
     interpret: bool = False,  # Pallas on any platform, slowly: for tests
 ) -> Array:  # [B, T, N, H]
-    """Softmax attention of each token to itself and the real ones before."""
+    """Softmax attention of each token to itself and those before in its segment.
+
+    `mask` and `segments` say the same; each kernel takes what it can read.
+    """
     if kernel == "splash" and _fits_splash(q, k):
-        return _splash(q, k, v, real, interpret=interpret)
-    causal = jnp.tril(jnp.ones((q.shape[1],) * 2, bool)) & real[:, None]
+        return _splash(q, k, v, segments, interpret=interpret)
     if kernel == "cudnn" and q.dtype in (jnp.bfloat16, jnp.float16):
         # A token sees itself, so that no row is empty.
-        mask = (causal | jnp.eye(q.shape[1], dtype=bool))[:, None]
+        mask = (mask | jnp.eye(q.shape[1], dtype=bool))[:, None]
         return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
-    return attend(q, k, v, causal)
+    return attend(q, k, v, mask)
 
 
 def _fits_splash(q: Array, k: Array) -> bool:
@@ -72,12 +74,12 @@ def _fits_splash(q: Array, k: Array) -> bool:
     return q.shape[1] % _BLOCK == 0 and k.shape[2] % tensor == 0 and whole_rows
 
 
-def _splash(q: Array, k: Array, v: Array, real: Array, *, interpret: bool) -> Array:
-    """Padding is a segment of its own, behind or before the real one."""
+def _splash(q: Array, k: Array, v: Array, segments: Array, *, interpret: bool) -> Array:
+    """Padding is a segment of its own, behind or before the real ones."""
     axes = ("batch", None, "heads", None)
     kv_axes = ("batch", None, "kv_heads", None)
 
-    def on_one_device(q, k, v, real):
+    def on_one_device(q, k, v, segments):
         t, n = q.shape[1:3]
         mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((t, t))] * n)
         block = max(b for b in (_BLOCK, 2 * _BLOCK, 4 * _BLOCK) if t % b == 0)
@@ -88,8 +90,8 @@ def _splash(q: Array, k: Array, v: Array, real: Array, *, interpret: bool) -> Ar
             )
         q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         heads_first = [x.swapaxes(1, 2) for x in (q, k, v)]
-        segments = splash_lib.SegmentIds(real.astype(np.int32), real.astype(np.int32))
-        return jax.vmap(kernel)(*heads_first, segments).swapaxes(1, 2)
+        ids = splash_lib.SegmentIds(segments, segments)
+        return jax.vmap(kernel)(*heads_first, ids).swapaxes(1, 2)
 
     f = partition.on_shards(on_one_device, (axes, kv_axes, kv_axes, ("batch", None)), axes)
-    return f(q, k, v, real)
+    return f(q, k, v, segments)

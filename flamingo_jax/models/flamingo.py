@@ -88,10 +88,10 @@ class Flamingo(nnx.Module):
     def hidden(self, batch: Batch) -> Array:
         """Hidden states [B, T, D] that `logits` turns into scores."""
         visual = self.visual_tokens(batch.media, batch.media_mask)
-        mask = media_mask.text_media_mask(
-            batch.media_index, batch.media_mask.any(-1), self.config.cross_attention.attend
-        )
-        context = self.language_model.context(batch.token_mask)
+        # A packed text has one media item, which is its last and all its previous ones.
+        attend = self.config.cross_attention.attend if batch.segments is None else "last"
+        mask = media_mask.text_media_mask(batch.media_index, batch.media_mask.any(-1), attend)
+        context = self.language_model.context(batch.token_mask, segments=batch.segments)
         x, _ = self.decode(batch.tokens, context, visual, mask)
         return x
 

@@ -49,6 +49,7 @@ class Context(NamedTuple):
     positions: Array  # i32[B, T], the T tokens counted among the real ones
     shared: Any  # of `core.positions`
     mask: Array  # bool[B, T, S]
+    segments: Array  # i32[B, S], texts that do not see each other, from 1; 0 is padding
     index: Array | int = 0  # the cache slot of the first of the T tokens
 
 
@@ -82,8 +83,7 @@ class Attention(nnx.Module):
             v = jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1)
             cache = Cache(k, v)
         if cache is None and bias is None:
-            real = jnp.diagonal(context.mask, axis1=1, axis2=2)
-            seen = attend_causally(q, k, v, real, self.kernel)
+            seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
         else:
             seen = attend(q, k, v, context.mask, bias=bias)
         # For the way back: without it the partitioner brings the output's weights together.
@@ -251,8 +251,12 @@ class LanguageModel(nnx.Module):
         slot_mask: Array,  # bool[B, S], True where a cache slot holds a real token, now or before
         index: Array | int = 0,  # slot of the first token
         num_tokens: int | None = None,  # T, the tokens to run now; default all S
+        segments: Array | None = None,  # i32[B, S] of packed rows; None: a row is one text
     ) -> Context:
-        """Positions count real tokens only, so padding on either side changes nothing."""
+        """Positions count real tokens only, so padding on either side changes nothing.
+
+        In packed rows they count from the beginning of each segment.
+        """
         num_slots = slot_mask.shape[1]
         if self.position_embedding is not None and num_slots > self.config.max_length:
             raise ValueError(
@@ -261,10 +265,17 @@ class LanguageModel(nnx.Module):
             )
         t = num_slots if num_tokens is None else num_tokens
         slots = jnp.maximum(jnp.cumsum(slot_mask, axis=1) - 1, 0)
+        mask = (jnp.arange(num_slots) <= index + jnp.arange(t)[:, None]) & slot_mask[:, None]
+        if segments is None:
+            segments = slot_mask.astype(jnp.int32)
+        else:
+            begins = jnp.diff(segments, axis=1, prepend=0) != 0
+            slots -= jax.lax.cummax(jnp.where(begins, slots, 0), axis=1)
+            now = jax.lax.dynamic_slice_in_dim(segments, index, t, axis=1)
+            mask &= now[:, :, None] == segments[:, None]
         positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
-        causal = jnp.arange(num_slots) <= index + jnp.arange(t)[:, None]
         shared = POSITIONS[self.config.positions].shared(self.config, positions, slots)
-        return Context(positions, shared, causal & slot_mask[:, None], index)
+        return Context(positions, shared, mask, segments, index)
 
     def hidden(
         self,

@@ -35,7 +35,8 @@ class Dataset(Protocol):
 
     batch_size: int
     num_tokens: int
-    max_media: int
+    max_media: int  # of a page
+    pairs_per_row: int  # of a row of pairs
     num_frames: int
     kind: str
 
@@ -51,8 +52,8 @@ class Batch:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Batch":
-        """Pairs have one media item, pages room for several."""
-        media = dataset.max_media if dataset.kind == "page" else 1
+        """Pairs have one media item each, pages room for several."""
+        media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
         return cls(dataset.batch_size, dataset.num_tokens, media, dataset.num_frames)
 
 

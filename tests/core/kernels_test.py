@@ -18,18 +18,25 @@ def inputs():
     rng = np.random.default_rng(0)
     q = rng.normal(size=(B, T, N, H)).astype(np.float32)
     k, v = rng.normal(size=(2, B, T, K, H)).astype(np.float32)
-    real = np.ones((B, T), bool)
-    real[0, 100:] = real[1, :17] = False  # padding behind, and before
-    return q, k, v, real
+    segments = np.ones((B, T), np.int32)
+    segments[0, 100:] = segments[1, :17] = 0  # padding behind, and before
+    segments[1, 60:] = 2  # two texts in a row
+    return q, k, v, segments
 
 
-def loss(q, k, v, real, **how):
+def mask_of(segments):
+    same = segments[:, :, None] == segments[:, None]
+    return np.tril(same & (segments > 0)[:, None])
+
+
+def loss(q, k, v, segments, *, mask, **how):
     """Of real tokens only, each element weighted differently."""
-    out = attend_causally(q, k, v, real, **how) * real[..., None, None]
+    out = attend_causally(q, k, v, mask, segments, **how) * (segments > 0)[..., None, None]
     return jnp.sum(out * jnp.cos(jnp.arange(out.size).reshape(out.shape))), out
 
 
 def values_and_gradients(inputs, **how):
+    how["mask"] = mask_of(inputs[3])
     f = jax.value_and_grad(functools.partial(loss, **how), (0, 1, 2), has_aux=True)
     (_, out), grads = jax.jit(f)(*inputs)
     return out, *grads
@@ -48,9 +55,10 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
 
 
 def test_rows_that_no_block_fits_go_through_xla(inputs):
-    short = [x[:, :100] for x in inputs]
-    found = attend_causally(*short, kernel="splash")
-    np.testing.assert_array_equal(found, attend_causally(*short, kernel="xla"))
+    q, k, v, segments = (x[:, :100] for x in inputs)
+    args = q, k, v, mask_of(segments), segments
+    found = attend_causally(*args, kernel="splash")
+    np.testing.assert_array_equal(found, attend_causally(*args, kernel="xla"))
 
 
 def test_auto_is_the_platforms_own():

@@ -114,11 +114,11 @@ def test_an_empty_row_is_finite_and_gives_no_gradient():
     trainable, frozen = params_lib.split(tiny.random_params())
 
     def empty_row(batch, row):
-        fields = {name: getattr(batch, name).copy() for name in batch._fields}
-        fields["tokens"][row] = tiny.PAD
-        for name in ("token_mask", "loss_mask", "media_index", "media", "media_mask"):
-            fields[name][row] = 0
-        return type(batch)(**fields)
+        batch = jax.tree.map(np.copy, batch)
+        batch.tokens[row] = tiny.PAD
+        for rows in batch[1:6]:  # the masks, the media and who sees which
+            rows[row] = 0
+        return batch
 
     gradient = jax.jit(jax.value_and_grad(lambda t, batch: batch_loss(graph, t, frozen, batch)))
     batch = tiny.random_batch()
