@@ -85,10 +85,19 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         fail(f"{_one_line(error)} (see --help)")
     except Exception as error:  # a config file runs while flags are parsed
-        fail(f"--config: {_one_line(error)}")
+        fail(f"--config: {_no_such_key(error) or _one_line(error)}")
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}: every option starts with -- (see --help)")
     return rest
+
+
+def _no_such_key(error: Exception) -> str | None:
+    """For ml_collections' KeyError, bare or inside another, whose text is the key and one near."""
+    inner = error if isinstance(error, KeyError) else next(iter(error.args), None)
+    if not isinstance(inner, KeyError):
+        return None
+    key, _, hint = str(inner.args[0]).partition("\n")
+    return f"the recipe has no key {key}. {hint or 'Its keys are in its file'}"
 
 
 def _one_line(error: BaseException) -> str:

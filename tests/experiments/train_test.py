@@ -295,7 +295,7 @@ def test_misuse_is_one_line_and_status_2(bench):
     """At once, for each command spends its time on imports."""
     started = {
         "unknown variant 'micr': use one of": bench.start("no", variant="micr"),
-        "steqs": bench.start("no", "--config.steqs=3"),
+        "no key 'steqs'": bench.start("no", "--config.steqs=3"),
         "'abc'": bench.start("no", "--config.steps=abc"),
         "no TFDS dataset in": bench.start(
             "no", "--config.data.source=", f"--config.data.dir={bench.folder / 'nowhere'}"
