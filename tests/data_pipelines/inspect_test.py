@@ -85,7 +85,7 @@ def test_bad_records_are_named_and_passed_over(build_dataset):
     text, page = shown(build_dataset(records), num=2, kind="pair", max_skipped_share=1.0)
     assert len(page.sources) == 2
     assert "not_an_image&#x27;: 1" in text
-    assert "2 of the first 3 examples" in text
+    assert "2 of the first 3 rows" in text
 
 
 def test_frames_of_a_video_stand_side_by_side(build_dataset):

@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 
+import jax
 import numpy as np
 
 from data_pipelines.mixture import Mixture
@@ -45,7 +46,7 @@ def configs(folder: str) -> list[StreamConfig]:
     kinds = {
         "pages": {"kind": "page", "batch_size": 12, "max_media": 2},
         "pairs": {"kind": "pair", "batch_size": 18},
-        "noisy": {"kind": "pair", "batch_size": 6},
+        "noisy": {"kind": "pair", "batch_size": 6, "pairs_per_row": 2},
         "videos": {"kind": "pair", "batch_size": 6, "num_frames": 2, "fps": 2.0},
     }
     return [
@@ -70,7 +71,7 @@ def digest(steps: list[dict]) -> str:
     """Of all bytes of one step's batches, those of several processes joined in order."""
     sha = hashlib.sha256()
     for name in steps[0]:
-        for arrays in zip(*(step[name] for step in steps), strict=True):
+        for arrays in zip(*(jax.tree.leaves(step[name]) for step in steps), strict=True):
             sha.update(np.concatenate(arrays).tobytes())
     return sha.hexdigest()
 

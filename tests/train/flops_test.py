@@ -33,6 +33,7 @@ class Dataset:
     num_tokens: int
     max_media: int
     num_frames: int = 1
+    pairs_per_row: int = 1
 
 
 # Each fits one chunk of the loss, for XLA counts a loop's body once.
@@ -158,15 +159,19 @@ def test_frozen_parts_have_no_gradient_of_weights_and_trained_ones_have_all():
     assert "graft" not in parts
 
 
-def test_pairs_have_one_media_and_datasets_add_up():
-    pages, pairs = Dataset("page", 3, 16, 4), Dataset("pair", 5, 8, 4)
+def test_pairs_have_one_media_each_and_datasets_add_up():
+    datasets = [
+        Dataset("page", 3, 16, 4),
+        Dataset("pair", 5, 8, 4),
+        Dataset("pair", 5, 32, 1, pairs_per_row=4),
+    ]
     want = [
         sum(p.total for p in flops.batch(tiny.CONFIG, b, encode_media=False).values())
-        for b in (flops.Batch(3, 16, 4), flops.Batch(5, 8, 1))
+        for b in (flops.Batch(3, 16, 4), flops.Batch(5, 8, 1), flops.Batch(5, 32, 4))
     ]
-    assert flops.train_step(tiny.CONFIG, [pages, pairs]) == sum(want)
-    in_turn = flops.train_step(tiny.CONFIG, [pages, pairs], accumulate=False)
-    assert in_turn == pytest.approx(sum(want) / 2)
+    assert flops.train_step(tiny.CONFIG, datasets) == sum(want)
+    in_turn = flops.train_step(tiny.CONFIG, datasets, accumulate=False)
+    assert in_turn == pytest.approx(sum(want) / 3)
 
 
 # Multiply-adds as published, which count taps on padding too: NFNet at its test size (Brock et al.
