@@ -55,7 +55,8 @@ def write(
     arrays = {}
     for i, batches in enumerate(steps):
         for name, batch in batches.items():
-            arrays |= {f"{i}/{name}/{field}": x for field, x in batch._asdict().items()}
+            fields = {field: x for field, x in batch._asdict().items() if x is not None}
+            arrays |= {f"{i}/{name}/{field}": x for field, x in fields.items()}
     np.savez(folder / _BATCHES, **arrays)
 
 
