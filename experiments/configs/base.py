@@ -19,7 +19,7 @@ def base() -> ml_collections.ConfigDict:
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
 
     c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}
-    c.execution = {"scan": True, "remat": "full", "images_at_once": 32, "attention": "auto"}
+    c.execution = {"scan": True, "remat": "full", "images_at_once": 8, "attention": "auto"}
     c.mesh = {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1}
 
     c.optim = {
