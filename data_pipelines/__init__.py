@@ -2,5 +2,6 @@
 
 import os
 
-# TensorFlow only reads data here; its notes on missing GPU drivers would bury our own lines.
+# TensorFlow only reads data here; its notes on drivers and kernels would bury our own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
