@@ -30,7 +30,9 @@ CORE = [
     "tokenizers>=0.21",
 ]
 DATA = [
-    "tensorflow==2.21.0",
+    # It only reads data, so where there is a build without CUDA, half as large, that one.
+    "tensorflow-cpu==2.21.0; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
+    "tensorflow==2.21.0; platform_machine != 'x86_64' and platform_machine != 'AMD64'",
     "tensorflow-datasets==4.9.10",
     "importlib_resources",  # tensorflow-datasets imports it without saying so
     "google-crc32c>=1.5",

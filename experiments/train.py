@@ -38,7 +38,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 SIGTERM_STATUS = 143
 CONFIG_FILE = "config.json"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def main() -> int:
@@ -172,9 +172,12 @@ def main() -> int:
 
 def write_config(workdir: pathlib.Path, config) -> None:
     """`config.json`: the resolved recipe, package versions, command line."""
+    import tensorflow as tf  # not above: data_pipelines says first how quiet it is to be
+
     values = {
         "config": config.to_dict(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
+        | {"tensorflow": tf.__version__},  # of whichever of its packages
         "command": sys.argv,
     }
     (workdir / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n")

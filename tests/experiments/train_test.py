@@ -19,7 +19,7 @@ from data_pipelines import synthetic
 from flamingo_jax.train import metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 60
+STEPS = 36
 TIMES = (
     *("step_time_s", "data_wait_s", "compile_s"),
     *("tokens_per_s", "images_per_s", "tflops_per_s_per_device"),
