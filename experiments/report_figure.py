@@ -170,10 +170,10 @@ def _draw_gates(ax: Axes, rows: Rows) -> None:
         label = key.removeprefix("gate/")
         ax.plot(steps, values, style, color=color, linewidth=1.8, label=label)
     ax.axhline(0, color=_GREY, linewidth=0.8)
-    ax.set_title("Gates: what multiplies each cross-attention's output")
+    ax.set_title("Gates: what multiplies each branch of a gated block")
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_ylabel("tanh of the gate")
+    ax.set_ylabel("tanh of the gate, times branch_scale")
     if len(keys) <= _MAX_LEGEND:
         ax.legend(title="before layer", ncols=1 + (len(keys) > 6), title_fontsize=9)
     else:
