@@ -123,7 +123,7 @@ def test_gated_block(torch, attend):
     )
     params["attention_gate"], params["ffw_gate"] = theirs["attn_gate"][0], theirs["ff_gate"][0]
     config = CrossAttentionConfig(
-        num_heads=HEADS, head_dim=HEAD_DIM, activation="gelu", normalize_media=False
+        num_heads=HEADS, head_dim=HEAD_DIM, activation="gelu", normalize_media=False, attend=attend
     )
     graph, _, _ = params_lib.abstract(
         lambda rngs: GatedCrossAttention(config, WIDTH, WIDTH, rngs=rngs)
