@@ -97,7 +97,7 @@ def test_features_of_lite0_against_timm():
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("variant", list(net.VARIANTS))
+@pytest.mark.parametrize("variant", [v for v in net.VARIANTS if v != "thin"])  # thin is ours alone
 def test_shapes_of_every_variant_against_timm(variant):
     import_torch()
     timm = pytest.importorskip("timm", reason="timm is not installed")

@@ -109,6 +109,7 @@ def ours(config, tree, tokens, mask, segments):
     graph, _, _ = params.abstract(
         lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)
     )
+    tree = jax.tree.map(np.asarray, tree)  # stacks of layers are read here
     return np.asarray(jax.nn.log_softmax(nnx.merge(graph, tree)(tokens, mask)))
 
 
