@@ -88,10 +88,11 @@ class Pages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing is downloaded
-        return {"train": ((d.id, records.to_example(d)) for d in self._documents)}
+        return {"train": self._generate_examples()}
 
     def _generate_examples(self):
-        raise NotImplementedError("splits are given as iterators")
+        for document in self._documents:
+            yield document.id, records.to_example(document)
 
 
 def write_tar(documents: list[records.Document], path: pathlib.Path) -> None:

@@ -289,15 +289,12 @@ class Stream:
         ]
         sequences, reasons, messages = zip(*found, strict=True)
         told = np.array(reasons, object), np.array(messages, object)
-        if n > 1:
-            packed = pack(sequences, config.num_tokens, self._tokenizer.pad_id)
-            arrays = packed.tokens, packed.token_mask, packed.loss_mask, packed.media_index
-            return (*arrays, media, media_mask, packed.segments, *told)
-        (sequence,) = sequences
-        if sequence is None:
-            return (*self._empty_tokens(), media, media_mask, *told)
-        arrays = sequence.tokens, sequence.token_mask, sequence.loss_mask, sequence.media_index
-        return (*arrays, media, media_mask, *told)
+        texts = sequences[0]
+        if n > 1 or texts is None:
+            texts = pack(sequences, config.num_tokens, self._tokenizer.pad_id)
+        arrays = texts.tokens, texts.token_mask, texts.loss_mask, texts.media_index
+        segments = [texts.segments] if n > 1 else []
+        return (*arrays, media, media_mask, *segments, *told)
 
     def _example(
         self,
@@ -344,12 +341,6 @@ class Stream:
             template=config.template,
             score_template=config.score_template,
         )
-
-    def _empty_tokens(self) -> tuple[np.ndarray, ...]:
-        length = self.config.num_tokens
-        nothing = np.zeros(length, bool)
-        tokens = np.full(length, self._tokenizer.pad_id, np.int32)
-        return tokens, nothing, nothing, np.zeros(length, np.int32)
 
     def _complaint(self) -> str:
         seen, messages = self._counts.total(), "; ".join(self._last_messages)

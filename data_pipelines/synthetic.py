@@ -5,6 +5,7 @@ same everywhere. Some pairs of shape and colour are in `heldout` only, though ea
 colour is trained on. Bad records of chosen kinds can be put in, to see what is made of them.
 """
 
+import abc
 import dataclasses
 import functools
 import io
@@ -145,8 +146,9 @@ class _SyntheticBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                 bad = bad_record(kind, number)
                 yield bad.id, to_example(bad)
 
+    @abc.abstractmethod
     def _documents(self, split: str) -> Iterator[Document]:
-        raise NotImplementedError
+        """Of one split."""
 
 
 class SyntheticPairs(_SyntheticBuilder):

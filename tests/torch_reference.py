@@ -26,9 +26,9 @@ def import_torch() -> ModuleType:
     except RuntimeError:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # left over from the failed import
-        from torch.library import Library
+        from torch import library as operators
 
-        library = Library("torchvision", "DEF")
+        library = operators.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _libraries.append(library)
