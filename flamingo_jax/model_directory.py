@@ -77,6 +77,8 @@ def save(
     tokenizer.to_file(partial / _TOKENIZER)
     text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
     (partial / _JSON).write_text(text + "\n")
+    for file in partial.glob("*.safetensors"):  # which safetensors lets only their owner read
+        shutil.copymode(partial / _JSON, file)
     if directory.exists():
         shutil.rmtree(directory)
     partial.rename(directory)

@@ -192,3 +192,8 @@ def test_a_frozen_file_that_is_gone(by_source):
     with pytest.raises(BadWeightsFile) as error:
         load(directory)
     assert "lm.gguf is missing: bring it with python -m data_pipelines.fetch" in one_line(error)
+
+
+def test_whoever_may_read_the_card_may_read_the_weights(micro_model_dir):
+    modes = {p.suffix: p.stat().st_mode for p in micro_model_dir.iterdir() if p.is_file()}
+    assert modes[".safetensors"] == modes[".json"]
