@@ -24,6 +24,7 @@ import optax
 import tqdm
 
 from data_pipelines.records import Document
+from data_pipelines.whole_files import open_whole
 from experiments.feature_cache import FeatureCache
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train.contrastive import contrastive_loss
@@ -94,9 +95,8 @@ def open_or_fit(
     path = features.path.with_name(f"{features.path.stem}-aligned-{key}.npz")
     if not path.is_file():
         found = fit(features, documents, tokenizer, embedding, config, seed)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **found)
-        partial.rename(path)
+        with open_whole(str(path)) as file:
+            np.savez(file, **found)
     with np.load(path) as file:
         return dict(file)
 

@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from flax import nnx
 
+from data_pipelines.whole_files import write_whole
 from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model_directory import ModelCard
@@ -121,7 +122,7 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
             bar.update(len(chunk))
     out.flush()
     del out
-    _names(path).write_text(json.dumps(names))
+    write_whole(str(_names(path)), json.dumps(names).encode())
     partial.rename(path)
 
 

@@ -1,11 +1,11 @@
 """Writes what a run did into its workdir: report.json, report.md and report.png."""
 
 import json
-import os
 from pathlib import Path
 
 from PIL import Image
 
+from data_pipelines.whole_files import open_whole, write_whole
 from experiments.report_data import FewShotScore, Report
 from experiments.report_figure import draw_report, figure_pixels
 from flamingo_jax.train import metrics
@@ -18,12 +18,11 @@ def write_report(workdir: Path, report: Report) -> None:
     rows = metrics.read_rows(file) if file.exists() else []
     values = report.to_json() | {"steps": rows[-1]["step"] if rows else 0}
     values["goodput"] = goodput(report, rows)
-    _replace(workdir / "report.json", (json.dumps(values, indent=2) + "\n").encode())
+    write_whole(str(workdir / "report.json"), (json.dumps(values, indent=2) + "\n").encode())
     pixels = figure_pixels(draw_report(report, rows))
-    unfinished = workdir / "report.png.tmp"
-    Image.fromarray(pixels).save(unfinished, format="PNG", optimize=True)
-    os.replace(unfinished, workdir / "report.png")
-    _replace(workdir / "report.md", render_markdown(report, rows).encode())
+    with open_whole(str(workdir / "report.png")) as file:
+        Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    write_whole(str(workdir / "report.md"), render_markdown(report, rows).encode())
 
 
 def goodput(report: Report, rows: metrics.Rows) -> float:
@@ -109,9 +108,3 @@ def _percent(share: float) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

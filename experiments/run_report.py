@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.whole_files import write_json
 from experiments import cli, datasets, heldout
 from experiments.report import write_report
 from experiments.report_data import DataCount, Report
@@ -38,8 +39,8 @@ class Clock:
         return self.before_s + time.monotonic() - self.began
 
     def save(self) -> None:
-        """Keeps the time so far for the next restart."""
-        self.path.write_text(json.dumps({"wall_s": self.wall_s()}) + "\n")
+        """Keeps the time so far for the next restart, also one after a kill while this writes."""
+        write_json(str(self.path), {"wall_s": self.wall_s()})
 
 
 def check_finite(row: metrics.Row) -> None:

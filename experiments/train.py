@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.mixture import Mixture
+from data_pipelines.whole_files import write_whole
 from experiments import cli, datasets, frozen_features, parts, processes, run_report
 from experiments.profiling import Profiler, parse_steps
 from experiments.progress import Progress
@@ -180,7 +181,7 @@ def write_config(workdir: pathlib.Path, config) -> None:
         | {"tensorflow": tf.__version__},  # of whichever of its packages
         "command": sys.argv,
     }
-    (workdir / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n")
+    write_whole(str(workdir / CONFIG_FILE), (json.dumps(values, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
