@@ -34,12 +34,14 @@ class AbstractStep:
     mesh: Mesh
     platform: str
     model_flops: float  # of one step, all devices together, nothing counted twice
+    compiler_options: dict[str, Any]  # XLA's, for this platform
 
     def lower(self) -> jax.stages.Lowered:
         """The step as a program for the platform, not yet compiled."""
         jitted = jax.jit(
             self.step,
             donate_argnums=0,
+            compiler_options=self.compiler_options,
             out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, self.state), None),
         )
         with jax.set_mesh(self.mesh):
@@ -100,7 +102,8 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     parts = flops.step(config, sizes, encode_media=not cached, accumulate=recipe.accumulate)
     step = make_train_step(graph, config, optimizer, weights, accumulate=recipe.accumulate)
     total = sum(passes.total for passes in parts.values())
-    return AbstractStep(step, state, frozen, batches, mesh, platform, total)
+    options = dict(recipe.compiler_options.get(platform, {}))
+    return AbstractStep(step, state, frozen, batches, mesh, platform, total, options)
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:

@@ -109,6 +109,7 @@ def main() -> int:
         ),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
+        compiler_options=dict(config.compiler_options.get(jax.default_backend(), {})),
     )
 
     stop = processes.StopRequest()

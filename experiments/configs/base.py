@@ -20,6 +20,9 @@ def base() -> ml_collections.ConfigDict:
 
     c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}
     c.execution = {"scan": True, "remat": "full", "images_at_once": 8, "attention": "auto"}
+    # Products and then whole collectives, which run beside other work, where the TPU compiler would
+    # turn a product over `tensor` into a ring of small ones: see docs/scaling.md.
+    c.compiler_options = {"tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}}
     c.mesh = {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1}
 
     c.optim = {

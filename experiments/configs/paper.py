@@ -48,7 +48,7 @@ SIZES = {
     "3b": Size("chinchilla_1b", every=1),
     "9b": Size("chinchilla_7b", every=4),
     "9b_table4": Size("chinchilla_7b", every=4, num_layers=40),
-    "80b": Size("chinchilla_70b", every=7, tensor=8, pages=1024),
+    "80b": Size("chinchilla_70b", every=7, tensor=8, pages=512),
 }
 
 
@@ -72,7 +72,7 @@ def model(size: Size) -> FlamingoConfig:
 def recipe(variant: str) -> ml_collections.ConfigDict:
     """500,000 updates over four datasets, all visited in each.
 
-    Batches are those of the ablations, 256 to 512 to 512 to 64, but for 80B four times as large: so
+    Batches are those of the ablations, 256 to 512 to 512 to 64, but for 80B twice as large: so
     the 512 chips of docs/scaling.md are less bound by bringing trained weights together.
     """
     size = SIZES[variant]

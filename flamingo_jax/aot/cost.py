@@ -67,6 +67,8 @@ def of(program: Program) -> Cost:
             if op.opcode in ("dot", "convolution"):
                 flops += times * _products(op, ops)
             if found := _collective(op, ops, times):
+                if found.kind == "all-reduce" and name in inside and _is_sliced(op.name, ops):
+                    found = dataclasses.replace(found, kind="reduce-scatter")
                 collectives.append(found)
             if op.opcode == "custom-call":
                 target = (op.attribute("custom_call_target") or "").strip('"')
@@ -143,6 +145,19 @@ def _collective(op: Op, ops: Computation, times: float) -> Collective | None:
         payload = read * len(group) if kind == "all-gather" else read
     source = re.search(r'op_name="([^"]*)"', op.attributes)
     return Collective(kind, times, payload, group, source[1] if source else "")
+
+
+def _is_sliced(name: str, ops: Computation) -> bool:
+    """Whether only slices of an operation's result are used.
+
+    In one fusion with its slices, an all-reduce is how the TPU compiler writes a reduce-scatter.
+    """
+    users = [user for user in ops.values() if name in user.operands]
+    return bool(users) and all(
+        user.opcode == "dynamic-slice"
+        or (user.opcode in ("get-tuple-element", "bitcast") and _is_sliced(user.name, ops))
+        for user in users
+    )
 
 
 def _first_group(text: str) -> tuple[int, ...]:

@@ -24,10 +24,8 @@ def attend(
     b, t, n, h = q.shape
     kv_heads = k.shape[2]
     scale = h**-0.5 if scale is None else scale
-    # Heads before tokens from here on, so that each product's rows lie together.
     q = (q * jnp.asarray(scale, q.dtype)).reshape(b, t, kv_heads, n // kv_heads, h)
-    q, k, v = q.transpose(0, 2, 3, 1, 4), k.swapaxes(1, 2), v.swapaxes(1, 2)
-    logits = jnp.einsum("bkgth,bksh->bkgts", q, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
     if bias is not None:
         logits += bias.reshape(-1, *logits.shape[1:])
     if mask is not None:
@@ -36,5 +34,7 @@ def attend(
     weights = jax.nn.softmax(logits, axis=-1)
     if mask is not None:
         weights = jnp.where(mask, weights, 0.0)
-    out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v)
+    # Heads before tokens, so that the product's rows lie together. Logits made that way too crash
+    # the compiler of libtpu 0.0.42 for v6e.
+    out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(v.dtype), v.swapaxes(1, 2))
     return out.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h)

@@ -139,6 +139,43 @@ def test_collectives_by_group_and_bytes():
     assert found.sent == 2 * 3 / 4 * found.payload
 
 
+# As the TPU compiler writes them: a reduce-scatter of two arrays in one fusion, and beside it an
+# all-reduce that is sliced only after it has arrived whole.
+SCATTER = """HloModule jit_f, is_scheduled=true
+
+%all-reduce-scatter.1 (a: f32[64,8], b: f32[32,8]) -> (f32[16,8], f32[8,8]) {
+  %a = f32[64,8]{1,0} parameter(0)
+  %b = f32[32,8]{1,0} parameter(1)
+  %all-reduce.1 = (f32[64,8]{1,0}, f32[32,8]{1,0}) all-reduce(%a, %b), replica_groups={{0,1,2,3}}
+  %one = f32[64,8]{1,0} get-tuple-element(%all-reduce.1), index=0
+  %two = f32[32,8]{1,0} get-tuple-element(%all-reduce.1), index=1
+  %zero = s32[] constant(0)
+  %slice.1 = f32[16,8]{1,0} dynamic-slice(%one, %zero, %zero), sizes={16,8}
+  %slice.2 = f32[8,8]{1,0} dynamic-slice(%two, %zero, %zero), sizes={8,8}
+  ROOT %both = (f32[16,8]{1,0}, f32[8,8]{1,0}) tuple(%slice.1, %slice.2)
+}
+
+ENTRY %main (p0: f32[64,8], p1: f32[32,8]) -> (f32[16,8], f32[8,8], f32[8,8]) {
+  %p0 = f32[64,8]{1,0} parameter(0)
+  %p1 = f32[32,8]{1,0} parameter(1)
+  %fusion = (f32[16,8], f32[8,8]) fusion(%p0, %p1), kind=kCustom, calls=%all-reduce-scatter.1
+  %x = f32[16,8]{1,0} get-tuple-element(%fusion), index=0
+  %y = f32[8,8]{1,0} get-tuple-element(%fusion), index=1
+  %all-reduce.2 = f32[32,8]{1,0} all-reduce(%p1), replica_groups={{0,1,2,3}}
+  %nought = s32[] constant(0)
+  %z = f32[8,8]{1,0} dynamic-slice(%all-reduce.2, %nought, %nought), sizes={8,8}
+  ROOT %out = (f32[16,8]{1,0}, f32[8,8]{1,0}, f32[8,8]{1,0}) tuple(%x, %y, %z)
+}
+"""
+
+
+def test_a_sum_that_is_sliced_in_its_fusion_is_never_sent_whole():
+    found = {one.kind: one for one in cost.of(hlo.parse(SCATTER)).collectives}
+    assert set(found) == {"reduce-scatter", "all-reduce"}
+    assert found["reduce-scatter"].sent == 3 / 4 * (64 + 32) * 8 * 4
+    assert found["all-reduce"].sent == 2 * 3 / 4 * 32 * 8 * 4
+
+
 @pytest.mark.parametrize(
     ("text", "group"),
     [

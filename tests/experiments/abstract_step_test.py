@@ -36,6 +36,17 @@ def test_9b_is_lowered_for_eight_gpus_and_its_state_fits_them():
     assert device_bytes((step.state, step.frozen)) < 20e9  # the rest is for activations
 
 
+def test_a_recipes_options_reach_the_compiler_they_are_for():
+    found = recipe("9b_public", pages=16, pairs=32)
+    mesh = partition.make_mesh(**found.mesh)
+    make = lambda platform: abstract_step.make(found, mesh, platform).compiler_options  # noqa: E731
+    assert make("tpu") == found.compiler_options.tpu.to_dict() != {}
+    assert make("cuda") == make("cpu") == {}
+    found.compiler_options.cpu = {"xla_no_such_option": True}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        abstract_step.make(found, mesh, "cpu").lower().compile()
+
+
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made():
     with pytest.raises(ValueError, match=r"data\.train\.pages"):
         abstract_step.make(recipe("9b_public", pages=12, pairs=32), partition.make_mesh())
