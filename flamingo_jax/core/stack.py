@@ -7,6 +7,7 @@ Both compute the same; `unroll` and `reroll` turn one tree of parameters into th
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +79,12 @@ def plan(num_layers: int, every: int, offset: int) -> tuple[Segment, ...]:
 
 
 class Stack(nnx.Module):
-    """`length` modules made by `make`, to be folded over one after the other."""
+    """`length` modules made by `make`, to be folded over one after the other.
+
+    `in_place` is for a stack of frozen stacks. A scan over it would copy each inner stack out and
+    then scan that; in place, every layer is read from where it lies. Not for trained layers: each
+    read would add to a gradient of the whole.
+    """
 
     def __init__(
         self,
@@ -86,8 +92,10 @@ class Stack(nnx.Module):
         length: int,
         execution: Execution,
         rngs: nnx.Rngs,
+        *,
+        in_place: bool = False,
     ):
-        self.length, self.execution = length, execution
+        self.length, self.execution, self.in_place = length, execution, in_place
         if not execution.scan:
             for i in range(length):
                 setattr(self, _layer_name(i), make(nnx.Rngs(rngs.params())))
@@ -103,9 +111,38 @@ class Stack(nnx.Module):
         graph, params = nnx.split(self.layers)
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[i], params))
 
+    def scanned(self) -> tuple[Tree, Callable]:
+        """What a scan slices, and the layer that it makes of a slice."""
+        if self.in_place:
+            return jnp.arange(self.length), functools.partial(InnerStack, self.layers)
+        graph, params = nnx.split(self.layers)
+        return params, functools.partial(nnx.merge, graph)
+
+
+class InnerStack:
+    """Stack number `index` of a stack of stacks, whose layers stay where they are until read."""
+
+    def __init__(self, stacks: Stack, index: jax.Array):
+        self.length, self.execution = stacks.length, stacks.execution
+        self.graph, self.params = nnx.split(stacks.layers)  # leaves [stacks, layers, ...]
+        self.index = index
+
+    def scanned(self) -> tuple[Tree, Callable]:
+        """As a stack's."""
+
+        def layer(i: jax.Array) -> nnx.Module:
+            def read(leaf: jax.Array) -> jax.Array:
+                shape = leaf.shape[2:]
+                place = (self.index, i, *[0] * len(shape))
+                return jax.lax.dynamic_slice(leaf, place, (1, 1, *shape)).reshape(shape)
+
+            return nnx.merge(self.graph, jax.tree.map(read, self.params))
+
+        return jnp.arange(self.length), layer
+
 
 def fold(
-    body: Callable, carry: Tree, stacks: Sequence[Stack], xs: Tree = None
+    body: Callable, carry: Tree, stacks: Sequence[Stack | InnerStack], xs: Tree = None
 ) -> tuple[Tree, Tree]:
     """`carry, y = body(carry, layers, x)` over the layers of stacks of one length, side by side.
 
@@ -122,13 +159,13 @@ def fold(
             carry, y = step(params, carry, jax.tree.map(lambda leaf, i=i: leaf[i], xs))
             ys.append(y)
         return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
-    graphs, params = zip(*(nnx.split(stack.layers) for stack in stacks), strict=True)
+    scanned, make = zip(*(stack.scanned() for stack in stacks), strict=True)
 
     def step(carry, slices):
-        layer_params, x = slices
-        return body(carry, [*map(nnx.merge, graphs, layer_params)], x)
+        parts, x = slices
+        return body(carry, [m(part) for m, part in zip(make, parts, strict=True)], x)
 
-    return jax.lax.scan(remat(step), carry, (params, xs), length=first.length)
+    return jax.lax.scan(remat(step), carry, (scanned, xs), length=first.length)
 
 
 def _layer_name(i: int) -> str:

@@ -59,7 +59,7 @@ class Flamingo(nnx.Module):
         self.resampler = make_resampler(
             config.resampler, config.vision.output_width, execution, rngs=rngs
         )
-        self.language_model = LanguageModel(lm, execution, segments, rngs=rngs)
+        self.language_model = LanguageModel(lm, execution, segments, frozen=True, rngs=rngs)
         self.gated_xattn = Segments(
             insertion.cross_attention_segments(config),
             lambda _, rngs: layer(xattn, lm.width, config.media_width, rngs=rngs),

@@ -141,14 +141,22 @@ class Segments(nnx.Module):
         make: Callable[[Segment, nnx.Rngs], nnx.Module],
         execution: Execution,
         rngs: nnx.Rngs,
+        *,
+        in_place: bool = False,
     ):
         for s in segments:
-            stack = Stack(lambda rngs, s=s: make(s, rngs), s.repeats, execution, rngs)
+            make_one = functools.partial(make, s)
+            stack = Stack(make_one, s.repeats, execution, rngs, in_place=in_place)
             setattr(self, s.name, stack)
 
 
 def make_blocks(
-    config: LanguageModelConfig, segments: tuple[Segment, ...], execution: Execution, rngs: nnx.Rngs
+    config: LanguageModelConfig,
+    segments: tuple[Segment, ...],
+    execution: Execution,
+    rngs: nnx.Rngs,
+    *,
+    frozen: bool = False,
 ) -> Segments:
     """Groups of blocks, each a stack of its own; the blocks rematerialise, not the groups."""
     kernel = execution.attention
@@ -160,6 +168,7 @@ def make_blocks(
         ),
         execution.without_remat(),
         rngs,
+        in_place=frozen,
     )
 
 
@@ -219,6 +228,7 @@ class LanguageModel(nnx.Module):
         execution: Execution,
         segments: tuple[Segment, ...] | None = None,
         *,
+        frozen: bool = False,  # no gradient of its blocks is asked for, see `core.stack.Stack`
         rngs: nnx.Rngs,
     ):
         self.config = config
@@ -229,7 +239,7 @@ class LanguageModel(nnx.Module):
         self.position_embedding = (
             embedding_rows(config.max_length, config.width, rngs) if learned else None
         )
-        self.blocks = make_blocks(config, self.segments, execution, rngs)
+        self.blocks = make_blocks(config, self.segments, execution, rngs, frozen=frozen)
         self.final_norm = make_norm(config, config.width)
         self.head = None if config.tied_head else embedding_rows(*table)
 

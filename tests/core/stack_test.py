@@ -63,6 +63,27 @@ def run(params, x, shifts, execution):
     return fold(body, x, [stack], shifts)
 
 
+@pytest.mark.parametrize("remat", REMAT)
+def test_frozen_stacks_of_stacks_are_read_where_they_lie(remat):
+    """To the last digit what slices give, and no scan is handed a stack to slice."""
+    execution = Execution(remat=remat)
+    inner = lambda rngs: Stack(Layer, 3, execution, rngs)  # noqa: E731
+
+    def f(x, in_place):
+        stack = Stack(inner, 2, execution.without_remat(), nnx.Rngs(0), in_place=in_place)
+        layer = lambda x, layers, _: (layers[0](x), None)  # noqa: E731
+        return fold(lambda x, stacks, _: fold(layer, x, stacks), x, [stack])[0]
+
+    x = jnp.linspace(-1, 1, 8).reshape(2, 4)
+    value_and_grad = jax.value_and_grad(lambda x, in_place: f(x, in_place).sum())
+    jax.tree.map(np.testing.assert_array_equal, value_and_grad(x, True), value_and_grad(x, False))
+    (scan,) = [
+        e for e in jax.make_jaxpr(lambda x: f(x, True))(x).eqns if e.primitive.name == "scan"
+    ]
+    first = scan.params["num_consts"] + scan.params["num_carry"]
+    assert [v.aval.shape for v in scan.invars[first:]] == [(2,)]
+
+
 @pytest.fixture(scope="module")
 def params():
     return nnx.to_pure_dict(nnx.state(Stack(Layer, 3, Execution(), nnx.Rngs(0))))
