@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tqdm
 
 from data_pipelines.records import Document
 from data_pipelines.whole_files import open_whole
+from experiments import progress
 from experiments.feature_cache import FeatureCache
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train.contrastive import contrastive_loss
@@ -150,15 +150,17 @@ def fit(
         return optax.apply_updates(params, updates), state, value
 
     batch_size = min(config.batch_size, len(documents))
-    bar = tqdm.tqdm(range(config.steps), desc="aligning features with words", unit=" steps")
-    for number in bar:
-        rows = rng.choice(len(documents), batch_size, replace=False)
-        ids = texts.draw(rows, config.other_texts, rng)
-        params, state, value = step(
-            params, state, pooled[rows], texts.vectors[ids], ids, jax.random.fold_in(key, number)
-        )
-        if number % 50 == 49:
-            bar.set_postfix(loss=f"{float(value):.2f}")
+    with progress.bar(config.steps, "aligning features with words", "steps") as bar:
+        for number in range(config.steps):
+            rows = rng.choice(len(documents), batch_size, replace=False)
+            ids = texts.draw(rows, config.other_texts, rng)
+            step_key = jax.random.fold_in(key, number)
+            params, state, value = step(
+                params, state, pooled[rows], texts.vectors[ids], ids, step_key
+            )
+            if number % 50 == 49:
+                bar.set_postfix(loss=f"{float(value):.2f}", refresh=False)
+            bar.update()
     kernel = np.asarray(params["picture"]) @ np.asarray(params["text"]).T / texts.std
     kernel /= std[:, None] * (pooled @ kernel).std()
     return {"kernel": kernel, "bias": -mean @ kernel}

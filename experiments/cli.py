@@ -24,7 +24,7 @@ class UserError(Exception):
     """What is wrong, where, and how to mend it, in one line."""
 
 
-_MENDABLE = (
+MENDABLE = (  # what a user can mend
     UserError,
     FetchError,
     TooManyBadRecords,
@@ -73,7 +73,7 @@ def _guarded(main: Callable[[], int | None]) -> int | None:
     with processes.ending_together():
         try:
             return main()
-        except _MENDABLE as error:
+        except MENDABLE as error:
             fail(_one_line(error))
 
 

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 from flax import nnx
 
 from data_pipelines.whole_files import write_whole
+from experiments import progress
 from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model_directory import ModelCard
@@ -106,7 +106,7 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
     shape = (len(pictures), config.num_features, config.width)
     out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
     names: list[str] = []
-    bar = tqdm.tqdm(total=len(pictures), desc="encoding pictures", unit=" pictures")
+    bar = progress.bar(len(pictures), "encoding pictures", "pictures")
     ids = list(pictures)
     with ThreadPoolExecutor(2) as pool, bar:
         for start in range(0, len(ids), _CHUNK):

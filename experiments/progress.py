@@ -12,6 +12,12 @@ import tqdm
 _LINE_EVERY_S = 10.0
 
 
+def bar(total: int, doing: str, unit: str) -> tqdm.tqdm:
+    """For work before the steps: redrawn often on a terminal, now and then in a log."""
+    often = 0.1 if sys.stderr.isatty() else _LINE_EVERY_S
+    return tqdm.tqdm(total=total, desc=doing, unit=f" {unit}", mininterval=often)
+
+
 class Progress:
     """Shows steps `initial` to `total`; use as a context manager.
 

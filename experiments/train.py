@@ -129,7 +129,8 @@ def main() -> int:
     first = processes.is_first()
     profiler = Profiler(workdir, profile_steps if first else None)
     schedule = optim_config.schedule()
-    with jax.set_mesh(mesh), Progress(config.steps, initial=start, show=first) as progress:
+    saving = checkpoints.finished_on(cli.MENDABLE)
+    with jax.set_mesh(mesh), saving, Progress(config.steps, initial=start, show=first) as progress:
         for step in range(start + 1, config.steps + 1):
             with profiler.around(step):
                 with log.window.waiting():

@@ -5,7 +5,9 @@ dataset (`data`, JSON); never a frozen weight. Orbax writes in the background an
 visible in one rename, so a killed run leaves whole ones only.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -88,6 +90,15 @@ class Checkpoints:
     def wait(self) -> None:
         """Until every save is on disk."""
         self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def finished_on(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+        """A save under way is finished where one of `errors` ends the block, and not lost."""
+        try:
+            yield
+        except errors:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Waits, then ends the background threads."""

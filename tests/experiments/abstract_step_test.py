@@ -37,7 +37,7 @@ def test_9b_is_lowered_for_eight_gpus_and_its_state_fits_them():
 
 
 def test_a_recipes_options_reach_the_compiler_they_are_for():
-    found = recipe("9b_public", pages=16, pairs=32)
+    found = recipe("micro", pages=8, pairs=8)
     mesh = partition.make_mesh(**found.mesh)
     make = lambda platform: abstract_step.make(found, mesh, platform).compiler_options  # noqa: E731
     assert make("tpu") == found.compiler_options.tpu.to_dict() != {}

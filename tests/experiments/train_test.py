@@ -288,7 +288,9 @@ def test_too_many_bad_records_stop_the_run(bench, whole, bad_data):
     assert "pairs: " in line
     assert "records are unusable, more than max_skipped_share=0.05" in line
     assert "truncated" in line
-    assert 100 / 8 <= len(bench.rows("stopped")) + 1 < STEPS
+    steps = len(bench.rows("stopped"))
+    assert 100 / 8 <= steps + 1 < STEPS
+    assert (bench.folder / "stopped" / "checkpoints" / str(steps // 5 * 5)).is_dir()
 
 
 def test_misuse_is_one_line_and_status_2(bench):
