@@ -10,7 +10,7 @@ from etils import epath
 
 
 @contextlib.contextmanager
-def open_whole(path: str) -> Iterator[BinaryIO]:
+def open_whole(path: epath.PathLike) -> Iterator[BinaryIO]:
     """A file to write, which gets its name when the block ends without an error."""
     target = epath.Path(path)
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
@@ -24,17 +24,17 @@ def open_whole(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def write_whole(path: str, data: bytes) -> None:
+def write_whole(path: epath.PathLike, data: bytes) -> None:
     """Writes a file in one go."""
     with open_whole(path) as file:
         file.write(data)
 
 
-def write_json(path: str, value: Any) -> None:
+def write_json(path: epath.PathLike, value: Any) -> None:
     """Writes JSON, the same bytes for the same value."""
     write_whole(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
 
-def read_json(path: str) -> Any:
+def read_json(path: epath.PathLike) -> Any:
     """Reads JSON."""
     return json.loads(epath.Path(path).read_text())

@@ -95,7 +95,7 @@ def open_or_fit(
     path = features.path.with_name(f"{features.path.stem}-aligned-{key}.npz")
     if not path.is_file():
         found = fit(features, documents, tokenizer, embedding, config, seed)
-        with open_whole(str(path)) as file:
+        with open_whole(path) as file:
             np.savez(file, **found)
     with np.load(path) as file:
         return dict(file)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from flax import nnx
 
-from data_pipelines.whole_files import write_whole
+from data_pipelines.whole_files import read_json, write_json
 from experiments import progress
 from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
@@ -37,7 +37,7 @@ class FeatureCache(Mapping[str, np.ndarray]):
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self._row = {name: i for i, name in enumerate(json.loads(_names(path).read_text()))}
+        self._row = {name: i for i, name in enumerate(read_json(_names(path)))}
         self._features = np.load(path, mmap_mode="r")
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -122,7 +122,7 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
             bar.update(len(chunk))
     out.flush()
     del out
-    write_whole(str(_names(path)), json.dumps(names).encode())
+    write_json(_names(path), names)
     partial.rename(path)
 
 

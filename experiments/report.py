@@ -1,11 +1,10 @@
 """Writes what a run did into its workdir: report.json, report.md and report.png."""
 
-import json
 from pathlib import Path
 
 from PIL import Image
 
-from data_pipelines.whole_files import open_whole, write_whole
+from data_pipelines.whole_files import open_whole, write_json, write_whole
 from experiments.report_data import FewShotScore, Report
 from experiments.report_figure import draw_report, figure_pixels
 from flamingo_jax.train import metrics
@@ -18,11 +17,11 @@ def write_report(workdir: Path, report: Report) -> None:
     rows = metrics.read_rows(file) if file.exists() else []
     values = report.to_json() | {"steps": rows[-1]["step"] if rows else 0}
     values["goodput"] = goodput(report, rows)
-    write_whole(str(workdir / "report.json"), (json.dumps(values, indent=2) + "\n").encode())
+    write_json(workdir / "report.json", values)
     pixels = figure_pixels(draw_report(report, rows))
-    with open_whole(str(workdir / "report.png")) as file:
+    with open_whole(workdir / "report.png") as file:
         Image.fromarray(pixels).save(file, format="PNG", optimize=True)
-    write_whole(str(workdir / "report.md"), render_markdown(report, rows).encode())
+    write_whole(workdir / "report.md", render_markdown(report, rows).encode())
 
 
 def goodput(report: Report, rows: metrics.Rows) -> float:

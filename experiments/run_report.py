@@ -1,7 +1,6 @@
 """The end of a training run: evaluate what was held out, and hand it to the report."""
 
 import dataclasses
-import json
 import pathlib
 import resource
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.whole_files import write_json
+from data_pipelines.whole_files import read_json, write_json
 from experiments import cli, datasets, heldout
 from experiments.report import write_report
 from experiments.report_data import DataCount, Report
@@ -32,7 +31,7 @@ class Clock:
     @classmethod
     def start(cls, workdir: pathlib.Path) -> "Clock":
         path = workdir / _CLOCK_FILE
-        before_s = json.loads(path.read_text())["wall_s"] if path.is_file() else 0.0
+        before_s = read_json(path)["wall_s"] if path.is_file() else 0.0
         return cls(path, before_s, time.monotonic())
 
     def wall_s(self) -> float:
@@ -40,7 +39,7 @@ class Clock:
 
     def save(self) -> None:
         """Keeps the time so far for the next restart, also one after a kill while this writes."""
-        write_json(str(self.path), {"wall_s": self.wall_s()})
+        write_json(self.path, {"wall_s": self.wall_s()})
 
 
 def check_finite(row: metrics.Row) -> None:

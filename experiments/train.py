@@ -8,7 +8,6 @@ run this same program, each on its own devices and its own rows of the batch.
 """
 
 import importlib.metadata
-import json
 import pathlib
 import sys
 
@@ -17,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.mixture import Mixture
-from data_pipelines.whole_files import write_whole
+from data_pipelines.whole_files import write_json
 from experiments import cli, datasets, frozen_features, parts, processes, run_report
 from experiments.profiling import Profiler, parse_steps
 from experiments.progress import Progress
@@ -183,7 +182,7 @@ def write_config(workdir: pathlib.Path, config) -> None:
         | {"tensorflow": tf.__version__},  # of whichever of its packages
         "command": sys.argv,
     }
-    write_whole(str(workdir / CONFIG_FILE), (json.dumps(values, indent=2) + "\n").encode())
+    write_json(workdir / CONFIG_FILE, values)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Source(abc.ABC):
 
         The field `key` is an evenly spread hash; `sorted_rows.find_rows` looks it up later.
         """
-        raise NotImplementedError  # never asked: index_dtype is None
+        raise TypeError(f"{type(self).__name__} keeps no index: its index_dtype is None")
 
     def bind(self, paths: Sequence[str], index_paths: Sequence[str]) -> "Source":
         """The source once all of its input files are known, and indexed where it wants that."""
