@@ -27,7 +27,7 @@ from flamingo_jax.models import insertion
 from flamingo_jax.models.own_media import block_size
 from flamingo_jax.models.resampler_ablations import mlp_hidden
 from flamingo_jax.models.vision import VisionEncoder
-from flamingo_jax.train.losses import next_token_loss
+from flamingo_jax.train.losses import chunk_size
 
 
 class Dataset(Protocol):
@@ -249,16 +249,15 @@ def _self_attention(
 
 
 def _head(config: FlamingoConfig, b: Batch) -> Passes:
-    """Logits and their gradients, in the columns that the loss looks at; only new rows learn."""
+    """Logits and their gradients, of the tokens that the loss looks at; only new rows learn."""
     width, lm = config.language_model.width, config.language_model
-    positions = b.size * _logit_columns(b)
+    positions = _logit_tokens(b)
     return _linear(positions * width * lm.vocab_size, weights=False) + _linear(
         positions * width * config.num_new_tokens
     )
 
 
-def _logit_columns(b: Batch) -> int:
-    """Whole chunks with a target in them; the last token predicts none (see `train.losses`)."""
-    chunk_tokens = next_token_loss.__kwdefaults__["chunk_tokens"]
-    chunk = min(max(chunk_tokens // b.size, 1), b.num_tokens)
-    return -(-(b.num_tokens - 1) // chunk) * chunk
+def _logit_tokens(b: Batch) -> int:
+    """Whole chunks with a target in them; a row's last token predicts none (see `train.losses`)."""
+    chunk = chunk_size(b.size * b.num_tokens)
+    return -(-b.size * (b.num_tokens - 1) // chunk) * chunk

@@ -3,10 +3,10 @@
 Paper, equation 2: the negative log-likelihood of the text, a weighted sum over datasets; here the
 mean over a batch's target tokens (a padded or masked token is no target).
 
-The gradient to the hidden states is computed in the same pass as the loss, one chunk of columns at
-a time: no [B, T, V] array, and no second look at the logits in the backward pass. Each row's
-targets are moved to its front, so that a chunk of columns without any target is skipped; rows never
-mix, so nothing of this crosses devices when the batch is sharded.
+The gradient to the hidden states is computed in the same pass as the loss, one chunk of tokens at a
+time: no [B, T, V] array, and no second look at the logits in the backward pass. Each shard's
+targets are moved to its front, so that a chunk without any target is skipped; tokens never leave
+their shard, so nothing of this crosses devices when the batch is cut among them.
 """
 
 import functools
@@ -14,7 +14,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from flamingo_jax.core.partition import constrain
+
 Array = jax.Array
+
+CHUNK_TOKENS = 512
 
 
 def next_token_targets(tokens: Array, loss_mask: Array) -> tuple[Array, Array]:
@@ -31,27 +35,43 @@ def next_token_loss(
     tokens: Array,  # i32[B, T]
     loss_mask: Array,  # bool[B, T], True where the prediction of this token counts
     *,
-    chunk_tokens: int = 512,
+    shards: int = 1,  # among which B is cut
+    chunk_tokens: int = CHUNK_TOKENS,  # of a shard, whose scores are held at a time; at most
 ) -> tuple[Array, Array]:
     """(sum of negative log-likelihoods in nats, number of targets), both f32 scalars."""
+    b, t = tokens.shape
     targets, weights = next_token_targets(tokens, loss_mask)
-    columns = min(max(chunk_tokens // tokens.shape[0], 1), tokens.shape[1])
-    total = _nll(hidden, new_rows, frozen_rows, targets, weights, columns)
-    return total, weights.sum()
+    num = b * t // shards
+    size = chunk_size(num, chunk_tokens)
+
+    def of_shards(x: Array) -> Array:  # [B, T, ...] to [shards, tokens, ...]
+        x = x.reshape(shards, num, *x.shape[2:])
+        return constrain(x, "batch", *[None] * (x.ndim - 1))
+
+    hidden, targets, weights = map(of_shards, (hidden, targets, weights))
+    return _nll(hidden, new_rows, frozen_rows, targets, weights, size), weights.sum()
+
+
+def chunk_size(num_tokens: int, limit: int = CHUNK_TOKENS) -> int:
+    """Tokens of a chunk: a quarter of them all, so that there are chunks to skip, but not few.
+
+    A product with fewer than 64 rows waits for the vocabulary's rows to come from memory.
+    """
+    return min(limit, num_tokens, max(64, -(-num_tokens // 4)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _nll(hidden, new_rows, frozen_rows, targets, weights, columns):
+def _nll(hidden, new_rows, frozen_rows, targets, weights, size):
     """Weighted sum of token losses; differentiable in hidden and new_rows only."""
-    return _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, grads=False)[0]
+    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, grads=False)[0]
 
 
-def _forward(hidden, new_rows, frozen_rows, targets, weights, columns):
-    return _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, grads=True)
+def _forward(hidden, new_rows, frozen_rows, targets, weights, size):
+    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, grads=True)
 
 
-def _backward(columns, grads, cotangent):
-    del columns
+def _backward(size, grads, cotangent):
+    del size
     d_hidden, d_new = grads
     return d_hidden * cotangent.astype(d_hidden.dtype), d_new * cotangent, None, None, None
 
@@ -59,15 +79,15 @@ def _backward(columns, grads, cotangent):
 _nll.defvjp(_forward, _backward)
 
 
-def _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, *, grads):
-    b, t, d = hidden.shape
-    order = jnp.argsort(weights == 0, axis=1, stable=True)  # a row's targets come first
-    num_chunks = -(-t // columns)
+def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, *, grads):
+    s, num, d = hidden.shape
+    order = jnp.argsort(weights == 0, axis=1, stable=True)  # a shard's targets come first
+    num_chunks = -(-num // size)
 
-    def chunks(x):  # [B, T, ...] to [chunks, B, columns, ...]
-        x = jnp.take_along_axis(x, order.reshape(b, t, *[1] * (x.ndim - 2)), axis=1)
-        x = jnp.pad(x, [(0, 0), (0, num_chunks * columns - t)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(b, num_chunks, columns, *x.shape[2:]), 1, 0)
+    def chunks(x):  # [S, tokens, ...] to [chunks, S, size, ...]
+        x = jnp.take_along_axis(x, order.reshape(s, num, *[1] * (x.ndim - 2)), axis=1)
+        x = jnp.pad(x, [(0, 0), (0, num_chunks * size - num)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(s, num_chunks, size, *x.shape[2:]), 1, 0)
 
     frozen, new = frozen_rows.astype(hidden.dtype), new_rows.astype(hidden.dtype)
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -76,9 +96,9 @@ def _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, *, g
         total, d_new = carry
         h, target, weight = xs
         scores, new_scores = dot("bcd,vd->bcv", h, frozen), dot("bcd,vd->bcv", h, new)
-        log_z = jnp.logaddexp(
-            jax.nn.logsumexp(scores, axis=-1), jax.nn.logsumexp(new_scores, axis=-1)
-        )[..., None]
+        top = jnp.maximum(scores.max(-1, keepdims=True), new_scores.max(-1, keepdims=True))
+        odds, new_odds = jnp.exp(scores - top), jnp.exp(new_scores - top)
+        z = odds.sum(-1, keepdims=True) + new_odds.sum(-1, keepdims=True)
         size = frozen.shape[0]
         is_new = (target >= size)[..., None]
         old_target = jnp.minimum(target, size - 1)[..., None]
@@ -88,14 +108,14 @@ def _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, *, g
             jnp.take_along_axis(new_scores, new_target, axis=-1),
             jnp.take_along_axis(scores, old_target, axis=-1),
         )
-        total += (weight * (log_z - right)[..., 0]).sum()
+        weight = weight[..., None]
+        total += (weight * (jnp.log(z) + top - right)).sum()
         if not grads:
             return (total, d_new), None
-        weight = weight[..., None]
-        p = (jnp.exp(scores - log_z) * weight).astype(h.dtype)
         hit = jax.nn.one_hot(jnp.where(is_new, new_target, -1)[..., 0], new.shape[0])
-        error_new = ((jnp.exp(new_scores - log_z) - hit) * weight).astype(h.dtype)
-        d_h = dot("bcv,vd->bcd", p, frozen) + dot("bcv,vd->bcd", error_new, new)
+        error_new = ((new_odds / z - hit) * weight).astype(h.dtype)
+        d_h = dot("bcv,vd->bcd", odds.astype(h.dtype), frozen) * (weight / z)
+        d_h += dot("bcv,vd->bcd", error_new, new)
         d_h -= jnp.where(is_new, 0.0, weight) * frozen[old_target[..., 0]].astype(jnp.float32)
         return (total, d_new + dot("bcv,bcd->vd", error_new, h)), d_h.astype(h.dtype)
 
@@ -111,6 +131,6 @@ def _scan_columns(hidden, new_rows, frozen_rows, targets, weights, columns, *, g
     )
     if not grads:
         return total, None
-    d_sorted = jnp.moveaxis(d_sorted, 0, 1).reshape(b, num_chunks * columns, d)[:, :t]
+    d_sorted = jnp.moveaxis(d_sorted, 0, 1).reshape(s, num_chunks * size, d)[:, :num]
     back = jnp.argsort(order, axis=1)
     return total, (jnp.take_along_axis(d_sorted, back[..., None], axis=1), d_new)

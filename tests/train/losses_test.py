@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flamingo_jax.train.losses import next_token_loss, next_token_targets
+from flamingo_jax.train.losses import chunk_size, next_token_loss, next_token_targets
 
 B, T, D, V, NEW = 2, 9, 6, 11, 2
 
@@ -29,8 +29,8 @@ def plain(hidden, frozen, new, tokens, mask):
     return -jnp.where(mask[:, 1:], found[..., 0], 0.0).sum()
 
 
-def total(*args, chunk_tokens=512):
-    return next_token_loss(*args, chunk_tokens=chunk_tokens)[0]
+def total(*args, **kwargs):
+    return next_token_loss(*args, **kwargs)[0]
 
 
 def test_targets_by_hand():
@@ -40,13 +40,13 @@ def test_targets_by_hand():
     assert weights.tolist() == [[0.0, 1.0, 0.0]]  # the first token has nothing that predicts it
 
 
-# 2 rows: chunks of 1, 2, 4 columns, of all 9, and more than there are.
-@pytest.mark.parametrize("chunk_tokens", [1, 4, 8, 18, 512])
-def test_loss_and_gradients_equal_log_softmax(inputs, chunk_tokens):
-    hidden, frozen, new, tokens, mask = inputs
+# 18 tokens, together or as two shards of 9: in chunks that divide them or not, and in one.
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 9, 18, 512])
+def test_loss_and_gradients_equal_log_softmax(inputs, chunk_tokens, shards):
     want, want_grads = jax.value_and_grad(plain, (0, 2))(*inputs)
     found, grads = jax.value_and_grad(total, (0, 2))(
-        hidden, frozen, new, tokens, mask, chunk_tokens=chunk_tokens
+        *inputs, chunk_tokens=chunk_tokens, shards=shards
     )
     np.testing.assert_allclose(found, want, rtol=1e-6)
     for a, b in zip(grads, want_grads, strict=True):
@@ -63,6 +63,18 @@ def test_count_leaves_out_the_first_token(inputs):
     *rest, mask = inputs
     _, count = next_token_loss(*rest, np.ones_like(mask))
     assert count == B * (T - 1)
+
+
+def test_scores_far_from_zero_overflow_nothing(inputs):
+    hidden, *rest = inputs
+    found, grads = jax.value_and_grad(total)(1e4 * hidden, *rest)
+    want, want_grads = jax.value_and_grad(plain)(1e4 * hidden, *rest)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    np.testing.assert_allclose(grads, want_grads, atol=1e-5)
+
+
+def test_a_chunk_is_a_quarter_of_the_tokens_but_neither_few_nor_many():
+    assert [chunk_size(n) for n in (18, 128, 320, 1024, 100_000)] == [18, 64, 80, 256, 512]
 
 
 def test_no_targets_at_all(inputs):
