@@ -5,6 +5,7 @@ Parameters are float32 when made and carry logical axis names (`logical_axes`), 
 it where they are used, norm statistics are float32.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -18,9 +19,16 @@ from flamingo_jax.core.partition import constrain, gathered
 Array = jax.Array
 AxisNames = tuple[str | None, ...]
 
+
+def gelu(x: Array) -> Array:
+    """Exact GELU, in float32 by erf: on CPU less than half of what `jax.nn.gelu` costs by erfc."""
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1 + jax.lax.erf(wide * 2**-0.5))).astype(x.dtype)
+
+
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
@@ -39,6 +47,48 @@ def embedding_rows(
     """[count, width] learned vectors, normal of deviation 0.02; `rows`, `columns` name the axes."""
     value = 0.02 * jax.random.normal(rngs.params(), (count, width))
     return nnx.Param(value, logical_axes=(rows, columns))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project(x: Array, kernel: Array, num_inputs: int) -> Array:
+    """Product over the last `num_inputs` dims of `x` and the first of `kernel`.
+
+    In the kernel's gradient the narrower factor stands on the left, because XLA on CPU transposes
+    that one. JAX by itself puts the output's gradient there, which in a feed-forward is four times
+    as wide as the input.
+    """
+    return jnp.tensordot(x, kernel, num_inputs)
+
+
+def _project_forward(x, kernel, num_inputs):
+    wanted = (kernel.value if x.perturbed else None, x.value if kernel.perturbed else None)
+    return project(x.value, kernel.value, num_inputs), wanted
+
+
+def _project_backward(num_inputs, wanted, grad):
+    kernel, x = wanted
+    d_x = d_kernel = None
+    if kernel is not None:
+        outputs = kernel.ndim - num_inputs
+        last = tuple(range(grad.ndim - outputs, grad.ndim))
+        d_x = jnp.tensordot(grad, kernel, (last, tuple(range(num_inputs, kernel.ndim))))
+    if x is not None:
+        rows = tuple(range(x.ndim - num_inputs))
+        inputs, outputs = x.shape[len(rows) :], grad.shape[len(rows) :]
+        if math.prod(inputs) <= math.prod(outputs):
+            d_kernel = jnp.tensordot(_made(x), grad, (rows, rows))
+        else:
+            d_kernel = jnp.tensordot(_made(grad), x, (rows, rows))
+            d_kernel = jnp.moveaxis(d_kernel, range(len(outputs)), range(-len(outputs), 0))
+    return d_x, d_kernel
+
+
+def _made(x):
+    """`x` made before it is transposed: on CPU XLA would make it again while it walks across it."""
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+project.defvjp(_project_forward, _project_backward, symbolic_zeros=True)
 
 
 class Projection(nnx.Module):
@@ -69,7 +119,7 @@ class Projection(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         kernel = gathered(self.kernel[...].astype(x.dtype), self.axes)
-        y = jnp.tensordot(x, kernel, self.num_inputs)
+        y = project(x, kernel, self.num_inputs)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

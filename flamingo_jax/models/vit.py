@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.core.attention import attend
-from flamingo_jax.core.layers import Norm, Projection, embedding_rows, truncated_normal
+from flamingo_jax.core.layers import Norm, Projection, embedding_rows, gelu, truncated_normal
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -46,7 +46,7 @@ VARIANTS = {
 
 GELU: dict[GeluKind, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
 }
 
 

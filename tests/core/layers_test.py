@@ -2,12 +2,21 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from flamingo_jax.core.layers import ACTIVATIONS, FeedForward, Norm, Projection, truncated_normal
+from flamingo_jax.core import op_count
+from flamingo_jax.core.layers import (
+    ACTIVATIONS,
+    FeedForward,
+    Norm,
+    Projection,
+    project,
+    truncated_normal,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 8)).astype(np.float32)
@@ -22,6 +31,30 @@ def test_projection_maps_several_dims_at_once():
     join = Projection([2, 4], [8], ("heads", None, "embed"), rngs=nnx.Rngs(0))
     want = np.einsum("btnh,nhd->btd", X.reshape(2, 3, 2, 4), np.asarray(join.kernel[...]))
     np.testing.assert_allclose(join(X.reshape(2, 3, 2, 4)), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [([8], [2, 3]), ([2, 8], [3]), ([8], [8])])
+def test_gradients_of_a_product_are_those_of_tensordot(inputs, outputs):
+    x = jnp.asarray(RNG.normal(size=(2, 3, *inputs)), jnp.float32)
+    kernel = jnp.asarray(RNG.normal(size=(*inputs, *outputs)), jnp.float32)
+    n = len(inputs)
+
+    def loss(product, x, kernel):
+        return jnp.sin(product(x, kernel, n)).sum()
+
+    want = jax.grad(loss, (1, 2))(jnp.tensordot, x, kernel)
+    for found, right in zip(jax.grad(loss, (1, 2))(project, x, kernel), want, strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_what_is_frozen_costs_no_product_on_the_way_back():
+    x, kernel = jnp.ones((3, 4)), jnp.ones((4, 5))
+
+    def products(wanted):
+        loss = jax.grad(lambda *args: project(*args, 1).sum(), wanted)
+        return op_count.flops(loss, x, kernel) / (2 * 3 * 4 * 5)
+
+    assert (products(0), products(1), products((0, 1))) == (2, 2, 3)
 
 
 def test_layernorm_and_rmsnorm():
