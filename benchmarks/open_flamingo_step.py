@@ -70,7 +70,7 @@ CONFIG = FlamingoConfig(
 SETUP = exchange.Setup(
     CONFIG,
     optim.OptimizerConfig(b2=0.999, warmup_steps=100),
-    Execution(scan=False),
+    Execution(scan=False, images_at_once=4),
     DTypePolicy("float32", "float32", "float32"),
     WEIGHTS,
 )

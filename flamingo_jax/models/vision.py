@@ -114,11 +114,12 @@ class VisionEncoder(nnx.Module):
 
     def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:
         """Features as the encoder makes them, before `align`; the ones to cache."""
-        return self.encode_all([pixels], dtype)[0]
+        return self.encode_all([pixels], [jnp.ones(pixels.shape[:3], bool)], dtype)[0]
 
     def encode_all(
         self,
         media: Sequence[Array],  # each u8[B, M, F, H, W, 3], of its own B, M, F
+        masks: Sequence[Array],  # each bool[B, M, F], True where there is a picture
         dtype: jnp.dtype = jnp.float32,
     ) -> list[Array]:  # each [B, M, F, P, E]
         """Features of several batches' media, in one go over all their pictures."""
@@ -129,7 +130,7 @@ class VisionEncoder(nnx.Module):
             x = (pixels.astype(jnp.float32) / 255 - jnp.array(pp.mean)) / jnp.array(pp.std)
             return nnx.merge(graph, params)(x.astype(dtype))
 
-        features = vision_shards.encode(encoder, state, media, self.images_at_once)
+        features = vision_shards.encode(encoder, state, media, masks, self.images_at_once)
         return [jax.lax.stop_gradient(x) for x in features]
 
     def align(self, features: Array) -> Array:  # [..., E] to [..., output_width]

@@ -24,8 +24,6 @@ from flamingo_jax.train.state import TrainState
 Tree = Any
 Metrics = dict[str, jax.Array]
 
-LOSS_TOKENS = 512  # of a device's rows, whose scores over the vocabulary are held at a time
-
 
 def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch) -> jax.Array:
     """Mean negative log-likelihood of a batch's targets, nats a token."""
@@ -36,7 +34,7 @@ def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch)
         model.new_tokens.output_embedding,
         batch.tokens,
         batch.loss_mask,
-        chunk_tokens=LOSS_TOKENS * partition.batch_shards(),
+        shards=partition.batch_shards(),
     )
     return total / jnp.maximum(count, 1.0)
 
@@ -55,7 +53,9 @@ def encode_media(
     model = nnx.merge(graph, params.merge(state.trainable, frozen))
     with jax.named_scope("vision"):
         features = model.vision.encode_all(
-            [batches[name].media for name in names], jnp.dtype(model.dtype)
+            [batches[name].media for name in names],
+            [batches[name].media_mask for name in names],
+            jnp.dtype(model.dtype),
         )
     encoded = {n: batches[n]._replace(media=x) for n, x in zip(names, features, strict=True)}
     return {**batches, **encoded}
