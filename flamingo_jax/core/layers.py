@@ -62,7 +62,8 @@ def project(x: Array, kernel: Array, num_inputs: int) -> Array:
 
 def _project_forward(x, kernel, num_inputs):
     wanted = (kernel.value if x.perturbed else None, x.value if kernel.perturbed else None)
-    return project(x.value, kernel.value, num_inputs), wanted
+    # Not `project`, which would hide the product from a remat that keeps products.
+    return jnp.tensordot(x.value, kernel.value, num_inputs), wanted
 
 
 def _project_backward(num_inputs, wanted, grad):

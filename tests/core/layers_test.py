@@ -17,6 +17,7 @@ from flamingo_jax.core.layers import (
     project,
     truncated_normal,
 )
+from flamingo_jax.core.stack import REMAT
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 8)).astype(np.float32)
@@ -55,6 +56,17 @@ def test_what_is_frozen_costs_no_product_on_the_way_back():
         return op_count.flops(loss, x, kernel) / (2 * 3 * 4 * 5)
 
     assert (products(0), products(1), products((0, 1))) == (2, 2, 3)
+
+
+def test_remat_that_keeps_products_keeps_this_one():
+    x, kernel = jnp.ones((3, 4)), jnp.ones((4, 5))
+
+    def products(policy):
+        f = jax.checkpoint(lambda *args: jnp.sin(project(*args, 1)).sum(), policy=policy)
+        return op_count.flops(jax.grad(f, (0, 1)), x, kernel) / (2 * 3 * 4 * 5)
+
+    assert products(REMAT["dots"]) == 3
+    assert products(REMAT["full"]) == 4
 
 
 def test_layernorm_and_rmsnorm():
