@@ -16,7 +16,8 @@ def render(report: dict[str, Any]) -> str:
     lines = [
         f"{report['topology']}{slices}: {report['num_chips']} chips, mesh {mesh or 'of one'}",
         f"batches {batches}",
-        f"lowered in {_took(report['lower_s'])}, compiled in {_took(report['compile_s'])}",
+        f"lowered in {_took(report['lower_s'])}, compiled in {_took(report['compile_s'])}"
+        + (f" with effort {report['effort']:g}" if report["effort"] else ""),
         "",
         f"HBM a chip    {hbm['peak'] / GIB:8.2f} GiB of {hbm['capacity'] / GIB:.0f}, "
         f"{hbm['spare']:.0%} to spare" + ("" if hbm["spare"] >= 0 else ": does not fit"),
