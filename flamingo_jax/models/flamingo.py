@@ -99,7 +99,7 @@ class Flamingo(nnx.Module):
         """[B, M, R, D_media] of pixels u8[B, M, F, H, W, 3] or raw features [B, M, F, P, E]."""
         dtype = jnp.dtype(self.dtype)
         with jax.named_scope("vision"):
-            features = self.vision(media, dtype) if media.ndim == 6 else media
+            features = self.vision(media, dtype, frame_mask) if media.ndim == 6 else media
             features = self.vision.align(features.astype(dtype))
         with jax.named_scope("resampler"):
             visual = self.resampler(features, frame_mask)

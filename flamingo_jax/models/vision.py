@@ -112,9 +112,15 @@ class VisionEncoder(nnx.Module):
             )
         )
 
-    def __call__(self, pixels: Array, dtype: jnp.dtype = jnp.float32) -> Array:
+    def __call__(
+        self,
+        pixels: Array,  # u8[B, M, F, H, W, 3]
+        dtype: jnp.dtype = jnp.float32,
+        mask: Array | None = None,  # bool[B, M, F], True where there is a picture; None: everywhere
+    ) -> Array:  # [B, M, F, P, E]
         """Features as the encoder makes them, before `align`; the ones to cache."""
-        return self.encode_all([pixels], [jnp.ones(pixels.shape[:3], bool)], dtype)[0]
+        mask = jnp.ones(pixels.shape[:3], bool) if mask is None else mask
+        return self.encode_all([pixels], [mask], dtype)[0]
 
     def encode_all(
         self,
