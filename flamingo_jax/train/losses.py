@@ -99,10 +99,10 @@ def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, *, grads
         top = jnp.maximum(scores.max(-1, keepdims=True), new_scores.max(-1, keepdims=True))
         odds, new_odds = jnp.exp(scores - top), jnp.exp(new_scores - top)
         z = odds.sum(-1, keepdims=True) + new_odds.sum(-1, keepdims=True)
-        size = frozen.shape[0]
-        is_new = (target >= size)[..., None]
-        old_target = jnp.minimum(target, size - 1)[..., None]
-        new_target = jnp.maximum(target - size, 0)[..., None]
+        vocab = frozen.shape[0]
+        is_new = (target >= vocab)[..., None]
+        old_target = jnp.minimum(target, vocab - 1)[..., None]
+        new_target = jnp.maximum(target - vocab, 0)[..., None]
         right = jnp.where(
             is_new,
             jnp.take_along_axis(new_scores, new_target, axis=-1),
