@@ -1,7 +1,7 @@
 """What a model makes of pictures whose names it was not trained on.
 
 Three questions: does the right picture make its name likelier than another picture does (nats a
-token); does the right name come first among many; do examples in the prompt help captioning.
+token); does the right name come first among many; do examples in the prompt help with either.
 Pictures of training datasets are the examples. Wrong names are drawn from the held-out names.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.records import Document
-from experiments.report_data import FewShotScore, Heldout, SamplePicture
+from experiments.report_data import Heldout, SamplePicture
 from flamingo_jax.eval import caption_tokenizer, cider, prompts, ranking, retrieval
-from flamingo_jax.eval.bootstrap import bootstrap_mean
+from flamingo_jax.eval.bootstrap import Interval, bootstrap_mean
 from flamingo_jax.images import decode_image
 from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt
@@ -64,42 +64,75 @@ def shuffled(count: int, seed: int) -> list[int]:
     return [after[i] for i in range(count)]
 
 
-def losses_and_ranks(
-    model: Model, queries: Sequence[Example], names: Sequence[str], num_candidates: int, seed: int
-) -> Heldout:
-    """Right against shuffled pictures, and the right name's rank among `num_candidates`."""
-    template = prompts.CaptionTemplate(model.caption_template)
-    questions = [_question(q, template) for q in queries]
+@dataclasses.dataclass(frozen=True)
+class NameTest:
+    """Whose name is it: for each query its right name, first, and wrong ones."""
+
+    queries: Sequence[Example]
+    names: Sequence[tuple[str, ...]]
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.names[0])
+
+    @classmethod
+    def draw(
+        cls, queries: Sequence[Example], names: Sequence[str], num_candidates: int, seed: int
+    ) -> "NameTest":
+        """Wrong names are drawn from `names`, once for all prompts that ask for them."""
+        ids, right = [q.id for q in queries], [q.names[0] for q in queries]
+        also_right = [q.names[1:] for q in queries]
+        drawn = ranking.candidate_sets(
+            ids, right, names, num_candidates, seed=seed, also_right=also_right
+        )
+        return cls(queries, drawn)
+
+    def log_probs(self, model: Model, asked: Sequence[Prompt]) -> np.ndarray:
+        """f32[queries, candidates] of the names after each query's prompt."""
+        template = prompts.CaptionTemplate(model.caption_template)
+        texts = [[template.continuation(name) for name in row] for row in self.names]
+        return np.stack(model.likelihoods(asked, texts))
+
+    def num_tokens(self, model: Model) -> np.ndarray:
+        """i64[queries, candidates] of the names, each with the mark that ends it."""
+        template = prompts.CaptionTemplate(model.caption_template)
+
+        def count(name: str) -> int:
+            return len(model.tokenizer.encode(template.continuation(name))) + 1
+
+        return np.array([[count(name) for name in row] for row in self.names])
+
+
+def losses_and_ranks(model: Model, test: NameTest, seed: int) -> Heldout:
+    """Right against shuffled pictures, and the right name's rank, without examples."""
+    queries, template = test.queries, prompts.CaptionTemplate(model.caption_template)
     others = [_question(queries[i], template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
-    num_tokens = sum(_num_tokens(model, answer) for (answer,) in answers)
-    right = np.concatenate(model.likelihoods(questions, answers))
     wrong = np.concatenate(model.likelihoods(others, answers))
-    candidates = ranking.candidate_sets(
-        [q.id for q in queries],
-        [q.names[0] for q in queries],
-        names,
-        num_candidates,
-        seed=seed,
-        also_right=[q.names[1:] for q in queries],
-    )
-    texts = [[template.continuation(name) for name in row] for row in candidates]
-    scores = np.stack(model.likelihoods(questions, texts))
+    scores = test.log_probs(model, [_question(q, template) for q in queries])
+    num_tokens = test.num_tokens(model)
     ranked = ranking.rank(scores)
-    lengths = np.array([[_num_tokens(model, text) for text in row] for row in texts])
     return Heldout(
-        nll_right=float(-right.sum() / num_tokens),
-        nll_shuffled=float(-wrong.sum() / num_tokens),
+        nll_right=float(-scores[:, 0].sum() / num_tokens[:, 0].sum()),
+        nll_shuffled=float(-wrong.sum() / num_tokens[:, 0].sum()),
         rank1=bootstrap_mean(ranked.first, seed=seed),
-        rank1_per_token=bootstrap_mean(ranking.rank(scores / lengths).first, seed=seed),
+        rank1_per_token=bootstrap_mean(ranking.rank(scores / num_tokens).first, seed=seed),
         mean_reciprocal_rank=float(ranked.reciprocal.mean()),
-        num_candidates=num_candidates,
+        num_candidates=test.num_candidates,
     )
 
 
-def _num_tokens(model: Model, answer: str) -> int:
-    """With the mark that ends it."""
-    return len(model.tokenizer.encode(answer)) + 1
+def few_shot_rank1(
+    model: Model,
+    test: NameTest,
+    support: Sequence[Example],
+    num_shots: int,
+    retrieval_kind: str,
+    seed: int,
+) -> Interval:
+    """Share of queries whose right name comes first after `num_shots` examples."""
+    asked = _few_shot_prompts(model, test.queries, support, num_shots, retrieval_kind, seed)
+    return bootstrap_mean(ranking.rank(test.log_probs(model, asked)).first, seed=seed)
 
 
 def captions(
@@ -115,6 +148,20 @@ def captions(
 
     No shots means two captions without their pictures (the paper's zero-shot prompt).
     """
+    asked = _few_shot_prompts(model, queries, support, num_shots, retrieval_kind, seed)
+    written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
+    template = prompts.CaptionTemplate(model.caption_template)
+    return [prompts.cut_at_next_prompt(w.text, template) for w in written]
+
+
+def _few_shot_prompts(
+    model: Model,
+    queries: Sequence[Example],
+    support: Sequence[Example],
+    num_shots: int,
+    retrieval_kind: str,
+    seed: int,
+) -> list[Prompt]:
     template = prompts.CaptionTemplate(model.caption_template)
     count = num_shots or prompts.NUM_ZERO_SHOT_TEXTS
     ids = [q.id for q in queries], [s.id for s in support]
@@ -127,20 +174,17 @@ def captions(
         shots = [prompts.Shot(_media(support[i]), support[i].names[0]) for i in row]
         shots = shots if num_shots else prompts.text_only(shots)
         asked.append(Prompt(query.id, prompts.captioning_prompt(shots, _media(query), template)))
-    written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
-    return [prompts.cut_at_next_prompt(w.text, template) for w in written]
+    return asked
 
 
-def few_shot_score(
-    written: Sequence[str], queries: Sequence[Example], num_shots: int, kind: str, seed: int
-) -> FewShotScore:
+def cider_of(written: Sequence[str], queries: Sequence[Example], seed: int) -> Interval:
     """CIDEr-D of captions against every human name of the picture, with a bootstrap interval."""
     tokenize = caption_tokenizer.tokenize
     scores = cider.cider_d(
         [tokenize(text) for text in written],
         [[tokenize(name) for name in q.names] for q in queries],
     )
-    return FewShotScore(num_shots, kind, bootstrap_mean(scores, seed=seed))
+    return bootstrap_mean(scores, seed=seed)
 
 
 def sample(query: Example, written: str, model: Model) -> SamplePicture:

@@ -7,6 +7,7 @@ from PIL import Image
 from data_pipelines.whole_files import open_whole, write_json, write_whole
 from experiments.report_data import FewShotScore, Report
 from experiments.report_figure import draw_report, figure_pixels
+from flamingo_jax.eval.bootstrap import Interval
 from flamingo_jax.train import metrics
 
 
@@ -54,8 +55,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
             f"| held-out loss, right picture | {heldout.nll_right:.3f} nats a token |",
             f"| held-out loss, another picture | {heldout.nll_shuffled:.3f} nats a token |",
             f"| difference | {heldout.nll_shuffled - heldout.nll_right:.3f} nats a token |",
-            f"| right name first of {heldout.num_candidates} | {_percent(share.mean)} "
-            f"({_percent(share.low)} to {_percent(share.high)}) of {share.num_queries} queries; "
+            f"| right name first of {heldout.num_candidates} | {_share(share)}; "
             f"chance {_percent(1 / heldout.num_candidates)} |",
             f"| the same by likelihood a token | {_percent(heldout.rank1_per_token.mean)} |",
             f"| mean reciprocal rank | {heldout.mean_reciprocal_rank:.3f} |",
@@ -66,10 +66,11 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
             "## Few-shot captioning",
             "",
             "CIDEr-D x 100 with bootstrap 95% intervals, captions tokenised by",
-            "`flamingo_jax.eval.caption_tokenizer`. 0 shots is two texts without their pictures.",
+            "`flamingo_jax.eval.caption_tokenizer`. 0 shots is two texts without their pictures. "
+            "Names are ranked by log-likelihood, as above but after the examples.",
             "",
-            "| shots | examples | CIDEr | interval | queries |",
-            "|---|---|---|---|---|",
+            "| shots | examples | CIDEr | interval | queries | right name first |",
+            "|---|---|---|---|---|---|",
             *(_few_shot_line(s) for s in sorted(report.few_shot, key=lambda s: s.shots)),
         ]
     if report.data:
@@ -97,7 +98,15 @@ def _few_shot_line(score: FewShotScore) -> str:
     c = score.cider
     return (
         f"| {score.shots} | {score.retrieval} | {100 * c.mean:.1f} | "
-        f"{100 * c.low:.1f} to {100 * c.high:.1f} | {c.num_queries} |"
+        f"{100 * c.low:.1f} to {100 * c.high:.1f} | {c.num_queries} | "
+        f"{'' if score.rank1 is None else _share(score.rank1)} |"
+    )
+
+
+def _share(found: Interval) -> str:
+    return (
+        f"{_percent(found.mean)} ({_percent(found.low)} to {_percent(found.high)}) of "
+        f"{found.num_queries} queries"
     )
 
 

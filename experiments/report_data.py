@@ -28,14 +28,11 @@ class Heldout:
     num_candidates: int
 
     def to_json(self) -> dict[str, Any]:
-        rank1 = f"rank1_of_{self.num_candidates}"
         return {
             "nll_right": self.nll_right,
             "nll_shuffled": self.nll_shuffled,
-            rank1: self.rank1.mean,
-            f"{rank1}_low": self.rank1.low,
-            f"{rank1}_high": self.rank1.high,
-            f"{rank1}_per_token": self.rank1_per_token.mean,
+            **_rank1_json(self.rank1, self.num_candidates),
+            f"rank1_of_{self.num_candidates}_per_token": self.rank1_per_token.mean,
             "mean_reciprocal_rank": self.mean_reciprocal_rank,
             "num_queries": self.rank1.num_queries,
         }
@@ -43,20 +40,28 @@ class Heldout:
 
 @dataclasses.dataclass(frozen=True)
 class FewShotScore:
-    """CIDEr-D with `shots` examples, as `eval.cider` gives it (not yet times 100)."""
+    """What `shots` examples in the prompt make of captions and of ranking.
+
+    `cider` is CIDEr-D as `eval.cider` gives it (not yet times 100); `rank1` the share of queries
+    whose right name came first of `Heldout.num_candidates`, None where that was not asked.
+    """
 
     shots: int
     retrieval: Literal["random", "rices"]
     cider: Interval
+    rank1: Interval | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {
+    def to_json(self, num_candidates: int) -> dict[str, Any]:
+        values = {
             "cider": 100 * self.cider.mean,
             "low": 100 * self.cider.low,
             "high": 100 * self.cider.high,
             "num_queries": self.cider.num_queries,
             "retrieval": self.retrieval,
         }
+        if self.rank1 is not None:
+            values |= _rank1_json(self.rank1, num_candidates)
+        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Report:
         if self.heldout is not None:
             values["heldout"] = self.heldout.to_json()
         if self.few_shot:
-            values["few_shot"] = _few_shot_json(self.few_shot)
+            num_candidates = 0 if self.heldout is None else self.heldout.num_candidates
+            values["few_shot"] = _few_shot_json(self.few_shot, num_candidates)
             values["cider_unit"] = CIDER_UNIT
         if self.samples:
             values["samples"] = [
@@ -119,11 +125,17 @@ class Report:
         return values | {"notes": list(self.notes)}
 
 
-def _few_shot_json(scores: Sequence[FewShotScore]) -> dict[str, Any]:
+def _rank1_json(share: Interval, num_candidates: int) -> dict[str, float]:
+    name = f"rank1_of_{num_candidates}"
+    return {name: share.mean, f"{name}_low": share.low, f"{name}_high": share.high}
+
+
+def _few_shot_json(scores: Sequence[FewShotScore], num_candidates: int) -> dict[str, Any]:
     """By number of shots; RICES leads where it was run, with the random draw under "random"."""
     entries: dict[str, Any] = {}
     for shots in sorted({score.shots for score in scores}):
-        at = {score.retrieval: score.to_json() for score in scores if score.shots == shots}
+        own = [score for score in scores if score.shots == shots]
+        at = {score.retrieval: score.to_json(num_candidates) for score in own}
         entry = at.pop("rices", None) or at.pop("random")
         entries[str(shots)] = entry | at
     return entries

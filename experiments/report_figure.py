@@ -64,7 +64,7 @@ def draw_report(report: Report, rows: Rows) -> Figure:
     if any(key.startswith("gate/") for row in rows for key in row):
         panels.append(lambda part: _draw_gates(_axes(part), rows))
     if (heldout := report.heldout) is not None:
-        panels.append(lambda part: _draw_heldout(part, heldout))
+        panels.append(lambda part: _draw_heldout(part, heldout, report.few_shot))
     if report.few_shot:
         panels.append(lambda part: _draw_few_shot(_axes(part), report.few_shot))
     panel_rows = math.ceil(len(panels) / 2)
@@ -181,7 +181,7 @@ def _draw_gates(ax: Axes, rows: Rows) -> None:
         ax.text(0.01, 0.97, f"dark: {first}, light: {last}", transform=ax.transAxes, va="top")
 
 
-def _draw_heldout(part: SubFigure, heldout: Heldout) -> None:
+def _draw_heldout(part: SubFigure, heldout: Heldout, few_shot: Sequence[FewShotScore]) -> None:
     left, right = part.subplots(1, 2, width_ratios=[3, 2])
     losses = [heldout.nll_right, heldout.nll_shuffled]
     bars = left.bar(["right picture", "another picture"], losses, color=[_GREEN, _GREY], width=0.55)
@@ -190,18 +190,31 @@ def _draw_heldout(part: SubFigure, heldout: Heldout) -> None:
     left.grid(axis="x", visible=False)
     left.set_ylabel("nats a token")
     left.set_title(f"Held-out loss: seeing saves {losses[1] - losses[0]:.2f} nats")
-    share, chance = heldout.rank1, 100 / heldout.num_candidates
-    bar = right.bar([f"{share.num_queries} queries"], [100 * share.mean], color=_BLUE, width=0.4)
-    below, above = max(0.0, share.mean - share.low), max(0.0, share.high - share.mean)
-    right.errorbar([0], [100 * share.mean], [[100 * below], [100 * above]], color=_INK, capsize=4)
-    right.bar_label(bar, labels=[f" {100 * share.mean:.0f}%"], label_type="center", color="white")
-    right.axhline(chance, color=_PINK, linestyle="--", linewidth=1.5)
-    right.text(0.68, chance, "chance", color=_PINK, va="bottom", ha="right")
-    right.set_xlim(-0.7, 0.7)
-    right.set_ylim(0, max(10.0, 115 * share.high, 1.2 * chance))
-    right.grid(axis="x", visible=False)
-    right.set_ylabel("% of queries")
-    right.set_title(f"Right name first of {heldout.num_candidates}")
+    _draw_ranks(right, heldout, [s for s in few_shot if s.rank1 is not None])
+
+
+def _draw_ranks(ax: Axes, heldout: Heldout, few_shot: Sequence[FewShotScore]) -> None:
+    """One bar without examples and one for each number of them."""
+    scores = sorted(few_shot, key=lambda s: s.shots)
+    shares = [heldout.rank1, *(s.rank1 for s in scores)]
+    x, means = np.arange(len(shares)), np.array([100 * s.mean for s in shares])
+    low, high = (np.array([100 * getattr(s, end) for s in shares]) for end in ("low", "high"))
+    bars = ax.bar(x, means, color=_BLUE, width=0.55)
+    errors = [np.maximum(means - low, 0), np.maximum(high - means, 0)]
+    ax.errorbar(x, means, errors, fmt="none", color=_INK, capsize=4)
+    labels = [f"{mean:.0f}%" for mean in means]
+    ax.bar_label(bars, labels=labels, label_type="center", color="white")
+    chance = 100 / heldout.num_candidates
+    ax.axhline(chance, color=_PINK, linestyle="--", linewidth=1.5)
+    ax.text(len(shares) - 0.32, chance, "chance", color=_PINK, va="bottom", ha="right")
+    ax.set_xlim(-0.7, len(shares) - 0.3)
+    ax.set_ylim(0, max(10.0, 1.15 * high.max(), 1.2 * chance))
+    ax.set_xticks(x, ["0", *(str(s.shots) for s in scores)])
+    kind = " (RICES)" if any(s.retrieval == "rices" for s in scores) else ""
+    ax.set_xlabel(f"examples in the prompt{kind}")
+    ax.grid(axis="x", visible=False)
+    ax.set_ylabel(f"% of {heldout.rank1.num_queries} queries")
+    ax.set_title(f"Right name first of {heldout.num_candidates}")
 
 
 def _draw_few_shot(ax: Axes, scores: Sequence[FewShotScore]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.whole_files import read_json, write_json
 from experiments import cli, datasets, heldout
 from experiments.report import write_report
-from experiments.report_data import DataCount, Report
+from experiments.report_data import DataCount, FewShotScore, Report
 from flamingo_jax.model import Model
 from flamingo_jax.train import metrics
 
@@ -87,16 +87,20 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
     queries = heldout.choose(all_heldout, settings.num_queries, config.seed)
     support = heldout.examples(datasets.documents(config, where.path, "train"), features)
     names = [example.names[0] for example in all_heldout]
-    scores = heldout.losses_and_ranks(model, queries, names, settings.num_candidates, config.seed)
+    test = heldout.NameTest.draw(queries, names, settings.num_candidates, config.seed)
+    scores = heldout.losses_and_ranks(model, test, config.seed)
     asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
     kinds = ("random", "rices") if features is not None else ("random",)
     for shots in settings.shots:
         for kind in kinds if shots else ("random",):
-            written = heldout.captions(
-                model, asked, support, shots, kind, settings.max_tokens, config.seed
-            )
-            few_shot.append(heldout.few_shot_score(written, asked, shots, kind, config.seed))
+            shown = support, shots, kind
+            written = heldout.captions(model, asked, *shown, settings.max_tokens, config.seed)
+            cider = heldout.cider_of(written, asked, config.seed)
+            rank1 = None
+            if shots and kind == kinds[-1]:  # the paper ranks candidates with retrieved examples
+                rank1 = heldout.few_shot_rank1(model, test, *shown, config.seed)
+            few_shot.append(FewShotScore(shots, kind, cider, rank1))
             if not shots:
                 every = max(1, len(asked) // NUM_SAMPLES)
                 chosen = list(zip(asked, written, strict=True))[::every]

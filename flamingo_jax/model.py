@@ -18,12 +18,14 @@ from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.decode import beam, prompt_batch, sampler, score
+from flamingo_jax.decode import candidates as candidates_lib
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
 MAX_ROWS = 32  # rows a device call, times the beams; more prompts run in several calls
+MAX_CANDIDATE_TOKENS = 1024  # of all prompts of a device call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,16 +139,22 @@ class Model:
         With `closed`, `<EOC>` must follow the candidate, so that a prefix of another is no winner.
         """
         end = [self.tokenizer.end_of_chunk_id] if closed else []
-        rows: list[prompt_batch.Encoded] = []
-        for prompt, texts in zip(prompts, candidates, strict=True):
-            start = self._encode(prompt)
-            for text in texts:
-                answer = [*self.tokenizer.encode(text), *end]
-                is_answer = [False] * len(start.tokens) + [True] * len(answer)
-                rows.append(start._replace(tokens=[*start.tokens, *answer], is_text=is_answer))
-        found = self._token_log_probs(rows)
-        sums = np.array([f[r.is_text].sum() for f, r in zip(found, rows, strict=True)], np.float32)
-        return np.split(sums, np.cumsum([len(texts) for texts in candidates])[:-1])
+        encoded = [self._encode(prompt) for prompt in prompts]
+        answers = [[[*self.tokenizer.encode(t), *end] for t in texts] for texts in candidates]
+        num_places = candidates_lib.num_places(answers)
+        packed = [candidates_lib.pack(a, num_places) for a in answers]
+        shapes = [
+            (*e.media_shape, prompt_batch.padded_length(len(e.tokens)), len(p.first), len(p.tokens))
+            for e, p in zip(encoded, packed, strict=True)
+        ]
+        found: list[np.ndarray | None] = [None] * len(encoded)
+        for group in _groups(shapes, max(1, MAX_CANDIDATE_TOKENS // num_places)):
+            batch = self._batch([encoded[i] for i in group], side="left")
+            rows = jax.tree.map(lambda *x: np.stack(x), *_filled([packed[i] for i in group]))
+            log_probs = np.asarray(self._score_candidates(self.params, batch, rows))
+            for j, i in enumerate(group):
+                found[i] = log_probs[j]
+        return found
 
     def _candidates(self, prompt: Prompt) -> tuple[Candidate, ...]:
         if not prompt.candidates:
@@ -180,14 +188,18 @@ class Model:
         return encoded
 
     def _batch(self, rows: Sequence[prompt_batch.Encoded], side: Literal["left", "right"]):
-        """One batch; rows are filled up to a power of two, so that few shapes are compiled."""
+        """One batch, its rows filled up."""
         size = self.config.vision.preprocessing.size_px
-        rows = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
-        return prompt_batch.to_batch(rows, self.tokenizer, (size, size, 3), side=side)
+        return prompt_batch.to_batch(_filled(rows), self.tokenizer, (size, size, 3), side=side)
 
     @functools.cached_property
     def _score(self):
         return jax.jit(lambda p, batch: score.token_log_probs(nnx.merge(self.graph, p), batch))
+
+    @functools.cached_property
+    def _score_candidates(self):
+        graph = self.graph
+        return jax.jit(lambda p, *rows: candidates_lib.log_probs(nnx.merge(graph, p), *rows))
 
     @functools.cache  # noqa: B019, one model a process is the rule
     def _continue(self, decoding: Decoding):
@@ -219,11 +231,16 @@ def _as_prompt(prompt: Any) -> Prompt:
     return Prompt("", parse_parts(prompt))
 
 
-def _groups(shapes: Sequence[tuple[int, ...]]) -> Iterable[list[int]]:
-    """Numbers of the rows of each shape, in groups of about one size and `MAX_ROWS` at most."""
+def _groups(shapes: Sequence[tuple[int, ...]], max_rows: int = MAX_ROWS) -> Iterable[list[int]]:
+    """Numbers of the rows of each shape, in groups of about one size and `max_rows` at most."""
     order = sorted(range(len(shapes)), key=lambda i: shapes[i])
     for _, group in itertools.groupby(order, key=lambda i: shapes[i]):
         numbers = list(group)
-        num_groups = -(-len(numbers) // MAX_ROWS)
+        num_groups = -(-len(numbers) // max_rows)
         size = -(-len(numbers) // num_groups)
         yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
+
+
+def _filled(rows: Sequence[Any]) -> list[Any]:
+    """The rows, and the first one again up to a power of two, so that few shapes are compiled."""
+    return [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]

@@ -1,8 +1,4 @@
-"""Log-likelihood of given text: token by token, and of candidate answers after a prompt.
-
-Paper: section 3.1 and appendix B.3; close-ended tasks append each candidate to the prompt and rank
-by log-likelihood. Length normalisation is not stated; there is none.
-"""
+"""Log-likelihood of given text, token by token."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +15,3 @@ def token_log_probs(model: Flamingo, batch: Batch) -> Array:
     tokens = jnp.asarray(batch.tokens)[:, 1:, None]
     found = jnp.take_along_axis(log_probs, tokens, axis=-1)[..., 0]
     return jnp.pad(found, [(0, 0), (1, 0)])
-
-
-def masked_log_prob(model: Flamingo, batch: Batch) -> Array:
-    """f32[B] log-likelihood of the tokens that `loss_mask` marks."""
-    return jnp.where(batch.loss_mask, token_log_probs(model, batch), 0.0).sum(-1)

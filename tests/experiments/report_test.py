@@ -19,8 +19,8 @@ def sample(written="a cat", *truth):
     return SamplePicture(np.full((16, 16, 3), 200, np.uint8), written, truth or ("a cat",))
 
 
-def few_shot(shots, retrieval, mean):
-    return FewShotScore(shots, retrieval, Interval(mean, mean - 0.1, mean + 0.1, 50))
+def few_shot(shots, retrieval, mean, rank1=None):
+    return FewShotScore(shots, retrieval, Interval(mean, mean - 0.1, mean + 0.1, 50), rank1)
 
 
 FULL = Report(
@@ -35,7 +35,7 @@ FULL = Report(
         few_shot(8, "random", 0.6),
         few_shot(0, "random", 0.4),
         few_shot(4, "random", 0.5),
-        few_shot(4, "rices", 0.7),
+        few_shot(4, "rices", 0.7, rank1=Interval(0.6, 0.5, 0.7, 160)),
     ],
     samples=[sample() for _ in range(7)],
     notes=["Flags are left out."],
@@ -70,7 +70,9 @@ def test_json_has_the_promised_keys_and_values(workdir):
     assert [four[k] for k in ("cider", "low", "high", "num_queries")] == pytest.approx(
         [70, 60, 80, 50]
     )
+    assert [four[f"rank1_of_40{end}"] for end in ("", "_low", "_high")] == [0.6, 0.5, 0.7]
     assert four["random"]["cider"] == pytest.approx(50)
+    assert "rank1_of_40" not in four["random"]
     assert values["few_shot"]["8"]["cider"] == pytest.approx(60)
     emoji = values["data"]["emoji"]
     assert emoji == {"examples": 1446, "skipped": 3, "reasons": {"truncated": 3}}
@@ -93,7 +95,8 @@ def test_markdown_says_the_same_numbers(workdir):
         "3.000 nats",
         "1.500 nats",
         "| right name first of 40 | 30.0% (25.0% to 35.0%) of 160 queries; chance 2.5% |",
-        "| 4 | rices | 70.0 |",
+        "| 4 | rices | 70.0 | 60.0 to 80.0 | 50 | 60.0% (50.0% to 70.0%) of 160 queries |",
+        "| 4 | random | 50.0 | 40.0 to 60.0 | 50 |  |",
         "| emoji | 1446 | 3 | truncated 3 |",
         "Flags are left out.",
         "| steps | 29 |",

@@ -172,6 +172,7 @@ def test_the_report_has_the_promised_numbers(whole):
         score = report["few_shot"][shots]
         assert score["low"] <= score["cider"] <= score["high"]
         assert score["num_queries"] == 4
+    assert 0 <= report["few_shot"]["4"]["rank1_of_4"] <= 1
     counts = report["data"]
     assert counts["pages"]["examples"] == 4 * STEPS
     assert counts["pairs"]["examples"] == 8 * STEPS

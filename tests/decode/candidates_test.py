@@ -1,0 +1,107 @@
+"""Candidates side by side behind one prompt, against each of them appended to it alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from flamingo_jax.batch import Batch
+from flamingo_jax.decode import candidates
+from flamingo_jax.decode.score import token_log_probs
+from tests import tiny_flamingo as tiny
+
+PROMPT = 9  # a random batch has its last image at 8: it begins the answer's text
+ANSWERS = [
+    [[3, 1, tiny.END_OF_CHUNK], [7, tiny.END_OF_CHUNK], [3, 1], [5], [2, 9, 4, 4, 8, 6]],
+    [[11], [3, 1, tiny.END_OF_CHUNK], [], [12, 13, 14], [3]],
+]
+CONFIGS = {
+    "rope": tiny.CONFIG,
+    "alibi": tiny.changed(lm={"positions": "alibi"}),
+    "relative": tiny.changed(lm={"positions": "relative", "num_kv_heads": 4}),
+    "learned": tiny.changed(lm={"positions": "learned"}),
+    "all_previous": tiny.changed(cross_attention={"attend": "all_previous"}),
+    "graft": tiny.changed(cross_attention={"kind": "graft"}),
+}
+
+
+def appended(config, params, prompt: Batch, answers) -> np.ndarray:
+    """f32[K] of row 0's answers, each in a row of its own behind the whole prompt."""
+    rows = []
+    length = prompt.tokens.shape[1]
+    score = tiny.jit(token_log_probs, config)
+    longest = max(map(len, answers))
+    for answer in answers:
+        new = np.array([*answer, *[tiny.PAD] * (longest - len(answer))], np.int32)[None]
+        pad = [(0, 0), (0, longest)]
+        batch = prompt._replace(
+            tokens=np.concatenate([prompt.tokens, new], axis=1),
+            token_mask=np.pad(prompt.token_mask, pad, constant_values=True),
+            loss_mask=np.pad(prompt.loss_mask, pad),
+            media_index=np.pad(prompt.media_index, pad, mode="edge"),
+        )
+        rows.append(score(params, batch)[0, length : length + len(answer)].sum())
+    return np.array(rows)
+
+
+def row(prompt: Batch, i: int, begin: int = 0) -> Batch:
+    one = jax.tree.map(lambda x: x[i : i + 1], prompt)
+    fields = ("tokens", "token_mask", "loss_mask", "media_index")
+    return one._replace(**{name: getattr(one, name)[:, begin:] for name in fields})
+
+
+def prompts() -> tuple[Batch, list[int]]:
+    """Two prompts, the second padded by three on the left, and where each of them begins."""
+    batch = tiny.random_batch(length=PROMPT)
+    padding = 3
+    for array, filler in (
+        (batch.tokens, tiny.PAD), (batch.token_mask, False), (batch.media_index, 0)
+    ):  # fmt: skip
+        array[1] = np.concatenate([np.full(padding, filler, array.dtype), array[1, :-padding]])
+    batch.media_mask[1, 2:] = False  # two images stand in its six tokens
+    return batch, [0, padding]
+
+
+def packed(num_places: int) -> candidates.Candidates:
+    rows = [candidates.pack(answers, num_places) for answers in ANSWERS]
+    turns = max(len(r.tokens) for r in rows)
+
+    def filled(x):  # prompts of one batch have as many turns
+        return np.pad(x, [(0, turns - len(x)), (0, 0)]) if x.ndim == 2 else x
+
+    return jax.tree.map(lambda *x: np.stack([filled(one) for one in x]), *rows)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_candidate_scores_what_it_scores_alone(name):
+    config = CONFIGS[name]
+    params, (batch, begins) = tiny.random_params(config), prompts()
+    found = tiny.jit(candidates.log_probs, config)(params, batch, packed(16))
+    for i, begin in enumerate(begins):
+        want = appended(config, params, row(batch, i, begin), ANSWERS[i])
+        np.testing.assert_allclose(found[i], want, atol=2e-5)
+
+
+def test_candidates_that_take_turns_score_the_same():
+    params, (batch, _) = tiny.random_params(), prompts()
+    score = tiny.jit(candidates.log_probs)
+    assert packed(16).tokens.shape == (2, 1, 16)
+    assert packed(6).tokens.shape == (2, 2, 6)
+    np.testing.assert_allclose(
+        score(params, batch, packed(6)), score(params, batch, packed(16)), atol=2e-5
+    )
+
+
+def test_places_are_enough_for_the_longest_and_bounded_for_many():
+    assert candidates.num_places([[[1, 2, 3], [4]], [[5]]]) == 4
+    assert candidates.num_places([[[1, 2]] * 10_000]) == candidates.MAX_PLACES
+    long = [0] * 999
+    assert candidates.num_places([[long]]) >= 998
+    assert candidates.num_places([[[]]]) == candidates.num_places([]) == 4
+
+
+def test_packing_keeps_each_candidate_together():
+    rows = candidates.pack([[1, 2, 3], [4], [], [5, 6, 7, 8]], 4)
+    np.testing.assert_array_equal(rows.first, [1, 4, -1, 5])
+    np.testing.assert_array_equal(rows.tokens, [[1, 2, 0, 0], [5, 6, 7, 0]])
+    np.testing.assert_array_equal(rows.following, [[2, 3, 0, 0], [6, 7, 8, 0]])
+    np.testing.assert_array_equal(rows.candidate, [[1, 1, 0, 0], [4, 4, 4, 0]])
