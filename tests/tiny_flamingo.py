@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -78,11 +77,11 @@ def random_params(
     def draw(path, leaf):
         name = path[-1].key
         if name.endswith("_gate"):
-            return jnp.full(leaf.shape, gate)
+            return np.full(leaf.shape, gate, np.float32)
         mean = 1.0 if name in ("scale", "std", "variance") else 0.0
-        return jnp.asarray(mean + 0.2 * rng.normal(size=leaf.shape), jnp.float32)
+        return np.asarray(mean + 0.2 * rng.normal(size=leaf.shape), np.float32)
 
-    drawn = jax.tree_util.tree_map_with_path(draw, abstract(config)[1])
+    drawn = jax.device_put(jax.tree_util.tree_map_with_path(draw, abstract(config)[1]))
     return drawn if execution.scan else unroll(drawn)
 
 

@@ -24,33 +24,26 @@ CONFIGS = {
 }
 
 
-def appended(config, params, prompt: Batch, answers) -> np.ndarray:
-    """f32[K] of row 0's answers, each in a row of its own behind the whole prompt."""
-    rows = []
-    length = prompt.tokens.shape[1]
-    score = tiny.jit(token_log_probs, config)
-    longest = max(map(len, answers))
-    for answer in answers:
-        new = np.array([*answer, *[tiny.PAD] * (longest - len(answer))], np.int32)[None]
-        pad = [(0, 0), (0, longest)]
-        batch = prompt._replace(
-            tokens=np.concatenate([prompt.tokens, new], axis=1),
-            token_mask=np.pad(prompt.token_mask, pad, constant_values=True),
-            loss_mask=np.pad(prompt.loss_mask, pad),
-            media_index=np.pad(prompt.media_index, pad, mode="edge"),
-        )
-        rows.append(score(params, batch)[0, length : length + len(answer)].sum())
-    return np.array(rows)
+def appended(config, params, prompt: Batch) -> np.ndarray:
+    """f32[B, K] of each answer in a row of its own, behind the whole prompt."""
+    flat = [answer for row in ANSWERS for answer in row]
+    longest, length = max(map(len, flat)), prompt.tokens.shape[1]
+    new = np.array([[*answer, *[tiny.PAD] * (longest - len(answer))] for answer in flat], np.int32)
+    rows = jax.tree.map(lambda x: np.repeat(x, len(ANSWERS[0]), axis=0), prompt)
+    pad = [(0, 0), (0, longest)]
+    batch = rows._replace(
+        tokens=np.concatenate([rows.tokens, new], axis=1),
+        token_mask=np.pad(rows.token_mask, pad, constant_values=True),
+        loss_mask=np.pad(rows.loss_mask, pad),
+        media_index=np.pad(rows.media_index, pad, mode="edge"),
+    )
+    found = np.asarray(tiny.jit(token_log_probs, config)(params, batch))[:, length:]
+    sums = [row[: len(answer)].sum() for row, answer in zip(found, flat, strict=True)]
+    return np.reshape(sums, (len(ANSWERS), -1))
 
 
-def row(prompt: Batch, i: int, begin: int = 0) -> Batch:
-    one = jax.tree.map(lambda x: x[i : i + 1], prompt)
-    fields = ("tokens", "token_mask", "loss_mask", "media_index")
-    return one._replace(**{name: getattr(one, name)[:, begin:] for name in fields})
-
-
-def prompts() -> tuple[Batch, list[int]]:
-    """Two prompts, the second padded by three on the left, and where each of them begins."""
+def prompts() -> Batch:
+    """Two prompts, the second padded by three on the left."""
     batch = tiny.random_batch(length=PROMPT)
     padding = 3
     for array, filler in (
@@ -58,7 +51,7 @@ def prompts() -> tuple[Batch, list[int]]:
     ):  # fmt: skip
         array[1] = np.concatenate([np.full(padding, filler, array.dtype), array[1, :-padding]])
     batch.media_mask[1, 2:] = False  # two images stand in its six tokens
-    return batch, [0, padding]
+    return batch
 
 
 def packed(num_places: int) -> candidates.Candidates:
@@ -74,15 +67,13 @@ def packed(num_places: int) -> candidates.Candidates:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_candidate_scores_what_it_scores_alone(name):
     config = CONFIGS[name]
-    params, (batch, begins) = tiny.random_params(config), prompts()
+    params, batch = tiny.random_params(config), prompts()
     found = tiny.jit(candidates.log_probs, config)(params, batch, packed(16))
-    for i, begin in enumerate(begins):
-        want = appended(config, params, row(batch, i, begin), ANSWERS[i])
-        np.testing.assert_allclose(found[i], want, atol=2e-5)
+    np.testing.assert_allclose(found, appended(config, params, batch), atol=2e-5)
 
 
 def test_candidates_that_take_turns_score_the_same():
-    params, (batch, _) = tiny.random_params(), prompts()
+    params, batch = tiny.random_params(), prompts()
     score = tiny.jit(candidates.log_probs)
     assert packed(16).tokens.shape == (2, 1, 16)
     assert packed(6).tokens.shape == (2, 2, 6)
