@@ -27,6 +27,7 @@ def inputs(t: int, m: int, seed: int = 0):
     return q, key, value, phi[..., None] == 1 + np.arange(m)
 
 
+@jax.jit
 def masked(q, key, value, mask):
     return attend(q, key, value, over_latents(jnp.asarray(mask), R))
 
@@ -34,15 +35,18 @@ def masked(q, key, value, mask):
 @pytest.mark.parametrize(("t", "m"), [(1, 4), (7, 1), (16, 5), (40, 5), (9, 33)])
 def test_it_equals_masked_attention(t, m):
     x = inputs(t, m)
-    found = attend_to_own(*x)
+    found = jax.jit(attend_to_own)(*x)
     np.testing.assert_allclose(found, masked(*x), atol=1e-6)
     assert (np.asarray(found)[~x[3].any(-1)] == 0).all()
 
 
 def test_so_do_its_gradients():
     *x, mask = inputs(24, 3)
-    gradient = lambda f: jax.grad(lambda *x: jnp.sin(f(*x, mask)).sum(), (0, 1, 2))(*x)  # noqa: E731
-    for a, b in zip(gradient(attend_to_own), gradient(masked), strict=True):
+
+    def gradients(f):
+        return jax.jit(jax.grad(lambda *x: jnp.sin(f(*x, mask)).sum(), (0, 1, 2)))(*x)
+
+    for a, b in zip(gradients(attend_to_own), gradients(masked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 

@@ -50,7 +50,7 @@ def params() -> tiny.Tree:
 
     def calm(path, leaf):
         name = path[-1].key
-        return leaf if name in ("scale", "std") or name.endswith("_gate") else leaf / 5
+        return leaf if name in ("scale", "std") or name.endswith("_gate") else np.asarray(leaf) / 5
 
     return jax.tree_util.tree_map_with_path(calm, tiny.random_params(config()))
 
