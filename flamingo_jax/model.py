@@ -117,18 +117,15 @@ class Model:
     def score(self, prompts: Iterable[Any]) -> list[Scored]:
         """Log-likelihood of every text token of each prompt, and of its candidates after it."""
         prompts = [_as_prompt(prompt) for prompt in prompts]
-        found = []
-        for prompt in prompts:
-            encoded = self._encode(prompt)
-            found.append((encoded, self._token_log_probs([encoded])[0]))
+        encoded = [self._encode(prompt) for prompt in prompts]
         results = []
-        for prompt, (encoded, log_probs) in zip(prompts, found, strict=True):
-            text = [i for i, is_text in enumerate(encoded.is_text) if is_text]
-            tokens = tuple(self.tokenizer.token_text(encoded.tokens[i]) for i in text)
+        for one, log_probs, candidates in zip(
+            encoded, self._token_log_probs(encoded), self._candidates(prompts), strict=True
+        ):
+            text = [i for i, is_text in enumerate(one.is_text) if is_text]
+            tokens = tuple(self.tokenizer.token_text(one.tokens[i]) for i in text)
             values = [float(log_probs[i]) for i in text]
-            results.append(
-                Scored(tokens, (None, *values[1:]) if values else (), self._candidates(prompt))
-            )
+            results.append(Scored(tokens, (None, *values[1:]) if values else (), candidates))
         return results
 
     def likelihoods(
@@ -156,14 +153,19 @@ class Model:
                 found[i] = log_probs[j]
         return found
 
-    def _candidates(self, prompt: Prompt) -> tuple[Candidate, ...]:
-        if not prompt.candidates:
-            return ()
-        (scores,) = self.likelihoods([prompt], [prompt.candidates], closed=False)
-        return tuple(
-            Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
-            for text, log_prob in zip(prompt.candidates, scores, strict=True)
-        )
+    def _candidates(self, prompts: Sequence[Prompt]) -> list[tuple[Candidate, ...]]:
+        """Those of each prompt; none where it lists none."""
+        asked = [prompt for prompt in prompts if prompt.candidates]
+        scores = iter(self.likelihoods(asked, [p.candidates for p in asked], closed=False))
+        return [
+            tuple(
+                Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
+                for text, log_prob in zip(prompt.candidates, next(scores), strict=True)
+            )
+            if prompt.candidates
+            else ()
+            for prompt in prompts
+        ]
 
     def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
         """f32[tokens] of each row."""
