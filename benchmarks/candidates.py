@@ -13,9 +13,10 @@ import statistics
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import flamingo_jax
+from experiments import cli
 from flamingo_jax.model import Model
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, Prompt, TextPart
 
@@ -86,4 +87,4 @@ def one_by_one(model: Model, asked: list[Prompt], texts: list[list[str]]) -> np.
 
 
 if __name__ == "__main__":
-    app.run(lambda _: main())
+    cli.run(main)

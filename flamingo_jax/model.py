@@ -25,7 +25,7 @@ from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
 MAX_ROWS = 32  # rows a device call, times the beams; more prompts run in several calls
-MAX_CANDIDATE_TOKENS = 1024  # of all prompts of a device call
+MAX_SCORED_TOKENS = 1024  # of a device call, as each has a float32 logit for every word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Model:
             for e, p in zip(encoded, packed, strict=True)
         ]
         found: list[np.ndarray | None] = [None] * len(encoded)
-        for group in _groups(shapes, max(1, MAX_CANDIDATE_TOKENS // num_places)):
+        for group in _groups(shapes, _rows_at_once(num_places)):
             batch = self._batch([encoded[i] for i in group], side="left")
             rows = jax.tree.map(lambda *x: np.stack(x), *_filled([packed[i] for i in group]))
             log_probs = np.asarray(self._score_candidates(self.params, batch, rows))
@@ -171,7 +171,8 @@ class Model:
         """f32[tokens] of each row."""
         found: list[np.ndarray | None] = [None] * len(rows)
         shapes = [(*r.media_shape, prompt_batch.padded_length(len(r.tokens))) for r in rows]
-        for group in _groups(shapes):
+        longest = max((length for *_, length in shapes), default=1)
+        for group in _groups(shapes, _rows_at_once(longest)):
             batch = self._batch([rows[i] for i in group], side="right")
             log_probs = np.asarray(self._score(self.params, batch))
             for j, i in enumerate(group):
@@ -241,6 +242,11 @@ def _groups(shapes: Sequence[tuple[int, ...]], max_rows: int = MAX_ROWS) -> Iter
         num_groups = -(-len(numbers) // max_rows)
         size = -(-len(numbers) // num_groups)
         yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
+
+
+def _rows_at_once(num_tokens: int) -> int:
+    """How many rows of so many tokens are scored in a device call: a power of two."""
+    return min(MAX_ROWS, 1 << (max(1, MAX_SCORED_TOKENS // num_tokens).bit_length() - 1))
 
 
 def _filled(rows: Sequence[Any]) -> list[Any]:
