@@ -63,7 +63,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     if report.few_shot:
         lines += [
             "",
-            "## Few-shot captioning",
+            "## Few-shot captioning and ranking",
             "",
             "CIDEr-D x 100 with bootstrap 95% intervals, captions tokenised by",
             "`flamingo_jax.eval.caption_tokenizer`. 0 shots is two texts without their pictures. "

@@ -138,11 +138,13 @@ class Model:
         end = [self.tokenizer.end_of_chunk_id] if closed else []
         encoded = [self._encode(prompt) for prompt in prompts]
         answers = [[[*self.tokenizer.encode(t), *end] for t in texts] for texts in candidates]
-        num_places = candidates_lib.num_places(answers)
+        lengths = [prompt_batch.padded_length(len(e.tokens)) for e in encoded]
+        room = candidates_lib.room(self.config.language_model, max(lengths, default=0))
+        num_places = candidates_lib.num_places(answers, room)
         packed = [candidates_lib.pack(a, num_places) for a in answers]
         shapes = [
-            (*e.media_shape, prompt_batch.padded_length(len(e.tokens)), len(p.first), len(p.tokens))
-            for e, p in zip(encoded, packed, strict=True)
+            (*e.media_shape, length, len(p.first), len(p.tokens))
+            for e, length, p in zip(encoded, lengths, packed, strict=True)
         ]
         found: list[np.ndarray | None] = [None] * len(encoded)
         for group in _groups(shapes, _rows_at_once(num_places)):

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flamingo_jax.batch import Batch
+from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.decode.cache import DecodeState
 from flamingo_jax.decode.prompt_batch import padded_length
 from flamingo_jax.decode.steps import prefill
@@ -41,12 +42,22 @@ class Candidates(NamedTuple):
     candidate: Array  # i32[B, C, A], whose token it is, from 1; 0 is padding
 
 
-def num_places(answers: Sequence[Sequence[Sequence[int]]]) -> int:
-    """One A for all prompts: padding is cheaper than compiling again."""
+def num_places(answers: Sequence[Sequence[Sequence[int]]], most: int = MAX_PLACES) -> int:
+    """One A for all prompts: padding is cheaper than compiling again.
+
+    More than `most` only where a single candidate needs it.
+    """
     sizes = [[max(len(answer) - 1, 0) for answer in row] for row in answers]
     whole = max((sum(row) for row in sizes), default=0)
     longest = max((size for row in sizes for size in row), default=0)
-    return padded_length(max(longest, min(whole, MAX_PLACES), 1))
+    return max(longest, min(padded_length(max(whole, 1)), most))
+
+
+def room(config: LanguageModelConfig, prompt_length: int) -> int:
+    """The most places behind a prompt of so many slots: learned positions have an end."""
+    if config.positions != "learned":
+        return MAX_PLACES
+    return min(MAX_PLACES, max(config.max_length - prompt_length, 1))
 
 
 def pack(answers: Sequence[Sequence[int]], num_places: int) -> Candidates:
@@ -102,7 +113,7 @@ def _hidden(model: Flamingo, tokens: Array, candidate: Array, state: DecodeState
     seen = jnp.broadcast_to(in_prompt[:, None], (b, a, in_prompt.shape[1]))
     mask = jnp.concatenate([seen, own], axis=-1)
     shared = POSITIONS[lm.config.positions].shared(lm.config, positions, slots)
-    segments = mask.any(1).astype(jnp.int32)
+    segments = mask.any(1).astype(jnp.int32)  # for kernels, and none reads a cache
     context = Context(positions, shared, mask, segments, state.index)
     attend = model.config.cross_attention.attend
     media = media_mask.text_media_mask(state.media_index[:, None], state.media_mask, attend)

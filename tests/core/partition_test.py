@@ -1,5 +1,7 @@
 """Meshes and their errors; a sharded step on eight virtual devices is the unsharded one."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,23 @@ from flamingo_jax.train.step import make_train_step
 from tests import tiny_flamingo as tiny
 
 pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="conftest makes eight CPU devices")
+
+
+def test_an_axis_may_take_a_part_of_a_torus_axis():
+    """64 chips in a cube of 4: no whole sides make 8 and 8, so one side is split."""
+    torus = [
+        types.SimpleNamespace(
+            id=i, platform="tpu", device_kind="TPU v4", process_index=i // 4, core_on_chip=0,
+            coords=(i % 4, i // 4 % 4, i // 16),
+        )
+        for i in range(64)
+    ]  # fmt: skip
+    found = partition._arrange((1, 8, 1, 8), torus, 1)
+    assert found.shape == (1, 8, 1, 8)
+    assert {device.id for device in found.flat} == set(range(64))
+    for group in found[0, :, 0]:  # a box of chips, not eight from everywhere
+        spans = np.ptp([device.coords for device in group], axis=0) + 1
+        assert np.prod(spans) == 8
 
 
 def test_a_free_axis_takes_what_the_others_leave():

@@ -90,6 +90,23 @@ def test_places_are_enough_for_the_longest_and_bounded_for_many():
     assert candidates.num_places([[[]]]) == candidates.num_places([]) == 4
 
 
+def test_learned_positions_make_candidates_take_turns_before_they_are_refused():
+    learned = CONFIGS["learned"].language_model  # 64 positions
+    assert candidates.room(learned, 60) == 4
+    assert candidates.room(learned, 99) == 1
+    assert candidates.room(tiny.CONFIG.language_model, 60) == candidates.MAX_PLACES
+    assert candidates.num_places([[[1, 2, 3, 4]] * 8], 4) == 4  # eight turns
+    assert candidates.num_places([[[1, 2, 3, 4]] * 8], 2) == 3  # what one candidate needs
+
+    score = tiny.jit(candidates.log_probs, CONFIGS["learned"])
+    params, batch = tiny.random_params(CONFIGS["learned"]), tiny.random_batch(length=60)
+    rows = jax.tree.map(lambda x: np.stack([x] * 2), candidates.pack([[1, 2, 3, 4]] * 2, 4))
+    assert np.isfinite(score(params, batch, rows)).all()
+    rows = jax.tree.map(lambda x: np.stack([x] * 2), candidates.pack([[1, 2, 3, 4]] * 2, 8))
+    with pytest.raises(ValueError, match="a sequence of 68 tokens: the learned positions end at"):
+        score(params, batch, rows)
+
+
 def test_packing_keeps_each_candidate_together():
     rows = candidates.pack([[1, 2, 3], [4], [], [5, 6, 7, 8]], 4)
     np.testing.assert_array_equal(rows.first, [1, 4, -1, 5])

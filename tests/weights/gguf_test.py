@@ -73,6 +73,15 @@ def path(tmp_path) -> pathlib.Path:
     return tmp_path / "model.gguf"
 
 
+def test_a_format_that_cannot_be_read_is_named(path):
+    tensors = _tensors()
+    tensors["output_norm.weight"] = np.ones(D, np.int8)
+    with pytest.raises(
+        BadWeightsFile, match=r"'output_norm.weight' is in format I8, .* use a file"
+    ):
+        gguf.load_llama(_write(path, tensors))
+
+
 def test_config_comes_from_the_metadata(path):
     config, weights = gguf.load_llama(_write(path, _tensors()))
     assert (config.num_layers, config.width, config.ffw_width) == (LAYERS, D, F)
