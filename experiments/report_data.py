@@ -61,6 +61,7 @@ class FewShotScore:
         }
         if self.rank1 is not None:
             values |= _rank1_json(self.rank1, num_candidates)
+            values["rank1_num_queries"] = self.rank1.num_queries
         return values
 
 

@@ -72,6 +72,7 @@ def test_json_has_the_promised_keys_and_values(workdir):
     )
     assert [four[f"rank1_of_40{end}"] for end in ("", "_low", "_high")] == [0.6, 0.5, 0.7]
     assert four["random"]["cider"] == pytest.approx(50)
+    assert four["rank1_num_queries"] == 160
     assert "rank1_of_40" not in four["random"]
     assert values["few_shot"]["8"]["cider"] == pytest.approx(60)
     emoji = values["data"]["emoji"]
