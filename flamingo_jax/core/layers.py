@@ -49,6 +49,14 @@ def embedding_rows(
     return nnx.Param(value, logical_axes=(rows, columns))
 
 
+def add_rows(x: Array, rows: Array) -> Array:
+    """`x` plus learned vectors that are broadcast over it, in the dtype of `x`.
+
+    Added in float32, for the vectors' gradient is a sum over all that they were added to.
+    """
+    return (x.astype(jnp.float32) + rows.astype(jnp.float32)).astype(x.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(x: Array, kernel: Array, num_inputs: int) -> Array:
     """Product over the last `num_inputs` dims of `x` and the first of `kernel`.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
-from flamingo_jax.core.layers import Projection
+from flamingo_jax.core.layers import Projection, add_rows
 from flamingo_jax.core.positions import Unmarked
 
 Array = jax.Array
@@ -54,9 +54,9 @@ class Relative(Unmarked):
         return Waves(distance, sinusoids(positions, config.width), sinusoids(slots, config.width))
 
     def __call__(self, q, k, shared):
-        asked = (q + self.position_bias[...].astype(q.dtype)) * q.shape[-1] ** -0.5
+        asked = add_rows(q, self.position_bias[...]) * q.shape[-1] ** -0.5
         bias = self.step(asked, shared) if shared.distance is None else self.whole(asked, shared)
-        return q + self.content_bias[...].astype(q.dtype), k, bias
+        return add_rows(q, self.content_bias[...]), k, bias
 
     def whole(self, q: Array, waves: Waves) -> Array:
         """A whole sequence: project the S distances, then shift row t left by S - 1 - t."""

@@ -64,7 +64,7 @@ class CrossAttention(nnx.Module):
             x = constrain(x, *RESIDUAL)
             query = constrain(self.query(self.norm(x)), "batch", None, "heads", None)
             seen = self.out(self._look(query, media, mask))
-            return constrain(x + self._gate(self.attention_gate, x) * seen, *RESIDUAL)
+            return constrain(self._add(x, self.attention_gate, seen), *RESIDUAL)
 
     def _look(self, query: Array, media: MediaKeys, mask: Array) -> Array:
         if self.attends == "last":
@@ -72,12 +72,14 @@ class CrossAttention(nnx.Module):
         mask = over_latents(mask, media.key.shape[1] // mask.shape[-1])
         return attend(query, media.key, media.value, mask)
 
-    def _gate(self, alpha: nnx.Param | None, x: Array) -> Array:
-        """What multiplies a branch: tanh(alpha), in float32, times the configured scale."""
-        gate = self.branch_scale * (
-            1.0 if alpha is None else jnp.tanh(alpha[...].astype("float32"))
-        )
-        return jnp.asarray(gate, x.dtype)
+    def _add(self, x: Array, alpha: nnx.Param | None, branch: Array) -> Array:
+        """`x` plus a branch times tanh(alpha) and the configured scale.
+
+        Multiplied in float32, for the gate's gradient is a sum over every number of the branch.
+        """
+        gate = 1.0 if alpha is None else jnp.tanh(alpha[...].astype(jnp.float32))
+        gated = self.branch_scale * gate * branch.astype(jnp.float32)
+        return x + gated.astype(x.dtype)
 
 
 class GatedCrossAttention(CrossAttention):
@@ -94,7 +96,7 @@ class GatedCrossAttention(CrossAttention):
     def __call__(self, x: Array, media: MediaKeys, mask: Array) -> Array:
         with jax.named_scope("gated_xattn"):
             x = super().__call__(x, media, mask)
-            return x + self._gate(self.ffw_gate, x) * self.ffw(self.ffw_norm(x))
+            return self._add(x, self.ffw_gate, self.ffw(self.ffw_norm(x)))
 
 
 def _shut(config: CrossAttentionConfig) -> nnx.Param | None:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from flamingo_jax.config import ResamplerConfig
 from flamingo_jax.core.attention import attend
-from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
+from flamingo_jax.core.layers import FeedForward, Norm, Projection, add_rows, embedding_rows
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -88,7 +88,7 @@ class Resampler(nnx.Module):
             x.shape[2],
             interpolate=self.config.interpolate_frames,
         )
-        return x + embeddings.astype(x.dtype)[:, None]
+        return add_rows(x, embeddings[:, None])
 
 
 class PerceiverResampler(Resampler):
@@ -104,7 +104,7 @@ class PerceiverResampler(Resampler):
         b, m, f, p, _ = features.shape
         r, width = self.config.num_latents, self.config.width
         x = self.embed(features).reshape(b * m, f * p, width)
-        latents = jnp.broadcast_to(self.latents[...].astype(x.dtype), (b * m, r, width))
+        latents = jnp.broadcast_to(self.latents[...], (b * m, r, width)).astype(x.dtype)
         seen = None
         if f > 1 and frame_mask is not None:
             real = jnp.repeat(frame_mask.reshape(b * m, f), p, axis=-1)

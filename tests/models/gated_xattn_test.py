@@ -81,3 +81,28 @@ def test_media_norm_can_be_left_out(normalize):
     small, large = fresh.media_keys(100 * MEDIA), fresh.media_keys(200 * MEDIA)
     assert np.allclose(small.key, large.key, atol=1e-4) is normalize
     assert np.allclose(small.value, large.value, atol=1e-4) is normalize
+
+
+def test_gradients_of_gates_are_summed_in_float32():
+    """Each is a sum over every number of its branch; a sum kept in bfloat16 stops growing."""
+    config = CrossAttentionConfig(num_heads=2, head_dim=16, ffw_multiplier=1)
+    width, (b, t) = 32, (32, 256)
+    graph, shapes, _ = params_lib.abstract(
+        lambda rngs: GatedCrossAttention(config, width, width, rngs=rngs)
+    )
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    params = jax.tree.map(lambda s: jnp.asarray(draw(*s.shape) * width**-0.5 + 0.1), shapes)
+    x, media, wanted = draw(b, t, width), draw(b, R, width), draw(b, t, width) + 1
+    mask = np.ones((b, t, 1), bool)
+
+    def gates(dtype):
+        def loss(params):
+            block = nnx.merge(graph, params)
+            y = block(x.astype(dtype), block.media_keys(media.astype(dtype)), mask)
+            return (y.astype(jnp.float32) * wanted).sum()
+
+        grads = jax.jit(jax.grad(loss))(params)
+        return np.array([grads["attention_gate"], grads["ffw_gate"]])
+
+    np.testing.assert_allclose(gates(jnp.bfloat16), gates(jnp.float32), rtol=0.02)

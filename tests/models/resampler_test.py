@@ -108,3 +108,22 @@ def test_parameter_counts_at_full_size(head_dim, millions):
     assert round(kernels / 1e6, 1) == millions
     latents, frames, norms = 64 * 1536, 8 * 1536, (6 * 3 + 1) * 2 * 1536
     assert params_lib.count(shapes) - kernels == latents + frames + norms
+
+
+def test_the_latents_gradient_is_summed_in_float32():
+    """Over all media; a sum kept in bfloat16 loses the small ones."""
+    graph, shapes, _ = params_lib.abstract(
+        lambda rngs: PerceiverResampler(CONFIG, WIDTH, Execution(), rngs=rngs)
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: jnp.asarray(0.3 * rng.normal(size=s.shape), "float32"), shapes)
+    x = rng.normal(size=(1024, 1, 2, 2, WIDTH)).astype(np.float32)
+
+    def gradient(dtype):
+        def loss(params):
+            return nnx.merge(graph, params)(x.astype(dtype)).astype(jnp.float32)[..., 0].sum()
+
+        return np.asarray(jax.jit(jax.grad(loss))(params)["latents"])
+
+    want = gradient(jnp.float32)
+    assert np.abs(gradient(jnp.bfloat16) - want).max() < 0.005 * np.abs(want).max()
