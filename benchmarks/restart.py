@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import commands, records, synthetic
 from data_pipelines.record_index import write_indexes
-from data_pipelines.stream import Stream, StreamConfig
+from data_pipelines.stream import Stream
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 

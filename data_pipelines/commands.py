@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.packages import PACKAGES
-from data_pipelines.stream import Stream, StreamConfig
+from data_pipelines.stream import Stream
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer

@@ -1,7 +1,8 @@
 """Several datasets side by side: a batch of each at every step, and one place to keep for all.
 
 Paper: section 2.4 and appendix B.1.2: each update sees a batch of every dataset, weighted in the
-loss (the weights are the trainer's). Nothing here differs from it.
+loss (the weights are the trainer's); or of one dataset after the other, as its ablation. Nothing
+here differs from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.stream import Stream, StreamConfig
+from data_pipelines.stream import Stream
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
@@ -60,6 +62,12 @@ class Mixture:
 
     def __next__(self) -> dict[str, Batch]:
         return {name: next(stream) for name, stream in self.streams.items()}
+
+    def in_turn(self, step: int) -> dict[str, Batch]:
+        """The next batch of the one dataset that round-robin visits in this step, from 1."""
+        names = list(self.streams)
+        name = names[(step - 1) % len(names)]
+        return {name: next(self.streams[name])}
 
     @property
     def examples(self) -> dict[str, int]:

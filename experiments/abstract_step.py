@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from data_pipelines.stream_config import StreamConfig
 from experiments import summary
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
@@ -52,7 +53,8 @@ class AbstractStep:
 def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     """The step of a recipe (an `ml_collections.ConfigDict`) on a mesh.
 
-    With a `platform`, such as "cuda", the mesh's devices stand in for as many of that.
+    With a `platform`, such as "cuda", the mesh's devices stand in for as many of that. Where a step
+    visits one dataset (`accumulate` off), it is the dataset that costs most.
 
     Raises:
       ValueError: a config that does not hold together, a batch or a width that the mesh does not
@@ -68,7 +70,12 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     optimizer = optim.make_optimizer(
         from_dict(optim.OptimizerConfig, recipe.optim.to_dict(), "optim.")
     )
-    datasets = {name: summary.with_defaults(d) for name, d in recipe.data.train.items()}
+    cached = recipe.data.cache_features
+    datasets = summary.streams(recipe)
+    costs = {n: _flops(config, d, encode_media=not cached) for n, d in datasets.items()}
+    if not recipe.accumulate:
+        costliest = max(costs, key=costs.get)
+        datasets, costs = {costliest: datasets[costliest]}, {costliest: costs[costliest]}
     for name, dataset in datasets.items():
         partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)
     graph, shapes, axes = params_lib.abstract(
@@ -95,22 +102,23 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
         opt_state,
         _struct((2,), "uint32", everywhere),
     )
-    cached = recipe.data.cache_features
     batches = {name: _batch(d, config, mesh, cached) for name, d in datasets.items()}
     weights = {name: d.weight for name, d in recipe.data.train.items()}
-    sizes = [flops.Batch.of(d) for d in datasets.values()]
-    parts = flops.step(config, sizes, encode_media=not cached, accumulate=recipe.accumulate)
-    step = make_train_step(graph, config, optimizer, weights, accumulate=recipe.accumulate)
-    total = sum(passes.total for passes in parts.values())
+    step = make_train_step(graph, config, optimizer, weights)
+    total = sum(costs.values())
     options = dict(recipe.compiler_options.get(platform, {}))
     return AbstractStep(step, state, frozen, batches, mesh, platform, total, options)
+
+
+def _flops(config: FlamingoConfig, dataset: StreamConfig, *, encode_media: bool) -> float:
+    return flops.train_step(config, [dataset], encode_media=encode_media)
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=where)
 
 
-def _batch(dataset: Any, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Batch:
+def _batch(dataset: StreamConfig, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Batch:
     b, t = dataset.batch_size, dataset.num_tokens
     packed = dataset.kind == "pair" and dataset.pairs_per_row > 1
     num_media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_pipelines import emoji, records, synthetic
-from data_pipelines.stream import StreamConfig
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.cache import cache_dir
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
@@ -29,19 +29,16 @@ def prepare(config: Any) -> None:
 
 def stream_configs(config: Any) -> list[StreamConfig]:
     """A `StreamConfig` for every training dataset of the recipe."""
-    configs = []
-    for name, dataset in config.data.train.items():
-        values = {k: v for k, v in dataset.items() if k not in ("path", "weight")}
-        configs.append(
-            StreamConfig(
-                name=name,
-                data_dir=str(folder(config, dataset.path)),
-                seed=config.seed,
-                max_skipped_share=config.data.max_skipped_share,
-                **values,
-            )
+    return [
+        StreamConfig.of(
+            name,
+            dataset,
+            data_dir=str(folder(config, dataset.path)),
+            seed=config.seed,
+            max_skipped_share=config.data.max_skipped_share,
         )
-    return configs
+        for name, dataset in config.data.train.items()
+    ]
 
 
 def weights(config: Any) -> dict[str, float]:
@@ -56,6 +53,25 @@ def folder(config: Any, path: str) -> pathlib.Path:
     if not found:
         raise ValueError(f"no TFDS dataset in {root}: build it, or set data.source or data.dir")
     return found[-1].parent
+
+
+def check_heldout(config: Any) -> None:
+    """ValueError where the report asks about held-out pairs that are not there."""
+    where = config.data.heldout
+    if not config.report.num_queries:
+        return
+    if not where.path:
+        raise ValueError(
+            f"report.num_queries={config.report.num_queries} asks about held-out pairs: name their "
+            "dataset in data.heldout.path, or set report.num_queries=0"
+        )
+    root = folder(config, where.path)
+    splits = tfds.builder_from_directory(root).info.splits
+    if missing := {"train", where.split} - set(splits):
+        raise ValueError(
+            f"data.heldout: {root} has no split {sorted(missing)}: it has {sorted(splits)}; the "
+            "report takes examples from train and queries from the other"
+        )
 
 
 def documents(config: Any, path: str, split: str) -> list[records.Document]:

@@ -39,7 +39,8 @@ def prepare(
     Nothing to do with the map where the recipe has none.
     """
     folders = {}
-    for d in filter(None, [*config.data.train.values(), config.data.heldout]):
+    read = [*config.data.train.values(), config.data.heldout]
+    for d in filter(lambda d: d.path, read):
         directory = datasets.folder(config, d.path)
         folders[directory] = "+".join(filter(None, [folders.get(directory), d.split]))
     encoder = {"encoder": frozen["vision"]["encoder"]}

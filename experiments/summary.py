@@ -1,6 +1,5 @@
 """What a recipe's model holds and costs, from shapes alone: what `experiments.summarize` prints."""
 
-import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import partition
@@ -39,9 +39,7 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     trainable, frozen = typed(shapes, policy)
     where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh))
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    batches = {
-        name: flops.Batch.of(with_defaults(dataset)) for name, dataset in recipe.data.train.items()
-    }
+    batches = {name: flops.Batch.of(stream) for name, stream in streams(recipe).items()}
     return {
         "variant": recipe.variant,
         "mesh": dict(mesh.shape),
@@ -115,10 +113,12 @@ def shard_bytes(
     return total
 
 
-def with_defaults(dataset: Any) -> types.SimpleNamespace:
-    """A dataset of the recipe; what it does not say is as in `data_pipelines.stream`."""
-    defaults = {"max_media": 1, "num_frames": 1, "pairs_per_row": 1}
-    return types.SimpleNamespace(**defaults | dataset.to_dict())
+def streams(recipe: Any) -> dict[str, StreamConfig]:
+    """The training datasets of the recipe, wherever they are; ValueError where one cannot be."""
+    return {
+        name: StreamConfig.of(name, dataset, data_dir="")
+        for name, dataset in recipe.data.train.items()
+    }
 
 
 def costs(config: FlamingoConfig, recipe: Any, batches: dict[str, flops.Batch]) -> dict[str, Any]:

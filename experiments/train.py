@@ -57,6 +57,7 @@ def main() -> int:
         with processes.one_at_a_time(datasets.data_dir(config)):
             card = parts.model_card(config)
             datasets.prepare(config)
+        datasets.check_heldout(config)
         streams = datasets.stream_configs(config)
         for stream in streams:
             partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
@@ -103,9 +104,7 @@ def main() -> int:
     )
     start = int(now.step)
     train_step = jax.jit(
-        make_train_step(
-            graph, card.config, optimizer, datasets.weights(config), accumulate=config.accumulate
-        ),
+        make_train_step(graph, card.config, optimizer, datasets.weights(config)),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
         compiler_options=dict(config.compiler_options.get(jax.default_backend(), {})),
@@ -133,7 +132,7 @@ def main() -> int:
         for step in range(start + 1, config.steps + 1):
             with profiler.around(step):
                 with log.window.waiting():
-                    batches = next(data)
+                    batches = next(data) if config.accumulate else data.in_turn(step)
                 log.count(batches)
                 now, row = train_step(now, frozen, hosts.place_rows(batches, mesh))
             profiler.after(step, now)

@@ -45,7 +45,7 @@ def _vision(config: VisionConfig) -> Callable[[ml_collections.ConfigDict], None]
 ROWS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
     "baseline": lambda c: None,
     # Table 3
-    "round_robin": lambda c: c.update(accumulate=False),
+    "round_robin": lambda c: c.update(accumulate=False, steps=4 * UPDATES),  # as many gradients
     "no_tanh": _cross_attention(gating="none"),
     "vanilla_xattn": _cross_attention(kind="vanilla"),
     "grafting": _cross_attention(kind="graft", graft_depth=18),

@@ -4,7 +4,11 @@ Paper: section 2.4 and appendix B.1. Batch sizes are those of its ablations; it 
 of the final models. Adam's betas and epsilon are ours.
 """
 
+import dataclasses
+
 import ml_collections
+
+from data_pipelines.stream_config import StreamConfig
 
 
 def base() -> ml_collections.ConfigDict:
@@ -51,7 +55,7 @@ def base() -> ml_collections.ConfigDict:
     c.data.cache_features = False  # encode every picture once, before training; no augmentation
     c.data.max_skipped_share = 0.05
     c.data.train = ml_collections.ConfigDict()
-    c.data.heldout = ml_collections.ConfigDict()
+    c.data.heldout = {"path": "", "split": "heldout"}  # of pairs; needed where num_queries is not 0
     c.report = {
         "num_queries": 0,
         "num_candidates": 40,
@@ -65,18 +69,8 @@ def base() -> ml_collections.ConfigDict:
 
 def pairs(**changes) -> dict:
     """A dataset of image-text pairs; the paper's weight for ALIGN and LTIP is 0.2."""
-    return {
-        "path": "",
-        "kind": "pair",
-        "split": "train",
-        "weight": 0.2,
-        "batch_size": 512,
-        "num_tokens": 32,
-        "max_media": 1,
-        "pairs_per_row": 1,
-        "prepend_space": 0.5,
-        "template": "{}",
-    } | changes
+    paper = {"weight": 0.2, "batch_size": 512, "num_tokens": 32}
+    return _dataset("pair", paper | changes)
 
 
 def videos(**changes) -> dict:
@@ -86,13 +80,24 @@ def videos(**changes) -> dict:
 
 def pages(**changes) -> dict:
     """A dataset of interleaved pages; the paper's weight for M3W is 1."""
-    return {
-        "path": "",
-        "kind": "page",
-        "split": "train",
-        "weight": 1.0,
-        "batch_size": 256,
-        "num_tokens": 256,
-        "max_media": 5,
-        "p_next": 0.5,
-    } | changes
+    paper = {"weight": 1.0, "batch_size": 256, "num_tokens": 256, "max_media": 5, "p_next": 0.5}
+    return _dataset("page", paper | changes)
+
+
+def _dataset(kind: str, values: dict) -> dict:
+    """Every field of a stream that means something for its kind, to be set by a recipe or a flag.
+
+    What all datasets of a recipe share is not among them, nor that training repeats its data.
+    """
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(StreamConfig)
+        if field.default is not dataclasses.MISSING
+    }
+    other = {
+        "page": ("pairs_per_row", "prepend_space", "template", "score_template"),
+        "pair": ("max_media", "p_next"),
+    }
+    for name in ("seed", "max_skipped_share", "repeat", *other[kind]):
+        del fields[name]
+    return {"path": "", "kind": kind, **fields} | values

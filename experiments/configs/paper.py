@@ -80,7 +80,7 @@ def recipe(variant: str) -> ml_collections.ConfigDict:
     c.variant = variant
     c.model = to_dict(model(size))
     c.frozen = {"language_model": "random", "vision": "random"}
-    c.mesh = {"data": -1, "fsdp": 1, "tensor": size.tensor}
+    c.mesh.tensor = size.tensor
     c.execution.remat = "dots"  # a fifth fewer operations, see docs/scaling.md
     # Which of 32 and 64 tokens is whose is not said: ALIGN's alt-texts have 12 on average.
     pairs, videos = 2 * size.pages, size.pages // 4

@@ -93,7 +93,7 @@ def recipe(variant: str) -> ml_collections.ConfigDict:
     c.variant = variant
     c.model = to_dict(model(size))
     c.frozen = dict(zip(("language_model", "vision"), size.parts, strict=True))
-    c.mesh = {"data": -1, "fsdp": 1, "tensor": size.tensor}
+    c.mesh.tensor = size.tensor
     c.data.train = {
         "pages": base.pages(path="pages", weight=1.0, batch_size=256, flip=0.5),
         "pairs": base.pairs(path="pairs", weight=0.2, batch_size=512, num_tokens=32, flip=0.5),

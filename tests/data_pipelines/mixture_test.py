@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.mixture import Mixture
-from data_pipelines.stream import Stream, StreamConfig
+from data_pipelines.stream import Stream
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from tests.data_pipelines.tiny_records import pairs, picture, record
@@ -47,6 +48,16 @@ def test_each_step_has_a_batch_of_every_dataset(configs):
         assert equal(step, {name: next(stream) for name, stream in alone.items()})
     assert mixture.examples["pairs"] == 18
     assert mixture.examples["pages"] + mixture.skipped["pages"]["empty"] == 12
+
+
+def test_round_robin_reads_the_dataset_it_visits_and_no_other(configs):
+    mixture = Mixture(configs, TOKENIZER, preprocessing=PP)
+    alone = {c.name: Stream(c, TOKENIZER, preprocessing=PP) for c in configs}
+    for step, name in enumerate(["pairs", "pages", "pairs", "pages", "pairs"], 1):
+        assert equal(mixture.in_turn(step), {name: next(alone[name])})
+    assert mixture.examples["pairs"] == 9
+    resumed = Mixture(configs, TOKENIZER, preprocessing=PP, state=mixture.state())
+    assert equal(resumed.in_turn(6), {"pages": next(alone["pages"])})
 
 
 def test_resumed_mixture_equals_an_uninterrupted_one_wherever_it_is_cut(configs):

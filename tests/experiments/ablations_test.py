@@ -68,7 +68,9 @@ def test_every_row_is_held_against_its_table():
 def test_rows_change_the_model_but_for_those_that_do_not():
     models = [ablations.get_config(row).model.to_json() for row in ablations.ROWS]
     assert len(set(models)) == len(ablations.ROWS) - 1  # round_robin has the baseline's
-    assert not ablations.get_config("round_robin").accumulate
+    baseline, in_turn = map(ablations.get_config, ("baseline", "round_robin"))
+    assert (baseline.accumulate, in_turn.accumulate) == (True, False)
+    assert in_turn.steps == len(in_turn.data.train) * baseline.steps  # as many gradients
 
 
 def test_an_unknown_row_is_said_with_those_there_are():

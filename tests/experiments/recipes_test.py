@@ -5,11 +5,12 @@ import dataclasses
 import jax
 import pytest
 
-from data_pipelines.stream import StreamConfig
+from data_pipelines.stream_config import StreamConfig
+from experiments import summary
 from experiments.configs import flamingo, paper
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
-from flamingo_jax.core import params
+from flamingo_jax.core import params, partition
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
@@ -118,9 +119,22 @@ def test_recipes_fit_encoder_heads_and_streams(variant):
     assert vision.check(config.vision)
     recipe = flamingo.get_config(variant)
     assert recipe.variant == variant
-    known = {f.name for f in dataclasses.fields(StreamConfig)} | {"path", "weight"}
+    assert set(summary.streams(recipe)) == set(recipe.data.train)
+
+
+@pytest.mark.parametrize("variant", ["micro", "demo", *FULL_SIZE])
+def test_every_axis_and_every_field_of_a_stream_can_be_set(variant):
+    """A recipe takes from a flag only the keys that it has."""
+    recipe = flamingo.get_config(variant)
+    assert set(recipe.mesh) == set(partition.MESH_AXES)
+    shared = {"seed", "max_skipped_share", "repeat", "name", "data_dir"}
+    of_other_kind = {
+        "page": {"pairs_per_row", "prepend_space", "template", "score_template"},
+        "pair": {"max_media", "p_next"},
+    }
+    fields = {f.name for f in dataclasses.fields(StreamConfig)} - shared
     for dataset in recipe.data.train.values():
-        assert set(dataset) <= known
+        assert set(dataset) == {"path", "weight"} | fields - of_other_kind[dataset.kind]
 
 
 @pytest.mark.parametrize("variant", paper.SIZES)

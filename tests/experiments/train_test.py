@@ -298,6 +298,9 @@ def test_misuse_is_one_line_and_status_2(bench):
         "unknown variant 'micr': use one of": bench.start("no", variant="micr"),
         "no key 'steqs'": bench.start("no", "--config.steqs=3"),
         "'abc'": bench.start("no", "--config.steps=abc"),
+        "report.num_queries=8 asks about held-out pairs: name": bench.start(
+            "no", "--config.data.heldout.path="
+        ),
         "no TFDS dataset in": bench.start(
             "no", "--config.data.source=", f"--config.data.dir={bench.folder / 'nowhere'}"
         ),
