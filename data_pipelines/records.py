@@ -61,11 +61,16 @@ def validate(document: Document) -> Document:
 
     Reasons: `no_media`, `no_text`, `positions_mismatch` (as many positions as media),
     `positions_unsorted`, `position_outside` (of the text), `position_inside_character`,
-    `empty_media`, `no_licence`. Pixels are not decoded here; the reader does that.
+    `empty_media`, `no_licence`, `not_utf8` (a lone surrogate, as JSON may hold). Pixels are not
+    decoded here; the reader does that.
     """
-    text = document.text.encode()
     positions = document.media_positions
     name = f"record {document.id!r}"
+    try:
+        text = document.text.encode()
+        (document.id + json.dumps(document.metadata, ensure_ascii=False)).encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord("not_utf8", f"{name}: {error}: leave the character out") from error
     if not document.media:
         raise BadRecord("no_media", f"{name} has no image: give it one or leave it out")
     if not document.text.strip():

@@ -8,6 +8,8 @@ was killed finds them and converts only what is missing.
 
 import dataclasses
 import itertools
+import logging
+import reprlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,6 +38,8 @@ PAGE_ROW = np.dtype(
 )
 IMAGE_ROW = np.dtype([("key", "<u8"), ("page", "<u8"), ("media", "<u8")])
 _MAX_RECORD_BYTES = 1 << 30  # half of what protobuf can hold
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200  # characters, enough for the names of items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +141,12 @@ def _convert(source: Source, item, counts: Counts) -> tuple[Document | None, byt
             raise BadRecord("too_large", f"record {document.id!r} has {len(data)} bytes")
     except (BadRecord, BadMedia) as error:
         counts.drop(error.reason, str(error))
+        return None, b""
+    except Exception as error:  # what no reader foresaw is not to end a build of many days
+        message = f"{_SHORT.repr(item)}: {type(error).__name__}: {error}"
+        if not counts.dropped["unexpected_error"]:  # once a chunk
+            logging.error("record dropped: %s", " ".join(message.split()))
+        counts.drop("unexpected_error", message)
         return None, b""
     return document, data
 

@@ -150,7 +150,6 @@ class Tokenizer:
             values = json.loads((directory / _FILE).read_text("utf-8"))
             added = values.get("added_tokens") or []
             control = {token["id"]: token["content"] for token in added if token["special"]}
-            values["added_tokens"] = [token for token in added if not token["special"]]
             model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
             names = _special_names(directory)
         except Exception as error:  # `tokenizers` raises bare Exception
@@ -158,6 +157,13 @@ class Tokenizer:
                 f"{directory}: no tokenizer can be read there ({error}): want {_FILE} or "
                 f"{_SENTENCEPIECE_FILE}, as transformers saves them"
             ) from error
+        for token in added:
+            if (found := model.token_to_id(token["content"])) != token["id"]:
+                raise ValueError(
+                    f"{directory / _FILE}: added token {token['content']!r} has id {token['id']}, "
+                    f"`tokenizers` gives it {found}: number the added tokens of that file from the "
+                    f"vocabulary's end on, in order and without gaps"
+                )
         by_name = {name: i for i, name in control.items()}
         separator = by_name.get(_DOCUMENT_SEPARATOR)
         bos, eos = (by_name.get(names.get(n), separator) for n in ("bos_token", "eos_token"))
@@ -168,7 +174,7 @@ class Tokenizer:
         size = max([*model.get_vocab().values(), *control]) + 1
         return cls(
             _BytePairs(model),
-            base_vocab_size=base_vocab_size or size,
+            base_vocab_size=_rows(directory / _FILE, size, base_vocab_size),
             bos_id=bos,
             eos_id=eos,
             pad_id=by_name.get(names.get("pad_token"), eos),
@@ -236,7 +242,7 @@ class Tokenizer:
         size = pieces.get_piece_size()
         return cls(
             model,
-            base_vocab_size=base_vocab_size or size,
+            base_vocab_size=_rows(path, size, base_vocab_size),
             bos_id=pieces.bos_id(),
             eos_id=pieces.eos_id(),
             pad_id=pieces.pad_id() if pieces.pad_id() >= 0 else pieces.eos_id(),
@@ -262,10 +268,14 @@ _PRE_TOKENIZERS = {
 
 
 class _BytePairs:
-    """Byte-level BPE with no *added* token, so nothing in a text is taken for a special one."""
+    """A model of `tokenizers` that takes nothing in a text for a special token."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # as the text they look like
+
+    def __reduce__(self):  # that setting is in no file and no pickle of `tokenizers`
+        return _BytePairs, (self._tokenizer,)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -291,6 +301,16 @@ class _SentencePiece:
 
     def save(self, directory: pathlib.Path) -> None:
         (directory / _SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())
+
+
+def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
+    """`asked` rows of the embedding, or as many as ids; ValueError where an id would be <image>."""
+    if asked is not None and asked < num_ids:
+        raise ValueError(
+            f"{path}: ids go up to {num_ids - 1}, and the model's embedding has {asked} rows, "
+            f"behind which are <image> and <EOC>: name the tokenizer it was trained with"
+        )
+    return num_ids if asked is None else asked
 
 
 def _special_names(directory: pathlib.Path) -> dict[str, str]:

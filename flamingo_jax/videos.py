@@ -3,8 +3,10 @@
 Paper: appendix on data, "8 frames at 1 FPS" in training, more at evaluation. Where the paper is
 silent: a training clip begins at a random time, any that lets it end inside the video; without a
 generator it is the middle of the video. A frame is the one shown at its time. A video shorter than
-the clip gives fewer frames, and the batch masks the others. Each frame goes through `decode_image`,
-so it means what a picture does. PyAV comes with the `data` extra.
+the clip gives fewer frames, and the batch masks the others. Each frame is turned upright, as the
+file says, and goes through `decode_image`, so it means what a picture does. FFmpeg gets the bytes
+and the name of their format: it neither guesses nor opens a file or an address itself. PyAV comes
+with the `data` extra.
 """
 
 import collections
@@ -23,14 +25,18 @@ _MAX_DECODED = 4_000  # frames: 8 s at 120 FPS after a group of 3,000; more is d
 _SAME_TIME_S = 1e-6  # times are ratios of whole numbers, here as floats
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide")
 _PICTURES = (b"avif", b"heic", b"mif1")  # pictures in the same container
-_STARTS = (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")  # Matroska, MPEG
+_STARTS = {  # to the name of FFmpeg's reader
+    b"\x1aE\xdf\xa3": "matroska",
+    b"\x00\x00\x01\xba": "mpeg",
+    b"\x00\x00\x01\xb3": "mpegvideo",
+}
+_HEAD_BYTES = 12  # that tell the format
+_NO_PROTOCOL = {"protocol_whitelist": "none"}
 
 
 def is_video(data: bytes) -> bool:
     """Whether compressed bytes begin as MP4, QuickTime, Matroska, WebM, AVI or MPEG do."""
-    if data[4:8] in _QUICKTIME:
-        return data[8:12] not in _PICTURES
-    return data.startswith(_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
+    return _format(data) is not None
 
 
 def decode_video(
@@ -52,22 +58,38 @@ def decode_video(
     if isinstance(data, bytes):
         if not data:
             raise BadMedia("empty", "video of 0 bytes")
-        source: io.BytesIO | str = io.BytesIO(data)
+        name, file = f"of {len(data)} bytes", io.BytesIO(data)
     else:
-        source = os.fspath(data)
-        if not os.path.isfile(source):
-            raise BadMedia("not_found", f"cannot read the video {source}: no such file")
+        name = os.fspath(data)
+        try:
+            file = open(name, "rb")  # noqa: SIM115, closed below
+        except OSError as error:
+            raise BadMedia("not_found", f"cannot read the video {name}: {error}") from error
     try:
-        with av.open(source) as container:
-            frames = _clip(container, num_frames, fps, rng)
-            return np.stack([decode_image(frame, pp, augment) for frame in frames])
+        with file:
+            head = file.read(_HEAD_BYTES)
+            file.seek(0)
+            kind = _format(head)
+            if kind is None:
+                raise BadMedia("not_a_video", f"video {name} is no MP4, Matroska, AVI or MPEG")
+            with av.open(file, format=kind, options=_NO_PROTOCOL) as container:
+                frames = _clip(container, num_frames, fps, rng)
+                return np.stack([decode_image(frame, pp, augment) for frame in frames])
     except BadMedia:
         raise
     except av.error.InvalidDataError as error:
-        size = f"{len(data)} bytes" if isinstance(data, bytes) else source
-        raise BadMedia("not_a_video", f"video of {size} is none or damaged: {error}") from error
+        raise BadMedia("not_a_video", f"video {name} is none or damaged: {error}") from error
     except Exception as error:  # PyAV raises a dozen kinds for damaged data
         raise BadMedia("damaged", f"video damaged: {type(error).__name__}: {error}") from error
+
+
+def _format(data: bytes) -> str | None:
+    """FFmpeg's name of the container that `data` begins as, of those that are taken for videos."""
+    if data[4:8] in _QUICKTIME:
+        return None if data[8:12] in _PICTURES else "mov"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    return _STARTS.get(data[:4])
 
 
 def _clip(container, num_frames: int, fps: float, rng) -> Iterator[np.ndarray]:
@@ -108,7 +130,7 @@ def _shown_at(container, stream, times: list[float]) -> Iterator[np.ndarray]:
         begins = (frame.time or 0.0) - offset
         while waiting and begins > waiting[0] + _SAME_TIME_S:
             waiting.popleft()
-            yield (shown or frame).to_ndarray(format="rgb24")
+            yield _upright(shown or frame)
         if not waiting:
             return
         if number > _MAX_DECODED:
@@ -118,7 +140,13 @@ def _shown_at(container, stream, times: list[float]) -> Iterator[np.ndarray]:
         raise BadMedia("damaged", "a video without a frame that can be decoded")
     reached = sum(time <= begins + _SAME_TIME_S for time in waiting)
     for _ in range(max(reached, len(waiting) == len(times))):  # at least one frame in all
-        yield shown.to_ndarray(format="rgb24")
+        yield _upright(shown)
+
+
+def _upright(frame) -> np.ndarray:  # u8[H, W, 3]
+    """RGB, turned by the quarter turns that the track's display matrix asks for."""
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.rot90(pixels, round(frame.rotation / 90))  # both count anticlockwise
 
 
 def _whole_frames(container, stream) -> Iterator:

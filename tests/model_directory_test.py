@@ -130,6 +130,14 @@ def test_a_json_of_another_shape(copy, change, message):
     assert message in one_line(error)
 
 
+@pytest.mark.parametrize("text", ["[]", "null", '"model"'])
+def test_a_json_that_is_no_object(copy, text):
+    (copy / "model.json").write_text(text)
+    with pytest.raises(ModelDirectoryError, match=r"model\.json cannot be read: it hol") as error:
+        load(copy)
+    assert "want an object" in one_line(error)
+
+
 def test_a_missing_file(copy):
     (copy / "weights.safetensors").unlink()
     with pytest.raises(ModelDirectoryError) as error:

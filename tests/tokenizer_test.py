@@ -1,6 +1,7 @@
 """Round trips, special ids that text cannot forge, and ids equal to transformers'."""
 
 import io
+import json
 import pickle
 
 import pytest
@@ -143,6 +144,53 @@ def test_sentencepiece_specials(tmp_path):
     ids = tokenizer.encode("a picture </s> <s>")
     assert not {tokenizer.bos_id, tokenizer.eos_id} & set(ids)
     assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.image_id]) == "a picture </s> <s>"
+
+
+def _huggingface(folder, added: list[tuple[int, str, bool]]):
+    """A folder of transformers: bytes of a to c, < and >, and added tokens (id, text, special)."""
+    vocabulary = {letter: i for i, letter in enumerate("abc<>")}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokens = [{"id": i, "content": text, "special": special} | flags for i, text, special in added]
+    model = {"type": "BPE", "vocab": vocabulary, "merges": []}
+    values = {"version": "1.0", "added_tokens": tokens, "model": model}
+    values["decoder"] = {"type": "Fuse"}
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    names = {"bos_token": "<b>", "eos_token": {"content": "<c>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    return folder
+
+
+_SPECIAL = [(5, "<b>", True), (6, "<c>", True)]
+
+
+def test_ordinary_added_tokens_keep_their_ids_behind_special_ones(tmp_path):
+    first = Tokenizer.from_huggingface(_huggingface(tmp_path, [*_SPECIAL, (7, "日本", False)]))
+    first.to_file(tmp_path / "saved")
+    saved, pickled = Tokenizer.from_file(tmp_path / "saved"), pickle.loads(pickle.dumps(first))
+    for tokenizer in (first, saved, pickled):
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.image_id) == (5, 6, 8)
+        assert tokenizer.encode("a日本<b><c>") == [0, 7, 3, 1, 4, 3, 2, 4]  # text forges none
+        assert tokenizer.decode([5, 0, 7, 3, 1, 4, 6]) == "a日本<b>"
+        assert [tokenizer.token_text(i) for i in (5, 7)] == ["<b>", "日本"]
+
+
+@pytest.mark.parametrize("added", [(9, "日本", False), (7, "c", False)])
+def test_added_tokens_whose_ids_cannot_be_kept_are_refused(added, tmp_path):
+    message = rf"json: added token '{added[1]}' has id {added[0]}, `tokenizers` gives it \d: number"
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_huggingface(_huggingface(tmp_path, [*_SPECIAL, added]))
+
+
+def test_ids_that_would_mean_image_are_refused(tmp_path):
+    folder = _huggingface(tmp_path, [*_SPECIAL, (7, "日本", False)])
+    assert Tokenizer.from_huggingface(folder, 8).image_id == 8
+    assert Tokenizer.from_huggingface(folder, 16).image_id == 16
+    with pytest.raises(ValueError, match=r"json: ids go up to 7, .* has 7 rows, .* <image>"):
+        Tokenizer.from_huggingface(folder, 7)
+    _train_sentencepiece(tmp_path / "tokenizer.model")
+    size = Tokenizer.from_huggingface(folder).base_vocab_size
+    with pytest.raises(ValueError, match=rf"tokenizer\.model: ids go up to {size - 1}, "):
+        Tokenizer.from_huggingface(folder, size - 1)
 
 
 def test_folders_and_files_that_hold_no_tokenizer(tmp_path):

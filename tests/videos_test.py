@@ -13,7 +13,7 @@ from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import BadMedia
 from flamingo_jax.videos import decode_video, is_video
 from tests.data_pipelines.tiny_records import picture
-from tests.data_pipelines.tiny_video import grey, video
+from tests.data_pipelines.tiny_video import encoded, grey, video
 
 PP = ImagePreprocessing(size_px=16, pad=(1, 2, 3))
 
@@ -68,6 +68,46 @@ def test_a_wide_video_is_padded_as_a_picture_is():
     (square,) = decode_video(file.getvalue(), PP)
     assert (square[[0, 3, 12, 15]] == PP.pad).all()
     assert abs(square[4:12].astype(int) - 200).max() < 6
+
+
+def rotated(data: bytes, matrix: tuple[int, int, int, int]) -> bytes:
+    """The MP4 with this matrix in its track's header: x' = a x + c y, y' = b x + d y."""
+    at = data.index(b"tkhd") + 44
+    assert struct.unpack(">9i", data[at : at + 36])[:5] == (1 << 16, 0, 0, 0, 1 << 16)
+    a, b, c, d = (value << 16 for value in matrix)
+    return data[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[at + 36 :]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "white"),
+    [
+        ((1, 0, 0, 1), np.s_[:, :6]),
+        ((0, 1, -1, 0), np.s_[:6, :]),  # clockwise, as phones held upright write: left goes up
+        ((-1, 0, 0, -1), np.s_[:, -6:]),
+        ((0, -1, 1, 0), np.s_[-6:, :]),
+    ],
+)
+def test_a_video_is_turned_upright(matrix, white):
+    """Its left half is white."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:, :32] = 255
+    (frame,) = decode_video(rotated(video(1, pixels=pixels), matrix), PP, num_frames=1)
+    assert frame[white].mean() > 240
+    assert abs(frame.mean() - 128) < 8
+
+
+def test_containers_that_are_taken_for_videos_and_no_others(tmp_path):
+    for container in ("mp4", "mov", "matroska", "avi", "mpeg", "mpeg1video"):
+        assert decode_video(encoded(container), PP, num_frames=1).shape == (1, 16, 16, 3)
+    session = (
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 32\n"
+    )
+    for data in (encoded("flv"), encoded("asf"), encoded("mpegts"), session):
+        (tmp_path / "a.mp4").write_bytes(data)
+        for given in (data, tmp_path / "a.mp4"):
+            with pytest.raises(BadMedia) as caught:
+                decode_video(given, PP, num_frames=1)
+            assert caught.value.reason == "not_a_video"
 
 
 def test_what_is_a_video():

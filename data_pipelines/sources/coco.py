@@ -20,21 +20,22 @@ from etils import epath
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
+from data_pipelines.sources.input_names import NamedByInput
 from data_pipelines.sources.media_files import MediaFiles, checked_picture
-from data_pipelines.sources.source import Dropped, Source
+from data_pipelines.sources.source import Dropped
 
 
 @dataclasses.dataclass(frozen=True)
 class _Caption:
     id: str
     text: Any
-    files: tuple[str, ...]  # where the picture may lie
+    files: tuple[Any, ...]  # where the picture may lie
     references: tuple[str, ...]
     licence: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Coco(Source):
+class Coco(NamedByInput):
     """Captions of JSON files, each read whole (COCO's largest takes 0.4 GB of memory)."""
 
     media: str
@@ -43,11 +44,10 @@ class Coco(Source):
 
     def items(self, paths: Sequence[str]) -> Iterator[_Caption | Dropped]:
         for path in paths:
-            stem = pathlib.PurePosixPath(path).stem
             try:
                 table = json.loads(epath.Path(path).read_bytes())
                 read = self._official if "annotations" in table else self._karpathy
-                captions = list(read(stem, table))
+                captions = list(read(path, table))
             except (OSError, ValueError, RecursionError) as error:
                 yield Dropped("bad_json", f"{path}: {error}")
             except (KeyError, TypeError, AttributeError) as error:
@@ -59,6 +59,8 @@ class Coco(Source):
         del counts  # a pair whose picture is bad is dropped as a whole
         if not isinstance(item.text, str):
             raise BadRecord("no_caption", f"coco {item.id}: the caption is {item.text!r}")
+        if not all(isinstance(file, str) for file in item.files):
+            raise BadRecord("no_file_name", f"coco {item.id}: the picture's file is {item.files}")
         return Document(
             id=f"coco/{item.id}",
             text=item.text.strip(),
@@ -67,29 +69,34 @@ class Coco(Source):
             metadata={
                 "source": "coco",
                 "licence": item.licence,
-                "references": [text for text in item.references if isinstance(text, str)],
+                "references": [text for text in item.references if _is_text(text)],
             },
         )
 
-    def _official(self, stem: str, table: dict) -> Iterator[_Caption]:
+    def stem(self, path: str) -> str:
+        return str(pathlib.PurePosixPath(path).with_suffix(""))
+
+    def _official(self, path: str, table: dict) -> Iterator[_Caption]:
+        name = self.input_name(path)
         licences = {entry["id"]: entry.get("url") for entry in table.get("licenses", ())}
         of_image = collections.defaultdict(list)
         for annotation in table["annotations"]:
             of_image[annotation["image_id"]].append(annotation)
-        split = stem.removeprefix("captions_")
+        split = pathlib.PurePosixPath(path).stem.removeprefix("captions_")
         for image in table["images"]:
             annotations = of_image[image["id"]]
             references = tuple(annotation["caption"] for annotation in annotations)
             for annotation in annotations:
                 yield _Caption(
-                    f"{stem}/{annotation['id']}",
+                    f"{name}/{annotation['id']}",
                     annotation["caption"],
                     (image["file_name"], f"{split}/{image['file_name']}"),
                     references,
                     licences.get(image.get("license")) or self.licence,
                 )
 
-    def _karpathy(self, stem: str, table: dict) -> Iterator[_Caption]:
+    def _karpathy(self, path: str, table: dict) -> Iterator[_Caption]:
+        name = self.input_name(path)
         for image in table["images"]:
             if image["split"] not in self.splits:
                 continue
@@ -97,8 +104,13 @@ class Coco(Source):
             files = (f"{image['filepath']}/{file}", file) if "filepath" in image else (file,)
             references = tuple(sentence["raw"] for sentence in image["sentences"])
             for sentence in image["sentences"]:
-                name = f"{stem}/{sentence['sentid']}"
-                yield _Caption(name, sentence["raw"], files, references, self.licence)
+                number = f"{name}/{sentence['sentid']}"
+                yield _Caption(number, sentence["raw"], files, references, self.licence)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can stand in a record, which a lone surrogate of JSON cannot."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from data_pipelines.page_extraction import MAX_HTML_BYTES
 from data_pipelines.sources import pages
@@ -33,12 +33,13 @@ class Html(Pages):
                 yield Dropped("unreadable", f"{path}: {error}")
                 continue
             place = os.path.relpath(path, self.root)
-            yield RawPage(data, url=quote(pathlib.PurePath(place).as_posix()), place=path)
+            yield RawPage(data, url=quote(os.fsencode(place)), place=path)
 
     def image(self, url: str, page: RawPage) -> bytes:
         if "://" in url or url[:5].lower() == "data:":
             return super().image(url, page)
-        path = unquote(url.partition("?")[0].partition("#")[0])
+        path = url.partition("?")[0].partition("#")[0].encode(errors="replace")
+        path = os.fsdecode(unquote_to_bytes(path))
         if path.startswith("//"):
             return super().image(f"https:{url}", page)
         if not path:

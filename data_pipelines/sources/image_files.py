@@ -3,9 +3,10 @@
 import base64
 import binascii
 import pathlib
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
 from data_pipelines.page_images import MAX_IMAGE_BYTES
+from data_pipelines.sources.media_files import mirror_name
 from flamingo_jax.images import BadMedia
 
 
@@ -25,13 +26,11 @@ def data_uri(url: str) -> bytes:
 
 
 def from_folder(url: str, folder: str) -> bytes:
-    """The picture at `folder`/HOST/PATH of an absolute address; as `read_inside`."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise BadMedia("not_found", f"{url}: {error}") from error
-    path = unquote(parts.path).lstrip("/")
-    return read_inside(pathlib.Path(folder, parts.hostname or "", path), pathlib.Path(folder))
+    """The picture of an absolute address at its `mirror_name` in `folder`; as `read_inside`."""
+    name = mirror_name(url)
+    if not name:
+        raise BadMedia("not_found", f"{url[:200]} is no absolute address")
+    return read_inside(pathlib.Path(folder, name), pathlib.Path(folder))
 
 
 def read_inside(path: pathlib.Path, folder: pathlib.Path) -> bytes:

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ from etils import epath
 from data_pipelines.sources.source import Dropped
 
 MAX_LINE_BYTES = 1 << 28
+# What damage in a gzip or a zip is raised as; a name in it that is no text is a ValueError.
+ARCHIVE_ERRORS = (
+    *(OSError, EOFError, ValueError, RuntimeError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
 
 
 def lines(path: str) -> Iterator[bytes | Dropped]:
@@ -26,7 +32,7 @@ def lines(path: str) -> Iterator[bytes | Dropped]:
                         line = file.readline(MAX_LINE_BYTES)
                 elif line.strip():
                     yield line
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+    except ARCHIVE_ERRORS as error:
         yield Dropped("cut_file", f"{path}: {error}")
 
 
@@ -38,10 +44,10 @@ def _open(path: str) -> Iterator[BinaryIO]:
                 yield unpacked
         elif path.endswith(".zip"):
             with zipfile.ZipFile(file) as archive:
-                (name, *others) = archive.namelist()
-                if others:
-                    raise zipfile.BadZipFile(f"{1 + len(others)} members, want one")
-                with archive.open(name) as unpacked:
+                names = archive.namelist()
+                if len(names) != 1:
+                    raise zipfile.BadZipFile(f"{len(names)} members, want one")
+                with archive.open(names[0]) as unpacked:
                     yield io.BufferedReader(unpacked)
         else:
             yield file

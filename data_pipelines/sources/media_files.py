@@ -1,19 +1,22 @@
 """Media that lie beside a dataset's tables: in a folder, and in tars and zips in it.
 
 MMC4, OBELICS and WebVid are tables of addresses; what was downloaded of them lies in files whose
-names the tables give, or `url_name` does. A file is only ever looked for by a name that identifies
-it: never by the last part of an address, which many pictures share.
+names the tables give, or `url_name` or `mirror_name` does. A file is only ever looked for by a name
+that identifies it: never by the last part of an address, which many pictures share.
 """
 
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
 import zipfile
+from urllib.parse import unquote, urlsplit
 
 from etils import epath
 
 from data_pipelines.errors import BadRecord
+from data_pipelines.sources.lines import ARCHIVE_ERRORS
 from data_pipelines.sources.tar_members import MAX_MEMBER_BYTES, Member, members
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import decode_image
@@ -26,6 +29,21 @@ _EXTENSIONS = ("", ".jpg", ".jpeg", ".png", ".webp", ".gif")
 def url_name(url: str) -> str:
     """The name, but for its extension, of a file downloaded from `url`: SHA-256 of it, in hex."""
     return hashlib.sha256(url.encode()).hexdigest()
+
+
+def mirror_name(url: str) -> str:
+    """`HOST/PATH` of an absolute address, or `HOST/PATH?QUERY`, as `wget --mirror` names its file.
+
+    Never without the query, by which one address may give many pictures. Empty for other addresses.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    if not parts.hostname:
+        return ""
+    query = f"?{unquote(parts.query).replace('/', '%2F')}" if parts.query else ""
+    return f"{parts.hostname}/{unquote(parts.path).lstrip('/')}{query}"
 
 
 def checked_picture(data: bytes) -> bytes:
@@ -82,13 +100,23 @@ class MediaFiles:
 
 def _read_zipped(path: str, name: str) -> bytes:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        with _zip(path, os.getpid()).open(name) as file:
             data = file.read(MAX_MEMBER_BYTES + 1)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except ARCHIVE_ERRORS as error:
         raise BadRecord("damaged_zip", f"{path}: {name}: {error}") from error
     if len(data) > MAX_MEMBER_BYTES:
         raise BadRecord("too_large", f"{path}: {name} has more than {MAX_MEMBER_BYTES} bytes")
     return data
+
+
+@functools.lru_cache(maxsize=8)
+def _zip(path: str, process: int) -> zipfile.ZipFile:
+    """Kept open, for its list of members (0.4 s for 40,000) would be read for every picture.
+
+    One for each process: a fork would share the place in the file.
+    """
+    del process
+    return zipfile.ZipFile(epath.Path(path).open("rb"))
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,9 +129,8 @@ def _archives(folder: str) -> dict[str, Member | tuple[str, str]]:
                 where.setdefault(member.name, member)
     for path in sorted(epath.Path(folder).glob("*.zip")):
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (OSError, zipfile.BadZipFile):
+            names = _zip(str(path), os.getpid()).namelist()
+        except ARCHIVE_ERRORS:
             continue
         for name in names:
             where.setdefault(name, (str(path), name))

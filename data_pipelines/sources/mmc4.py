@@ -24,9 +24,10 @@ from typing import Any
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
+from data_pipelines.sources.input_names import NamedByInput
 from data_pipelines.sources.lines import lines
 from data_pipelines.sources.media_files import MediaFiles, checked_picture
-from data_pipelines.sources.source import Dropped, Source
+from data_pipelines.sources.source import Dropped
 from data_pipelines.sources.tar_members import Member, samples
 from flamingo_jax.images import BadMedia
 
@@ -43,7 +44,7 @@ class _Item:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mmc4(Source):
+class Mmc4(NamedByInput):
     """`min_similarity` leaves out pictures that CLIP finds less like their sentence (OpenFlamingo
     takes 0.24); `strict_urls` leaves out documents whose page may be there twice."""
 
@@ -53,6 +54,7 @@ class Mmc4(Source):
 
     def items(self, paths: Sequence[str]) -> Iterator[_Item | Dropped]:
         for path in paths:
+            name = self.input_name(path)
             stem = pathlib.PurePosixPath(path).name.partition(".")[0]
             shard = match[1] if (match := _SHARD.search(path)) else stem
             if path.endswith(".tar"):
@@ -60,12 +62,12 @@ class Mmc4(Source):
                     if isinstance(sample, Dropped):
                         yield sample
                     elif member := sample.get("json"):
-                        yield _Item(f"{stem}/{sample.key}", shard, member)
+                        yield _Item(f"{name}/{sample.key}", shard, member)
                     else:
                         yield Dropped("no_json", f"{path}: {sample.key} has no .json")
                 continue
             for number, line in enumerate(lines(path)):
-                yield line if isinstance(line, Dropped) else _Item(f"{stem}/{number}", shard, line)
+                yield line if isinstance(line, Dropped) else _Item(f"{name}/{number}", shard, line)
 
     def convert(self, item: _Item, counts: Counts) -> Document:
         try:
@@ -112,7 +114,9 @@ class Mmc4(Source):
                 placed.append((starts[number], image))
         return text, sorted(placed, key=lambda pair: pair[0])  # sorted() keeps the order of equals
 
-    def _picture(self, image: dict, shard: str) -> bytes:
+    def _picture(self, image: Any, shard: str) -> bytes:
+        if not isinstance(image, dict):
+            raise BadRecord("no_image_name", f"a picture that is {image!r:.60}, not an object")
         if data := image.get("image_base64") or image.get("base64_image"):
             try:
                 return base64.b64decode(data, validate=True)

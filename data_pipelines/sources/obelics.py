@@ -1,15 +1,15 @@
 """OBELICS: parquet shards of documents in reading order, texts and pictures taking turns.
 
 Pictures are given by address. In `--media` (a folder, or tars and zips in it) they are looked for
-by the SHA-256 of their address in hex, by the address as a path (`HOST/PATH`, as mirroring tools
-leave it), and by `formatted_filename`. A column `images` of files in place of addresses is read as
-it is. Between two texts stands a blank line, and a picture before it.
+by the SHA-256 of their address in hex and by the address as a path, `HOST/PATH` or
+`HOST/PATH?QUERY`, as mirroring tools leave it; not by `formatted_filename`, which many pictures
+share. A column `images` of files in place of addresses is read as it is. Between two texts stands a
+blank line, and a picture before it.
 """
 
 import argparse
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,8 +20,14 @@ from pyarrow import parquet
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
-from data_pipelines.sources.media_files import MediaFiles, checked_picture, url_name
-from data_pipelines.sources.source import Dropped, Source
+from data_pipelines.sources.input_names import NamedByInput
+from data_pipelines.sources.media_files import (
+    MediaFiles,
+    checked_picture,
+    mirror_name,
+    url_name,
+)
+from data_pipelines.sources.source import Dropped
 from flamingo_jax.images import BadMedia
 
 _COLUMNS = ("images", "texts", "metadata", "general_metadata")
@@ -30,39 +36,40 @@ _LICENCE = "CC-BY-4.0 for the arrangement; text and pictures as on their pages"
 
 
 @dataclasses.dataclass(frozen=True)
-class Obelics(Source):
+class Obelics(NamedByInput):
     """The documents of parquet files."""
 
     media: str | None = None
 
     def items(self, paths: Sequence[str]) -> Iterator[tuple[str, dict] | Dropped]:
         for path in paths:
-            stem = pathlib.PurePosixPath(path).name.removesuffix(".parquet")
             try:
                 with epath.Path(path).open("rb") as file:
-                    yield from _rows(path, stem, parquet.ParquetFile(file))
+                    yield from _rows(path, self.input_name(path), parquet.ParquetFile(file))
             except (pyarrow.ArrowException, OSError, ValueError) as error:
                 yield Dropped("bad_parquet", f"{path}: {error}")
 
     def convert(self, item: tuple[str, dict], counts: Counts) -> Document:
         name, row = item
         images, texts = row["images"], row["texts"]
-        described = _parsed(name, row["metadata"]) or [None] * len(images or ())
+        described = _parsed(name, row["metadata"])
         general = _parsed(name, row["general_metadata"]) or {}
         try:
-            entries = list(zip(images, texts, described, strict=True))
+            entries = list(zip(images, texts, described or [None] * len(images), strict=True))
             url = str(general.get("url") or "")
         except (TypeError, ValueError, AttributeError) as error:
             raise BadRecord("bad_document", f"obelics {name}: lists do not agree") from error
         text, media, positions = "", [], []
-        for image, words, about in entries:
+        for image, words, _ in entries:
             if (image is None) == (words is None):
                 raise BadRecord("bad_document", f"obelics {name}: text and picture at one place")
+            if words is not None and not isinstance(words, str):
+                raise BadRecord("bad_document", f"obelics {name}: a text that is {words!r:.60}")
             if words is not None:
                 text += ("\n\n" if text else "") + words
                 continue
             try:
-                media.append(checked_picture(self._picture(image, about)))
+                media.append(checked_picture(self._picture(image)))
                 positions.append(len(text.encode()))
             except (BadRecord, BadMedia) as error:
                 counts.drop_media(error.reason, f"obelics {name}: {error}")
@@ -74,7 +81,7 @@ class Obelics(Source):
             metadata={"source": "obelics", "url": url, "licence": _LICENCE},
         )
 
-    def _picture(self, image: Any, about: Any) -> bytes:
+    def _picture(self, image: Any) -> bytes:
         if isinstance(image, dict):
             image = image.get("bytes")
         if isinstance(image, bytes):
@@ -83,17 +90,17 @@ class Obelics(Source):
             raise BadRecord("not_downloaded", "a picture that is not in the file, and no --media")
         if not isinstance(image, str):
             raise BadRecord("no_address", "a picture without an address")
-        names = [url_name(image)]
-        place = image.partition("://")[2].partition("?")[0]
-        if place and ".." not in place and not place.startswith("/"):
-            names.append(place)
-        if isinstance(about, dict) and isinstance(about.get("formatted_filename"), str):
-            names.append(about["formatted_filename"])
-        return MediaFiles(self.media).read(*names)
+        as_it_is = image.partition("#")[0].partition("://")[2]
+        places = dict.fromkeys((as_it_is, mirror_name(image)))
+        inside = [p for p in places if p and ".." not in p and not p.startswith("/")]
+        return MediaFiles(self.media).read(url_name(image), *inside)
+
+    def stem(self, path: str) -> str:
+        return path.removesuffix(".parquet")
 
 
-def _rows(path: str, stem: str, table: parquet.ParquetFile) -> Iterator[tuple[str, dict] | Dropped]:
-    """Rows by name; a row group that cannot be read is one `Dropped`."""
+def _rows(path: str, name: str, table: parquet.ParquetFile) -> Iterator[tuple[str, dict] | Dropped]:
+    """Rows by name; a row group that cannot be read is one `Dropped`, and so is a row."""
     if missing := set(_COLUMNS[:2]) - set(table.schema_arrow.names):
         yield Dropped("no_column", f"{path} has no column {sorted(missing)[0]}")
         return
@@ -104,12 +111,22 @@ def _rows(path: str, stem: str, table: parquet.ParquetFile) -> Iterator[tuple[st
         try:
             batches = table.iter_batches(_ROWS, row_groups=[group], columns=columns)
             for batch in batches:
-                for row in batch.to_pylist():
-                    yield f"{stem}/{number}", dict.fromkeys(_COLUMNS) | row
+                for place in range(batch.num_rows):  # together, one bad string would cost all
+                    yield _row(f"{name}/{number}", path, batch.slice(place, 1))
                     number += 1
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             yield Dropped("damaged_row_group", f"{path}: row {number} and on: {error}")
         number = last
+
+
+def _row(name: str, path: str, batch: pyarrow.RecordBatch) -> tuple[str, dict] | Dropped:
+    try:
+        (row,) = batch.to_pylist()
+    except UnicodeDecodeError as error:
+        return Dropped("not_utf8", f"{path}: row {name}: {error}")
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        return Dropped("bad_document", f"{path}: row {name}: {error}")
+    return name, dict.fromkeys(_COLUMNS) | row
 
 
 def _parsed(name: str, value: str | None) -> Any:

@@ -33,7 +33,7 @@ _TEXT_LIMITS = {"pages": TextFilters(), "gopher": GOPHER}
 class RawPage:
     """A page as it was found."""
 
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)
     url: str
     charset: str = ""  # as HTTP said
     place: str = ""  # file, and number in it, for messages
@@ -47,7 +47,7 @@ class Pages(Source):
     deduplicates: ClassVar[bool] = True
     text_filters: TextFilters = dataclasses.field(default_factory=TextFilters)
     image_filters: ImageFilters = dataclasses.field(default_factory=ImageFilters)
-    image_folder: str = ""  # pictures at HOST/PATH in it, as wget --mirror puts them
+    image_folder: str = ""  # pictures at their `mirror_name` in it, as wget --mirror puts them
     licence: str = ""  # of pages that state none
     explicit: str = ""  # "package.module:function", from a Document to whether it is explicit
     evaluation: bytes = b""  # perceptual hashes of pictures to keep out, 8 bytes each
@@ -138,7 +138,7 @@ def add_flags(parser: Any) -> None:
     """The flags of pages, whatever file they are in."""
     add = parser.add_argument
     add("--language", default="en", help="ISO 639-1 code of pages to keep; 'any' keeps all")
-    add("--image_folder", default="", metavar="DIR", help="pictures, at HOST/PATH as wget does")
+    add("--image_folder", default="", metavar="DIR", help="pictures, called as wget calls them")
     add("--licence", default="", help="of pages that link to none; default: 'not stated'")
     add("--evaluation_images", metavar="GLOB", help="pictures that must not be trained on")
     add("--explicit", default="", metavar="MODULE:FUNCTION", help="Document to whether to drop it")

@@ -29,12 +29,15 @@ class Member:
     size: int
 
     def read(self) -> bytes:
-        """The contents; raises BadRecord `too_large` or `cut_tar`."""
+        """The contents; raises BadRecord `too_large`, `cut_tar` or `unreadable`."""
         if self.size > MAX_MEMBER_BYTES:
             raise BadRecord("too_large", f"{self.path}: {self.name} has {self.size} bytes")
-        with epath.Path(self.path).open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        try:
+            with epath.Path(self.path).open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise BadRecord("unreadable", f"{self.path}: {self.name}: {error}") from error
         if len(data) < self.size:
             raise BadRecord("cut_tar", f"{self.path}: {self.name} ends after {len(data)} bytes")
         return data
@@ -76,7 +79,8 @@ def samples(path: str) -> Iterator[Sample | Dropped]:
 def members(path: str) -> Iterator[Member | Dropped]:
     """Regular files in the order of the tar, and a `Dropped` for each damage.
 
-    Reasons: `cut_tar`, `damaged_tar`, `not_a_tar`, `unsafe_path`, `not_a_file` (links, devices).
+    Reasons: `cut_tar`, `damaged_tar`, `not_a_tar`, `unreadable`, `unsafe_path`, `not_a_file` (such
+    as a link).
     """
     try:
         with epath.Path(path).open("rb") as file:
@@ -85,10 +89,25 @@ def members(path: str) -> Iterator[Member | Dropped]:
             if not size:
                 yield Dropped("not_a_tar", f"{path} is empty")
                 return
-            with tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
+            with tarfile.open(fileobj=_Bounded(file), mode="r:", ignore_zeros=True) as tar:
                 yield from _walk(path, tar, file, size)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         yield Dropped("not_a_tar", f"{path}: {error}; compressed tars have to be unpacked first")
+    except OSError as error:
+        yield Dropped("unreadable", f"{path}: {error}")
+
+
+class _Bounded:
+    """The file as `tarfile` sees it: an extension header cannot make it read without a bound."""
+
+    def __init__(self, file):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_MEMBER_BYTES:
+            raise tarfile.InvalidHeaderError(f"a header claims {size} bytes")
+        return self._file.read(size)
 
 
 def _walk(path: str, tar: tarfile.TarFile, file, size: int) -> Iterator[Member | Dropped]:

@@ -8,15 +8,15 @@ columns of the source's table. The caption is the text file's; without one, the 
 import argparse
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
+from data_pipelines.sources.input_names import NamedByInput
 from data_pipelines.sources.media_files import checked_picture
-from data_pipelines.sources.source import Dropped, Source
+from data_pipelines.sources.source import Dropped
 from data_pipelines.sources.tar_members import Sample, samples
 
 _PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
@@ -32,16 +32,16 @@ _KEPT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class WebDataset(Source):
+class WebDataset(NamedByInput):
     """The pairs of tars; `licence` is what metadata say where a sample names none."""
 
     licence: str = "unknown"
 
     def items(self, paths: Sequence[str]) -> Iterator[tuple[str, Sample] | Dropped]:
         for path in paths:
-            stem = pathlib.PurePosixPath(path).name.partition(".")[0]
+            name = self.input_name(path)
             for sample in samples(path):
-                yield sample if isinstance(sample, Dropped) else (f"{stem}/{sample.key}", sample)
+                yield sample if isinstance(sample, Dropped) else (f"{name}/{sample.key}", sample)
 
     def convert(self, item: tuple[str, Sample], counts: Counts) -> Document:
         del counts  # a pair whose picture is bad is dropped as a whole

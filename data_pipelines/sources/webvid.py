@@ -33,7 +33,12 @@ class WebVid(Source):
         for path in paths:
             damage: list[Dropped] = []
             table = csv.DictReader(_text(path, damage), strict=True)
-            if missing := [name for name in _REQUIRED if name not in (table.fieldnames or ())]:
+            try:
+                columns = table.fieldnames or ()
+            except csv.Error as error:
+                yield Dropped("bad_csv", f"{path}: its first line: {error}")
+                continue
+            if missing := [name for name in _REQUIRED if name not in columns]:
                 yield Dropped("no_column", f"{path}: no column {missing[0]!r} in its first line")
                 continue
             while True:

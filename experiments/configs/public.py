@@ -32,9 +32,17 @@ CLIP = ImagePreprocessing(
 )
 # The last layer's patches without class token and last norm, as OpenFlamingo was trained; IDEFICS
 # keeps the class token.
-CLIP_L = VisionConfig("vit", "vit_l_14", num_features=256, width=1024, preprocessing=CLIP)
+CLIP_L = VisionConfig(
+    "vit", "vit_l_14", num_features=256, width=1024, preprocessing=CLIP, activation="quick_gelu"
+)
 CLIP_H = VisionConfig(
-    "vit", "vit_h_14", num_features=257, width=1280, preprocessing=CLIP, keep_class_token=True
+    "vit",
+    "vit_h_14",
+    num_features=257,
+    width=1280,
+    preprocessing=CLIP,
+    keep_class_token=True,
+    activation="gelu",
 )
 
 

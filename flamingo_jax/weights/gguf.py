@@ -15,6 +15,8 @@ from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.weights import gguf_file
 from flamingo_jax.weights.errors import BadWeightsFile
 
+_ROPE_FACTORS = "rope_freqs.weight"  # [H / 2], by which each pair's frequency is divided
+
 
 class LlamaLayer(TypedDict):
     """One decoder block; all float32. N query heads, K key/value heads of H numbers."""
@@ -53,7 +55,7 @@ def from_file(file: gguf_file.GGUFFile) -> tuple[LanguageModelConfig, LlamaWeigh
     config = _config(file)
     d, n, k, h = config.width, config.num_heads, config.kv_heads, config.head_dim
     f, v = config.ffw_width, config.vocab_size
-    taken = {"rope_freqs.weight"}  # derived from the metadata, where a file has it at all
+    taken = {_ROPE_FACTORS}
 
     def get(name: str, *shape: int) -> np.ndarray:
         taken.add(f"{name}.weight")
@@ -122,6 +124,14 @@ def _config(file: gguf_file.GGUFFile) -> LanguageModelConfig:
         )
     if (scaling := file.metadata.get("llama.rope.scaling.type", "none")) != "none":
         raise BadWeightsFile(f"{file.path}: rotary scaling {scaling!r:.40} is not supported")
+    if _ROPE_FACTORS in file:
+        factors = file.tensor(_ROPE_FACTORS, (head_dim // 2,))
+        if (factors != 1).any():
+            raise BadWeightsFile(
+                f"{file.path}: rotary scaling by {_ROPE_FACTORS} of {factors.min():g} to "
+                f"{factors.max():g} (Llama 3.1 and later) is not supported: use a file where all "
+                f"are 1, or one without it"
+            )
     tokens = file.metadata.get("tokenizer.ggml.tokens", [])
     fields = {
         "vocab_size": int(get("vocab_size", len(tokens))),

@@ -214,6 +214,45 @@ def test_another_builds_beginning_is_not_gone_on_with(site, tmp_path, monkeypatc
     assert "the beginning of another build" in err
 
 
+def test_chunks_of_another_size_are_not_gone_on_with(site, tmp_path, monkeypatch, capsys):
+    words = ("--source=html", f"--input={site}/*.html", f"--output={tmp_path}/out")
+
+    def dying(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_pipeline.finishing, "write_metadata", dying)
+        assert command(monkeypatch, capsys, *words, "--records_per_chunk=4")[0] == 2
+    before = files(tmp_path)
+    status, _, err = command(monkeypatch, capsys, *words, "--records_per_chunk=8")
+    assert status == 2
+    assert "the beginning of another build, which differs in records_per_chunk" in err
+    assert files(tmp_path) == before
+    _, out, _ = command(monkeypatch, capsys, *words, "--records_per_chunk=4")
+    assert "records: 15 read, 12 kept" in out
+    # a finished dataset is the same whatever the chunks were
+    assert command(monkeypatch, capsys, *words, "--records_per_chunk=8")[1] == out
+
+
+def test_what_no_reader_foresaw_costs_one_record(site, tmp_path, monkeypatch, caplog):
+    convert = Html.convert
+
+    def failing(self, item, counts):
+        if item.place.endswith(("page3.html", "page5.html")):
+            raise ZeroDivisionError("by zero")
+        return convert(self, item, counts)
+
+    monkeypatch.setattr(Html, "convert", failing)
+    counts = build_in_process(job(site, tmp_path / "out"))
+    assert counts.dropped["unexpected_error"] == 2
+    assert counts.kept == 11  # for the equal of page 3 stays in its place
+    assert "page3.html" in counts.examples["unexpected_error"]
+    assert "ZeroDivisionError: by zero" in counts.examples["unexpected_error"]
+    (line,) = caplog.messages
+    assert "page3.html" in line
+    assert len(line) < 600
+
+
 def test_a_full_disk_is_one_line_and_leaves_whole_files_only(site, tmp_path, monkeypatch, capsys):
     written = 0
     open_whole = staging.open_whole

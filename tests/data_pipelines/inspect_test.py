@@ -1,6 +1,7 @@
 """The page of training sequences: what it shows, and that nothing in a dataset can break it."""
 
 import html.parser
+import struct
 import sys
 
 import pytest
@@ -147,3 +148,7 @@ def test_what_the_flags_leave_open_is_told_from_the_records(build_dataset, tmp_p
         opened(f"{tmp_path}/paired", "--split=test")
     with pytest.raises(ValueError, match="no such file"):
         opened(f"{tmp_path}/paired", "--tokenizer=nowhere.model")
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 20) + b"general.name")
+    with pytest.raises(ValueError, match=r"damaged\.gguf: cut short or damaged inside its header"):
+        opened(f"{tmp_path}/paired", f"--tokenizer={damaged}")

@@ -1,6 +1,7 @@
 """Shards written by TensorFlow, read by number; then cut, mutated and lied about."""
 
 import concurrent.futures
+import os
 import struct
 
 import google_crc32c
@@ -117,6 +118,15 @@ def test_a_written_index_takes_the_place_of_the_scan(tmp_path, monkeypatch):
     monkeypatch.setattr(record_index, "scan", None)
     assert outcomes(index_of(path)) == RECORDS
     write_indexes(tmp_path)  # it is there: nothing is scanned
+
+
+def test_no_shard_keeps_a_file_open(tmp_path):
+    paths = [write(tmp_path / f"x.tfrecord-{i:05d}-of-00030") for i in range(30)]
+    write_indexes(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    index = RecordIndex([ShardSlice(path, 0, 4) for path in paths])
+    assert outcomes(index) == RECORDS * 30
+    assert len(os.listdir("/proc/self/fd")) < before + 5
 
 
 def test_an_index_that_does_not_fit_is_not_believed(tmp_path):

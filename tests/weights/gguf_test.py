@@ -161,6 +161,18 @@ def _without(name):
     return {k: v for k, v in _tensors().items() if k != name}
 
 
+def test_rotary_factors_are_taken_only_where_they_change_nothing(path):
+    """Llama 3.1 and later stretch their slow rotations by a tensor, not by metadata."""
+    name, ones = "rope_freqs.weight", np.ones(H // 2, np.float32)
+    config, _ = gguf.load_llama(_write(path, _tensors() | {name: ones}))
+    assert config.rope_base == 5e4
+    scaled = np.linspace(1, 8, H // 2, dtype=np.float32)
+    with pytest.raises(BadWeightsFile, match=r"rope_freqs\.weight of 1 to 8 .* all are 1, or one"):
+        gguf.load_llama(_write(path, _tensors() | {name: scaled}))
+    with pytest.raises(BadWeightsFile, match=r"rope_freqs\.weight' is \[3\], .* ask for \[8\]"):
+        gguf.load_llama(_write(path, _tensors() | {name: ones[:3]}))
+
+
 @pytest.mark.parametrize(
     ("tensors", "metadata", "architecture", "message"),
     [

@@ -161,6 +161,9 @@ def test_bad_rows_are_counted_by_reason_and_their_neighbours_kept(tmp_path):
     absent = page([0])
     del absent["image_info"][0]["image_base64"]
     pages = [page([0]), bad_picture, cut, absent, page([9]), page([-1]), page([True])]
+    named = {"_!_IMAGE0_!_": "a.png", "_!_IMAGE1_!_": page([0])["image_info"][0]}
+    pages.append({"is_gpt": True, "example": "_!_IMAGE0_!_ a _!_IMAGE1_!_", "image_map": named})
+    pages += [page([0], url="\ud800"), page([0], text_list=["\udc80"])]
     lines = [json.dumps(p) for p in pages]
     lines += [
         "{",
@@ -173,12 +176,13 @@ def test_bad_rows_are_counted_by_reason_and_their_neighbours_kept(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n" + json.dumps(page([2])).encode())
     documents, counts = converted(Mmc4(), [path])
-    assert [len(d.media) for d in documents] == [1, 1, 1, 1, 1]
-    assert counts.dropped == {"no_media": 3, "bad_json": 3, "bad_document": 4}
+    assert [len(d.media) for d in documents] == [1, 1, 1, 1, 1, 1]
+    assert counts.dropped == {"no_media": 3, "bad_json": 3, "bad_document": 4, "not_utf8": 2}
     assert counts.media_dropped["bad_base64"] == 1
     assert counts.media_dropped["not_downloaded"] == 1
     assert counts.media_dropped["bad_assignment"] == 2
-    assert counts.media_dropped.total() == 5
+    assert counts.media_dropped["no_image_name"] == 1
+    assert counts.media_dropped.total() == 6
 
 
 def test_a_cut_archive_keeps_what_came_before(tmp_path):
@@ -189,4 +193,6 @@ def test_a_cut_archive_keeps_what_came_before(tmp_path):
     assert len(documents) > 100
     assert counts.dropped["cut_file"] == 1
     (tmp_path / "b.jsonl.zip").write_bytes(b"PK no zip")
-    assert converted(Mmc4(), [tmp_path / "b.jsonl.zip"])[1].dropped == {"cut_file": 1}
+    zipfile.ZipFile(tmp_path / "c.jsonl.zip", "w").close()  # of no members
+    paths = [tmp_path / "b.jsonl.zip", tmp_path / "c.jsonl.zip"]
+    assert converted(Mmc4(), paths)[1].dropped == {"cut_file": 2}

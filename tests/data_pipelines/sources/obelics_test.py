@@ -12,6 +12,7 @@ from tests.data_pipelines.sources.converting import around_media, converted
 from tests.data_pipelines.tiny_records import picture
 
 URLS = [f"http://host.org/a/{i}.jpg?w=3" for i in range(4)]
+URLS[2] = "http://HOST.org/a/2%202.jpg?u=b/c#top"
 
 
 def row(entries: list, **changes) -> dict:
@@ -34,14 +35,29 @@ def test_texts_and_pictures_in_reading_order_wherever_the_pictures_lie(tmp_path)
     media = tmp_path / "media"
     (media / "host.org" / "a").mkdir(parents=True)
     (media / f"{url_name(URLS[0])}.jpg").write_bytes(picture(0))
-    (media / "host.org" / "a" / "1.jpg").write_bytes(picture(1))
-    (media / "f2.png").write_bytes(picture(2))
+    (media / "host.org" / "a" / "1.jpg?w=3").write_bytes(picture(1))
+    (media / "host.org" / "a" / "2 2.jpg?u=b%2Fc").write_bytes(picture(2))
     path = write(tmp_path / "a.parquet", [row([2, "é one", 0, 1, "two\n\nlines", 3])])
     (document,), counts = converted(Obelics(str(media)), [path])
     assert document.media == (picture(2), picture(0), picture(1))
     assert around_media(document) == ["", "é one", "", "\n\ntwo\n\nlines"]
     assert document.id == "obelics/a/0"
     assert document.metadata["url"] == "http://page.org/"
+    assert counts.media_dropped == {"not_downloaded": 1}
+
+
+def test_a_picture_of_another_address_is_never_taken(tmp_path):
+    """Nor one whose address differs in its query only, nor by the last part of the address."""
+    urls = ["http://host.org/img.php?id=1", "http://host.org/img.php?id=2"]
+    (tmp_path / "host.org").mkdir()
+    for name in ("img.php", "img.php?id=2"):
+        (tmp_path / "host.org" / name).write_bytes(picture(len(name)))
+    (tmp_path / "img").write_bytes(picture(0))
+    about = json.dumps([{"formatted_filename": "img"}] * 2 + [None])
+    rows = [row([0, 1, "text"], images=[*urls, None], metadata=about)]
+    path = write(tmp_path / "a.parquet", rows)
+    (document,), counts = converted(Obelics(str(tmp_path)), [path])
+    assert document.media == (picture(len("img.php?id=2")),)
     assert counts.media_dropped == {"not_downloaded": 1}
 
 
@@ -72,6 +88,21 @@ def test_bad_rows_are_counted_by_reason_and_their_neighbours_kept(tmp_path):
     documents, counts = converted(Obelics(str(tmp_path)), [write(tmp_path / "a.parquet", rows)])
     assert [d.text for d in documents] == ["good", "good"]
     assert counts.dropped == {"bad_json": 1, "bad_document": 3, "no_media": 2}
+
+
+def test_rows_of_other_types_cost_themselves_only(tmp_path):
+    (tmp_path / url_name(URLS[0])).write_bytes(picture(0))
+    path = write(tmp_path / "a.parquet", [row([0, f"text {i}"]) for i in range(9)],
+                 compression="none")  # fmt: skip
+    path.write_bytes(path.read_bytes().replace(b"text 4", b"\xff\xfext 4"))
+    binary = write(tmp_path / "b.parquet", [row([0, "x"], texts=[None, b"x"])])
+    number = write(tmp_path / "c.parquet", [row([0, "x"], images=7, metadata=None)])
+    surrogate = json.dumps({"url": "http://\ud800/"})
+    url = write(tmp_path / "d.parquet", [row([0, "x"], general_metadata=surrogate)])
+    documents, counts = converted(Obelics(str(tmp_path)), [path, binary, number, url])
+    print(counts)
+    assert [d.id for d in documents] == [f"obelics/a/{i}" for i in range(9) if i != 4]
+    assert counts.dropped == {"not_utf8": 2, "bad_document": 2}
 
 
 def test_damaged_files_neither_raise_nor_take_others_along(tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 import random
 import zlib
 
@@ -81,16 +82,18 @@ def test_nothing_outside_of_the_root_is_read(tmp_path):
 def test_pictures_in_data_addresses_and_in_a_mirror(tmp_path):
     mirror = tmp_path / "mirror" / "b.example" / "dir"
     mirror.mkdir(parents=True)
-    (mirror / "far.jpg").write_bytes(picture(3))
+    (mirror / "far.jpg?v=1").write_bytes(picture(3))
+    (mirror / "other.jpg").write_bytes(picture(5))
     inline = base64.b64encode(picture(4)).decode()
     addresses = ["http://b.example/dir/far.jpg?v=1", f"data:image/jpeg;base64,{inline}"]
     addresses += ["data:image/jpeg;base64,%%%", "data:nothing", "http://c.example/x.jpg"]
+    addresses += ["http://b.example/dir/other.jpg?v=1"]  # not what lies there without a query
     (tmp_path / "page.html").write_bytes(page(1, addresses))
     (document,), counts = from_html(tmp_path, image_folder=str(tmp_path / "mirror"))
     assert document.media == (picture(3), picture(4))
     assert document.metadata["media"][1]["url"] == "data:"
     assert counts.media_dropped["bad_data_uri"] == 2
-    assert counts.media_dropped["not_found"] == 1
+    assert counts.media_dropped["not_found"] == 2
 
 
 def test_a_page_may_lose_pictures_and_goes_with_the_last(tmp_path):
@@ -109,6 +112,19 @@ def test_a_page_may_lose_pictures_and_goes_with_the_last(tmp_path):
     assert "b.html" in counts.examples["no_image_kept"]
 
 
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_html(folder, 1)
+    (folder / "page0.html").rename(folder / os.fsdecode(b"\xff.html"))
+    paths = [str(folder / os.fsdecode(b"\xff.html")), *map(str, folder.glob("none"))]
+    (document,), _ = converted(Html(root=str(tmp_path)), paths)
+    assert document.metadata["url"] == "caf%E9/%FF.html"
+    assert document.media == (picture(0), picture(1))
+    (folder / os.fsdecode(b"\xff.html")).write_bytes(b"")
+    _, counts = converted(Html(root=str(tmp_path)), paths)
+    str(counts).encode()  # can be printed
+
+
 def test_the_hook_for_explicit_content(tmp_path):
     write_html(tmp_path, 3)
     documents, counts = from_html(tmp_path, explicit=f"{__name__}:is_explicit")
@@ -125,6 +141,7 @@ def flags(module, *words):
 @pytest.mark.parametrize("module", [html, warc])
 def test_flags(module, tmp_path):
     (tmp_path / "1.jpg").write_bytes(picture(1))
+    (tmp_path / "cut.gif").write_bytes(b"GIF89a")
     source = flags(module, "--language=any", '--filters={"min_words": 7, "min_side_px": 100}',
                    f"--evaluation_images={tmp_path}/*.jpg", "--text_limits=gopher")  # fmt: skip
     assert source.text_filters.language == ""
@@ -138,6 +155,7 @@ def test_flags(module, tmp_path):
         (['--filters={"min_words": "7"}'], "min_words='7'"),
         (["--explicit=nowhere:f"], "MODULE:FUNCTION"),
         ([f"--evaluation_images={tmp_path}/*.png"], "no such file"),
+        ([f"--evaluation_images={tmp_path}/*.gif"], r"picture .*cut\.gif cannot be read"),
     ):
         with pytest.raises(ValueError, match=message):
             flags(module, *words)

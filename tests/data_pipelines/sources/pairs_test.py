@@ -13,7 +13,7 @@ from data_pipelines.sources.webdataset import WebDataset
 from data_pipelines.sources.webvid import WebVid
 from tests.data_pipelines.sources.converting import converted, write_tar
 from tests.data_pipelines.tiny_records import picture
-from tests.data_pipelines.tiny_video import video
+from tests.data_pipelines.tiny_video import encoded, video
 
 
 def test_webdataset_as_img2dataset_writes_it(tmp_path):
@@ -58,12 +58,14 @@ def test_bad_samples_are_counted_by_reason_and_their_neighbours_kept(tmp_path):
         "i.jpg": b"", "i.txt": b"x",
         "j.jpg": picture(1), "j.txt": b"  ",
         "../k.jpg": picture(1),
+        "m.jpg": picture(1), "m.json": b'{"caption": "\\ud800"}',
+        "n.jpg": picture(1), "n.json": b'{"caption": "x", "url": "\\udc80"}',
         "l.jpg": picture(2), "l.txt": b"good",
     }  # fmt: skip
     documents, counts = converted(WebDataset(), [write_tar(tmp_path / "0.tar", files)])
     assert [d.media for d in documents] == [(picture(0),), (picture(2),)]
     assert counts.dropped == {
-        "damaged": 1, "no_picture": 1, "no_caption": 1, "not_utf8": 1, "not_downloaded": 1,
+        "damaged": 1, "no_picture": 1, "no_caption": 1, "not_utf8": 3, "not_downloaded": 1,
         "bad_json": 2, "empty": 1, "no_text": 1, "unsafe_path": 1,
     }  # fmt: skip
 
@@ -106,6 +108,20 @@ def test_coco_pairs_each_caption_with_its_own_picture(tmp_path, zipped):
     }
     assert documents[0].metadata["references"] == ["a cat", "the cat"]
     assert counts.dropped == {"not_downloaded": 1}
+
+
+def test_coco_captions_that_are_bad_cost_no_others(tmp_path):
+    names = ["good.png", None, "\ud800.png", "good.png"]
+    captions = ["one", "two", "three", "\udfff"]
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    annotations = [{"image_id": i, "id": i, "caption": text} for i, text in enumerate(captions)]
+    annotations.append({"image_id": 3, "id": 4, "caption": "beside a bad one"})
+    (tmp_path / "good.png").write_bytes(picture(1))
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    documents, counts = converted(Coco(str(tmp_path)), [tmp_path / "a.json"])
+    assert [d.text for d in documents] == ["one", "beside a bad one"]
+    assert documents[1].metadata["references"] == ["beside a bad one"]
+    assert counts.dropped == {"no_file_name": 1, "not_downloaded": 1, "not_utf8": 1}
 
 
 def karpathy(name: str, split: str, folder: dict) -> dict:
@@ -158,11 +174,13 @@ def test_webvid(tmp_path):
     (media / "001_050" / "1.mp4").write_bytes(video(4))
     (media / "2.mp4").write_bytes(video(5))
     (media / "3.mp4").write_bytes(video(5)[:300])
+    (media / "5.mp4").write_bytes(encoded("flv"))  # which training would not take for a video
     rows = [
         {"videoid": "1", "page_dir": "001_050", "name": 'Clip, "one"\nof two', "contentUrl": "u"},
         {"videoid": "2", "page_dir": "", "name": "clip two", "duration": "PT00H00M01S"},
         {"videoid": "3", "page_dir": "", "name": "cut"},
         {"videoid": "4", "page_dir": "x", "name": "absent"},
+        {"videoid": "5", "page_dir": "", "name": "another container"},
         {"videoid": "", "page_dir": "x", "name": "no id"},
         {"videoid": "../../2", "page_dir": "a/b", "name": "outside"},
         {"videoid": "2", "page_dir": "..", "name": "outside"},
@@ -174,12 +192,14 @@ def test_webvid(tmp_path):
     assert [d.media for d in documents] == [(video(4),), (video(5),)]
     assert documents[1].metadata["duration"] == "PT00H00M01S"
     reasons = dict(counts.dropped)
-    assert reasons.pop("not_a_video", 0) + reasons.pop("damaged", 0) == 1
+    assert reasons.pop("not_a_video", 0) + reasons.pop("damaged", 0) == 2
     assert reasons == {"not_downloaded": 1, "bad_row": 1, "unsafe_path": 2, "not_utf8": 1}
 
 
 def test_webvid_tables_that_are_none(tmp_path):
     (tmp_path / "a.csv").write_text("caption,url\nx,y\n")
     (tmp_path / "b.csv").write_text("")
-    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    assert converted(WebVid(str(tmp_path)), paths)[1].dropped == {"no_column": 2}
+    (tmp_path / "c.csv").write_text('videoid,"na"me\n1,x\n')
+    paths = [tmp_path / f"{name}.csv" for name in "abc"]
+    _, counts = converted(WebVid(str(tmp_path)), paths)
+    assert counts.dropped == {"no_column": 2, "bad_csv": 1}

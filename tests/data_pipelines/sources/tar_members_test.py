@@ -78,6 +78,30 @@ def test_a_lying_length_loses_only_its_own_member(tmp_path):
     assert reasons[0] == "cut_tar"
 
 
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_an_extension_header_that_claims_100_terabytes_is_not_believed(tmp_path, number, kind):
+    path = write_tar(tmp_path / "a.tar", FILES)
+    data = path.read_bytes()
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 10**14
+    at = headers(data)[number]
+    path.write_bytes(data[:at] + info.tobuf(tarfile.GNU_FORMAT) + data[at:])
+    assert walked(path) == (FILES, ["damaged_tar"])
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path):
+    (tmp_path / "a.tar").mkdir()
+    for name in ("a.tar", "absent.tar"):
+        assert walked(tmp_path / name) == ({}, ["unreadable"])
+    path = write_tar(tmp_path / "b.tar", {"x": b"y"})
+    (member,) = members(str(path))
+    path.unlink()
+    with pytest.raises(BadRecord, match=r"b\.tar: x: ") as caught:
+        member.read()
+    assert caught.value.reason == "unreadable"
+
+
 def test_a_cut_tar_keeps_what_came_before(tmp_path):
     path = write_tar(tmp_path / "a.tar", FILES)
     starts = headers(path.read_bytes())
