@@ -19,13 +19,16 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.decode import beam, prompt_batch, sampler, score
 from flamingo_jax.decode import candidates as candidates_lib
+from flamingo_jax.decode.cache import row_bytes
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
-MAX_ROWS = 32  # rows a device call, times the beams; more prompts run in several calls
+MAX_ROWS = 32  # of a device call; more prompts run in several calls
+MAX_CACHE_BYTES = 2 << 30  # of a device call that writes: keys and values of all rows and beams
 MAX_SCORED_TOKENS = 1024  # of a device call, as each has a float32 logit for every word
+MAX_PROMPTS = 256  # whose media are decoded and held at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Decoding:
         for field in ("num_beams", "max_tokens"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}: use 1 or more")
+
+    def program(self) -> "Decoding":
+        """The same without what changes nothing in the compiled program."""
+        names = {"beam": ["num_beams"], "sample": ["temperature", "top_k", "top_p"]}
+        kept = {name: getattr(self, name) for name in names.get(self.method, [])}
+        return Decoding(self.method, max_tokens=self.max_tokens, **kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Model:
         self.config, self.params, self.tokenizer = config, params, tokenizer
         self.video_sampling = video_sampling
         self.caption_template = caption_template
+        self.compute_dtype = compute_dtype
         self.graph, _, _ = params_lib.abstract(
             lambda rngs: Flamingo(config, Execution(), dtype=compute_dtype, rngs=rngs)
         )
@@ -101,26 +111,47 @@ class Model:
         A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"video": path, bytes
         or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`.
         """
-        encoded = [self._encode(prompt) for prompt in prompts]
+        written: list[Written] = []
+        for window in _windows(prompts):
+            encoded = [self._encode(prompt) for prompt in window]
+            written += self._write(encoded, decoding, first=len(written))
+        return written
+
+    def _write(
+        self, encoded: Sequence[prompt_batch.Encoded], decoding: Decoding, first: int
+    ) -> list[Written]:
+        """Continuations of prompts number `first` and those after it."""
         written: list[Written | None] = [None] * len(encoded)
+        beams = decoding.num_beams if decoding.method == "beam" else 1
+        longest = max(len(e.tokens) for e in encoded)
+        num_slots = prompt_batch.padded_length(longest) + decoding.max_tokens
         # One length for all prompts of as many media: padding is cheaper than compiling again.
-        for rows in _groups([e.media_shape for e in encoded]):
-            batch = self._batch([encoded[i] for i in rows], side="left")
-            key = jax.random.key(decoding.seed)
-            out = jax.device_get(self._continue(decoding)(self.params, batch, key))
-            for j, i in enumerate(rows):
-                tokens = tuple(out.tokens[j, : out.length[j]].tolist())
-                text = self.tokenizer.decode(tokens)
-                written[i] = Written(text, tokens, float(out.log_prob[j]))
+        for shape, rows in _groups([e.media_shape for e in encoded]):
+            a_row = beams * row_bytes(self.config, num_slots, shape[0], self.compute_dtype)
+            for some in _parts(rows, min(MAX_ROWS, _power_of_two(MAX_CACHE_BYTES // a_row))):
+                batch = self._batch([encoded[i] for i in some], side="left")
+                numbers = np.array(_filled([first + i for i in some]), np.uint32)
+                run = self._continue(decoding.program())
+                out = jax.device_get(run(self.params, batch, decoding.seed, numbers))
+                for j, i in enumerate(some):
+                    tokens = tuple(out.tokens[j, : out.length[j]].tolist())
+                    text = self.tokenizer.decode(tokens)
+                    written[i] = Written(text, tokens, float(out.log_prob[j]))
         return written
 
     def score(self, prompts: Iterable[Any]) -> list[Scored]:
         """Log-likelihood of every text token of each prompt, and of its candidates after it."""
+        return [scored for window in _windows(prompts) for scored in self._score_window(window)]
+
+    def _score_window(self, prompts: Sequence[Any]) -> list[Scored]:
         prompts = [_as_prompt(prompt) for prompt in prompts]
         encoded = [self._encode(prompt) for prompt in prompts]
         results = []
         for one, log_probs, candidates in zip(
-            encoded, self._token_log_probs(encoded), self._candidates(prompts), strict=True
+            encoded,
+            self._token_log_probs(encoded),
+            self._candidates(prompts, encoded),
+            strict=True,
         ):
             text = [i for i, is_text in enumerate(one.is_text) if is_text]
             tokens = tuple(self.tokenizer.token_text(one.tokens[i]) for i in text)
@@ -135,8 +166,21 @@ class Model:
 
         With `closed`, `<EOC>` must follow the candidate, so that a prefix of another is no winner.
         """
+        found: list[np.ndarray] = []
+        for window in _windows(prompts):
+            encoded = [self._encode(prompt) for prompt in window]
+            texts = candidates[len(found) : len(found) + len(encoded)]
+            found += self._likelihoods(encoded, texts, closed=closed)
+        return found
+
+    def _likelihoods(
+        self,
+        encoded: Sequence[prompt_batch.Encoded],
+        candidates: Sequence[Sequence[str]],
+        *,
+        closed: bool,
+    ) -> list[np.ndarray]:
         end = [self.tokenizer.end_of_chunk_id] if closed else []
-        encoded = [self._encode(prompt) for prompt in prompts]
         answers = [[[*self.tokenizer.encode(t), *end] for t in texts] for texts in candidates]
         lengths = [prompt_batch.padded_length(len(e.tokens)) for e in encoded]
         room = candidates_lib.room(self.config.language_model, max(lengths, default=0))
@@ -147,18 +191,22 @@ class Model:
             for e, length, p in zip(encoded, lengths, packed, strict=True)
         ]
         found: list[np.ndarray | None] = [None] * len(encoded)
-        for group in _groups(shapes, _rows_at_once(num_places)):
-            batch = self._batch([encoded[i] for i in group], side="left")
-            rows = jax.tree.map(lambda *x: np.stack(x), *_filled([packed[i] for i in group]))
-            log_probs = np.asarray(self._score_candidates(self.params, batch, rows))
-            for j, i in enumerate(group):
-                found[i] = log_probs[j]
+        for _, group in _groups(shapes):
+            for some in _parts(group, _rows_at_once(num_places)):
+                batch = self._batch([encoded[i] for i in some], side="left")
+                rows = jax.tree.map(lambda *x: np.stack(x), *_filled([packed[i] for i in some]))
+                log_probs = np.asarray(self._score_candidates(self.params, batch, rows))
+                for j, i in enumerate(some):
+                    found[i] = log_probs[j]
         return found
 
-    def _candidates(self, prompts: Sequence[Prompt]) -> list[tuple[Candidate, ...]]:
+    def _candidates(
+        self, prompts: Sequence[Prompt], encoded: Sequence[prompt_batch.Encoded]
+    ) -> list[tuple[Candidate, ...]]:
         """Those of each prompt; none where it lists none."""
-        asked = [prompt for prompt in prompts if prompt.candidates]
-        scores = iter(self.likelihoods(asked, [p.candidates for p in asked], closed=False))
+        asked = [i for i, prompt in enumerate(prompts) if prompt.candidates]
+        texts = [prompts[i].candidates for i in asked]
+        scores = iter(self._likelihoods([encoded[i] for i in asked], texts, closed=False))
         return [
             tuple(
                 Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
@@ -174,11 +222,12 @@ class Model:
         found: list[np.ndarray | None] = [None] * len(rows)
         shapes = [(*r.media_shape, prompt_batch.padded_length(len(r.tokens))) for r in rows]
         longest = max((length for *_, length in shapes), default=1)
-        for group in _groups(shapes, _rows_at_once(longest)):
-            batch = self._batch([rows[i] for i in group], side="right")
-            log_probs = np.asarray(self._score(self.params, batch))
-            for j, i in enumerate(group):
-                found[i] = log_probs[j, : len(rows[i].tokens)]
+        for _, group in _groups(shapes):
+            for some in _parts(group, _rows_at_once(longest)):
+                batch = self._batch([rows[i] for i in some], side="right")
+                log_probs = np.asarray(self._score(self.params, batch))
+                for j, i in enumerate(some):
+                    found[i] = log_probs[j, : len(rows[i].tokens)]
         return found
 
     def _encode(self, prompt: Any) -> prompt_batch.Encoded:
@@ -219,11 +268,12 @@ class Model:
         sampling = sampler.SamplingConfig(temperature, decoding.top_k, decoding.top_p)
 
         @jax.jit
-        def run(params, batch, key):
+        def run(params, batch, seed, numbers):
             model = nnx.merge(self.graph, params)
             if decoding.method == "beam":
                 return beam.beam_search(model, batch, num_beams=decoding.num_beams, **common)
-            return sampler.sample(model, batch, key, config=sampling, **common)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+            return sampler.sample(model, batch, keys, config=sampling, **common)
 
         return run
 
@@ -236,19 +286,34 @@ def _as_prompt(prompt: Any) -> Prompt:
     return Prompt("", parse_parts(prompt))
 
 
-def _groups(shapes: Sequence[tuple[int, ...]], max_rows: int = MAX_ROWS) -> Iterable[list[int]]:
-    """Numbers of the rows of each shape, in groups of about one size and `max_rows` at most."""
+def _windows(prompts: Iterable[Any]) -> Iterable[list[Any]]:
+    """The prompts, as many at a time as are held with their media."""
+    prompts = iter(prompts)
+    while window := list(itertools.islice(prompts, MAX_PROMPTS)):
+        yield window
+
+
+def _groups(shapes: Sequence[tuple[int, ...]]) -> Iterable[tuple[tuple[int, ...], list[int]]]:
+    """Each shape with the numbers of its rows."""
     order = sorted(range(len(shapes)), key=lambda i: shapes[i])
-    for _, group in itertools.groupby(order, key=lambda i: shapes[i]):
-        numbers = list(group)
-        num_groups = -(-len(numbers) // max_rows)
-        size = -(-len(numbers) // num_groups)
-        yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
+    for shape, group in itertools.groupby(order, key=lambda i: shapes[i]):
+        yield shape, list(group)
+
+
+def _parts(numbers: Sequence[int], max_rows: int) -> Iterable[Sequence[int]]:
+    """The numbers in parts of about one size, `max_rows` at most."""
+    size = -(-len(numbers) // -(-len(numbers) // max_rows))
+    return (numbers[i : i + size] for i in range(0, len(numbers), size))
 
 
 def _rows_at_once(num_tokens: int) -> int:
-    """How many rows of so many tokens are scored in a device call: a power of two."""
-    return min(MAX_ROWS, 1 << (max(1, MAX_SCORED_TOKENS // num_tokens).bit_length() - 1))
+    """How many rows of so many tokens are scored in a device call."""
+    return min(MAX_ROWS, _power_of_two(MAX_SCORED_TOKENS // num_tokens))
+
+
+def _power_of_two(number: int) -> int:
+    """The largest up to `number`, 1 at least."""
+    return 1 << (max(1, number).bit_length() - 1)
 
 
 def _filled(rows: Sequence[Any]) -> list[Any]:

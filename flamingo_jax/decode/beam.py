@@ -5,6 +5,7 @@ not stated, so finished hypotheses are compared by their plain log-probability.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,16 @@ from flamingo_jax.decode.steps import prefill, step
 from flamingo_jax.models.flamingo import Flamingo
 
 Array = jax.Array
+
+
+class _Beams(NamedTuple):
+    """The hypotheses of each prompt, the likeliest first."""
+
+    tokens: Array  # i32[B, K, max_tokens]
+    length: Array  # i32[B, K]
+    log_prob: Array  # f32[B, K]
+    done: Array  # bool[B, K]
+    parent: Array  # i32[B, K], which hypothesis of the step before each goes on from
 
 
 def beam_search(
@@ -31,40 +42,52 @@ def beam_search(
     """The likeliest continuation found for each prompt (padded on the left).
 
     A beam that wrote a stop token is finished: it keeps its score, writes padding at no cost, and
-    stays while no `num_beams` others beat it.
+    stays while no `num_beams` others beat it. The search ends where the likeliest beam of each
+    prompt is finished, as the others can only lose.
     """
     logits, state = prefill(model, prompt, max_tokens)
     b, k = logits.shape[0], num_beams
-    state = _repeat(state, k)
     stops = jnp.asarray(list(stop_ids), jnp.int32)
-    first = jnp.full((b, k), -jnp.inf).at[:, 0].set(0.0)  # all beams are alike at the start
-    start = (
-        jnp.repeat(logits, k, axis=0),
-        state,
+
+    def write(place: Array | int, logits: Array, beams: _Beams) -> _Beams:
+        log_probs = forbid(jax.nn.log_softmax(logits), never_ids).reshape(b, k, -1)
+        vocab = log_probs.shape[-1]
+        only_pad = jnp.full((vocab,), -jnp.inf).at[pad_id].set(0.0)
+        log_probs = jnp.where(beams.done[..., None], only_pad, log_probs)
+        sums = (beams.log_prob[..., None] + log_probs).reshape(b, -1)
+        log_prob, flat = jax.lax.top_k(sums, k)
+        parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
+        tokens, length, done = (_pick(x, parent) for x in (beams.tokens, beams.length, beams.done))
+        return _Beams(
+            tokens.at[:, :, place].set(token),
+            length + ~done,
+            log_prob,
+            done | (token[..., None] == stops).any(-1),
+            parent,
+        )
+
+    def unfinished(carry) -> Array:
+        place, _, beams = carry
+        return (place < max_tokens) & ~beams.done[:, 0].all()
+
+    def go_on(carry):
+        place, state, beams = carry
+        rows = (jnp.arange(b)[:, None] * k + beams.parent).reshape(-1)
+        last = beams.tokens[:, :, place - 1].reshape(-1)
+        logits, state = step(model, last, _reorder(state, rows))
+        return place + 1, state, write(place, logits, beams)
+
+    alike = _Beams(  # so only the first of them counts
         jnp.full((b, k, max_tokens), pad_id, jnp.int32),
-        first,
+        jnp.zeros((b, k), jnp.int32),
+        jnp.full((b, k), -jnp.inf).at[:, 0].set(0.0),
         jnp.zeros((b, k), bool),
         jnp.zeros((b, k), jnp.int32),
     )
-
-    def body(carry, position):
-        logits, state, tokens, scores, done, length = carry
-        log_probs = jax.nn.log_softmax(forbid(logits, never_ids)).reshape(b, k, -1)
-        vocab = log_probs.shape[-1]
-        only_pad = jnp.full((vocab,), -jnp.inf).at[pad_id].set(0.0)
-        log_probs = jnp.where(done[..., None], only_pad, log_probs)
-        scores, flat = jax.lax.top_k((scores[..., None] + log_probs).reshape(b, -1), k)
-        beam, token = flat // vocab, (flat % vocab).astype(jnp.int32)
-        done, length = _pick(done, beam), _pick(length, beam)
-        tokens = _pick(tokens, beam).at[:, :, position].set(token)
-        length = length + ~done
-        done |= (token[..., None] == stops).any(-1)
-        rows = (jnp.arange(b)[:, None] * k + beam).reshape(-1)
-        logits, state = step(model, token.reshape(-1), _reorder(state, rows))
-        return (logits, state, tokens, scores, done, length), None
-
-    (_, _, tokens, scores, _, length), _ = jax.lax.scan(body, start, jnp.arange(max_tokens))
-    return Continuation(tokens[:, 0], length[:, 0], scores[:, 0])
+    first = write(0, jnp.repeat(logits, k, axis=0), alike)
+    start = jnp.int32(1), _repeat(state, k), first
+    _, _, beams = jax.lax.while_loop(unfinished, go_on, start)
+    return Continuation(beams.tokens[:, 0], beams.length[:, 0], beams.log_prob[:, 0])
 
 
 def _pick(x: Array, beam: Array) -> Array:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.core.stack import Segment
 from flamingo_jax.models.gated_xattn import MediaKeys
+from flamingo_jax.models.insertion import cross_attention_segments
 from flamingo_jax.models.lm import Cache
 
 Array = jax.Array
@@ -26,6 +27,18 @@ class DecodeState(NamedTuple):
     media_mask: Array  # bool[B, M]
     slot_mask: Array  # bool[B, S], slots with a real token
     index: Array  # i32[], the next free slot
+
+
+def row_bytes(config: FlamingoConfig, num_slots: int, num_media: int, dtype: str) -> int:
+    """What one row of a batch keeps, with so many tokens, those to come too, and media."""
+    lm, xattn = config.language_model, config.cross_attention
+    layers = lm.num_layers + (xattn.graft_depth if xattn.kind == "graft" else 0)
+    looks = sum(segment.repeats for segment in cross_attention_segments(config))
+    each = config.vision.num_features if config.resampler.kind == "mlp" else None
+    visual = num_media * (each or config.resampler.num_latents)
+    slots = layers * num_slots * lm.kv_heads * lm.head_dim
+    media = looks * visual * xattn.num_heads * xattn.head_dim
+    return 2 * (slots + media) * jnp.dtype(dtype).itemsize
 
 
 def empty_cache(

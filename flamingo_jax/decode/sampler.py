@@ -43,10 +43,19 @@ class Continuation(NamedTuple):
     log_prob: Array  # f32[B], nats, of the tokens up to `length` under the unmodified model
 
 
+class _Written(NamedTuple):
+    """A continuation under way."""
+
+    tokens: Array  # i32[B, max_tokens]
+    length: Array  # i32[B]
+    log_prob: Array  # f32[B]
+    done: Array  # bool[B]
+
+
 def sample(
     model: Flamingo,
     prompt: Batch,
-    key: Array,
+    keys: Array,  # key[B], each row's own, so that what it draws does not depend on its batch
     *,
     config: SamplingConfig,
     max_tokens: int,
@@ -59,33 +68,46 @@ def sample(
     b = logits.shape[0]
     stops = jnp.asarray(list(stop_ids), jnp.int32)
 
-    def choose(logits, key, done):
-        log_probs = jax.nn.log_softmax(forbid(logits, never_ids))
-        token = draw(log_probs, key, config)
-        token = jnp.where(done, pad_id, token).astype(jnp.int32)
+    def write(place: Array | int, logits: Array, so_far: _Written) -> _Written:
+        log_probs = jax.nn.log_softmax(logits)
+        now = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+        token = draw(forbid(log_probs, never_ids), now, config)
+        token = jnp.where(so_far.done, pad_id, token).astype(jnp.int32)
         gain = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
-        return token, jnp.where(done, 0.0, gain)
+        return _Written(
+            so_far.tokens.at[:, place].set(token),
+            so_far.length + ~so_far.done,
+            so_far.log_prob + jnp.where(so_far.done, 0.0, gain),
+            so_far.done | (token[:, None] == stops).any(-1),
+        )
 
-    def body(carry, key):
-        logits, state, done, log_prob = carry
-        token, gain = choose(logits, key, done)
-        length = (~done).astype(jnp.int32)
-        done |= (token[:, None] == stops).any(-1)
-        logits, state = step(model, token, state)
-        return (logits, state, done, log_prob + gain), (token, length)
+    def unfinished(carry) -> Array:
+        place, _, so_far = carry
+        return (place < max_tokens) & ~so_far.done.all()
 
-    start = (logits, state, jnp.zeros(b, bool), jnp.zeros(b, jnp.float32))
-    (*_, log_prob), (tokens, lengths) = jax.lax.scan(body, start, jax.random.split(key, max_tokens))
-    return Continuation(tokens.T, lengths.sum(0), log_prob)
+    def go_on(carry):
+        place, state, so_far = carry
+        logits, state = step(model, so_far.tokens[:, place - 1], state)
+        return place + 1, state, write(place, logits, so_far)
+
+    nothing = _Written(
+        jnp.full((b, max_tokens), pad_id, jnp.int32),
+        jnp.zeros(b, jnp.int32),
+        jnp.zeros(b, jnp.float32),
+        jnp.zeros(b, bool),
+    )
+    start = jnp.int32(1), state, write(0, logits, nothing)
+    _, _, written = jax.lax.while_loop(unfinished, go_on, start)
+    return Continuation(written.tokens, written.length, written.log_prob)
 
 
-def forbid(logits: Array, ids: Sequence[int]) -> Array:
-    """Logits [..., V] with the tokens `ids` impossible."""
-    return logits.at[..., jnp.asarray(list(ids), jnp.int32)].set(-jnp.inf) if ids else logits
+def forbid(log_probs: Array, ids: Sequence[int]) -> Array:
+    """Log-probabilities [..., V] with the tokens `ids` impossible, the others as they are."""
+    return log_probs.at[..., jnp.asarray(list(ids), jnp.int32)].set(-jnp.inf) if ids else log_probs
 
 
-def draw(log_probs: Array, key: Array, config: SamplingConfig) -> Array:
-    """One token a row of log-probabilities [B, V]."""
+def draw(log_probs: Array, keys: Array, config: SamplingConfig) -> Array:
+    """One token a row of log-probabilities [B, V], with the row's key of key[B]."""
     if config.temperature == 0:
         return jnp.argmax(log_probs, axis=-1)
     scores = log_probs / config.temperature
@@ -94,7 +116,7 @@ def draw(log_probs: Array, key: Array, config: SamplingConfig) -> Array:
         scores = jnp.where(scores < kth, -jnp.inf, scores)
     if config.top_p < 1:
         scores = jnp.where(_in_nucleus(scores, config.top_p), scores, -jnp.inf)
-    return jax.random.categorical(key, scores, axis=-1)
+    return jax.vmap(jax.random.categorical)(keys, scores)
 
 
 def _in_nucleus(scores: Array, top_p: float) -> Array:

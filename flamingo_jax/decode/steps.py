@@ -18,20 +18,21 @@ def prefill(model: Flamingo, prompt: Batch, max_new_tokens: int) -> tuple[Array,
     """
     b, t = prompt.tokens.shape
     num_slots = t + max_new_tokens
-    slot_mask = jnp.pad(jnp.asarray(prompt.token_mask), [(0, 0), (0, max_new_tokens)])
+    prompt_mask = jnp.asarray(prompt.token_mask)
     lm = model.language_model
+    lm.check_length(num_slots)
     cache = empty_cache(lm.config, model.segments, b, num_slots, jnp.dtype(model.dtype))
     keys = model.media_keys(model.visual_tokens(prompt.media, prompt.media_mask))
     real_media = jnp.asarray(prompt.media_mask).any(-1)
     mask = _mask(model, prompt.media_index, real_media)
-    context = lm.context(slot_mask, 0, t)
+    context = lm.context(prompt_mask)  # of the prompt alone: the slots behind it are empty
     hidden, cache = model.decode(prompt.tokens, context, keys, mask, cache)
     state = DecodeState(
         cache,
         keys,
         jnp.asarray(prompt.media_index)[:, -1],
         real_media,
-        slot_mask,
+        jnp.pad(prompt_mask, [(0, 0), (0, max_new_tokens)]),
         jnp.asarray(t, jnp.int32),
     )
     return model.logits(hidden[:, -1:])[:, 0], state

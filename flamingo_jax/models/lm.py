@@ -78,11 +78,14 @@ class Attention(nnx.Module):
         if self.query_norm is not None:
             q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
         q, k, bias = self.positions(q, k, context.shared)
+        alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1)
-            cache = Cache(k, v)
-        if cache is None and bias is None:
+            cache = Cache(
+                jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1),
+                jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1),
+            )
+            k, v = (k, v) if alone else cache
+        if alone and bias is None:
             seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
         else:
             seen = attend(q, k, v, context.mask, bias=bias)
@@ -268,11 +271,7 @@ class LanguageModel(nnx.Module):
         In packed rows they count from the beginning of each segment.
         """
         num_slots = slot_mask.shape[1]
-        if self.position_embedding is not None and num_slots > self.config.max_length:
-            raise ValueError(
-                f"a sequence of {num_slots} tokens: the learned positions end at "
-                f"language_model.max_length={self.config.max_length}"
-            )
+        self.check_length(num_slots)
         t = num_slots if num_tokens is None else num_tokens
         slots = jnp.maximum(jnp.cumsum(slot_mask, axis=1) - 1, 0)
         mask = (jnp.arange(num_slots) <= index + jnp.arange(t)[:, None]) & slot_mask[:, None]
@@ -286,6 +285,14 @@ class LanguageModel(nnx.Module):
         positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
         shared = POSITIONS[self.config.positions].shared(self.config, positions, slots)
         return Context(positions, shared, mask, segments, index)
+
+    def check_length(self, num_slots: int) -> None:
+        """ValueError where learned positions end before so many tokens."""
+        if self.position_embedding is not None and num_slots > self.config.max_length:
+            raise ValueError(
+                f"a sequence of {num_slots} tokens: the learned positions end at "
+                f"language_model.max_length={self.config.max_length}"
+            )
 
     def hidden(
         self,

@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,6 +33,13 @@ def test_two_beams_escape_the_trap(monkeypatch):
     assert out.tokens.tolist() == [[1, END, PAD, PAD]] * 2
     assert out.length.tolist() == [2, 2]
     np.testing.assert_allclose(out.log_prob, np.log(0.4 * 0.95), rtol=1e-5)
+
+
+def test_it_stops_running_the_model_when_nothing_can_beat_the_best(monkeypatch):
+    chain = Chain(TRAP, batch_size=2).install(monkeypatch, beam)
+    out = beam_search(None, None, num_beams=2, max_tokens=50, stop_ids=(END,), pad_id=PAD)
+    assert out.length.tolist() == [2, 2]
+    assert chain.num_steps() == 1
 
 
 def test_one_beam_falls_in(monkeypatch):
@@ -89,8 +95,8 @@ def every_continuation(params, prompt):
         media_mask=np.repeat(prompt.media_mask, n, axis=0),
     )
     logits = model(params, batch)[:, t - 1 : -1]
-    allowed = jax.nn.log_softmax(logits.at[..., jnp.array(NEVER)].set(-jnp.inf))
-    each = np.take_along_axis(np.asarray(allowed), batch.tokens[:, t:, None], axis=-1)[..., 0]
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    each = np.take_along_axis(log_probs, batch.tokens[:, t:, None], axis=-1)[..., 0]
     each = each.reshape(b, n, LENGTH)
     found = {}
     for i, tokens in enumerate(whole):
@@ -111,8 +117,8 @@ def test_enough_beams_find_the_best_of_all_continuations(params, prompt, every_c
 
 def test_one_beam_is_greedy(params, prompt, every_continuation):
     one = tiny.jit(lambda m, p: beam_search(m, p, num_beams=1, **SETTINGS), CONFIG)(params, prompt)
-    key = jax.random.key(0)
-    greedy = tiny.jit(lambda m, p: sample(m, p, key, config=SamplingConfig(), **SETTINGS), CONFIG)(
+    keys = jax.random.split(jax.random.key(0), 2)
+    greedy = tiny.jit(lambda m, p: sample(m, p, keys, config=SamplingConfig(), **SETTINGS), CONFIG)(
         params, prompt
     )
     for a, b in zip(one, greedy, strict=True):

@@ -1,5 +1,6 @@
 """A language model small enough to decode by hand: the next token depends on the last one only."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +20,7 @@ class Chain:
                 table[before, after] = p
         self.log_probs = jnp.asarray(np.log(table), jnp.float32)
         self.batch_size = batch_size
+        self.steps_run: list[None] = []
 
     def prefill(self, model, prompt, max_new_tokens):
         del model, prompt, max_new_tokens
@@ -29,9 +31,16 @@ class Chain:
 
     def step(self, model, tokens, state):
         del model
+        jax.debug.callback(lambda: self.steps_run.append(None))
         return self.log_probs[tokens], state
 
-    def install(self, monkeypatch, module):
+    def install(self, monkeypatch, module) -> "Chain":
         """Decodes with the chain in `module` (`sampler` or `beam`)."""
         monkeypatch.setattr(module, "prefill", self.prefill)
         monkeypatch.setattr(module, "step", self.step)
+        return self
+
+    def num_steps(self) -> int:
+        """How often the model ran after the prompt."""
+        jax.effects_barrier()
+        return len(self.steps_run)

@@ -18,11 +18,16 @@ CHAIN = {
 
 
 def run(monkeypatch, probabilities=CHAIN, max_tokens=6, batch_size=1, never=(), **config):
-    Chain(probabilities, batch_size).install(monkeypatch, sampler)
+    chain = Chain(probabilities, batch_size)
+    return run_chain(monkeypatch, chain, max_tokens, never, **config)
+
+
+def run_chain(monkeypatch, chain, max_tokens, never=(), **config):
+    batch_size = chain.install(monkeypatch, sampler).batch_size
     return sample(
         None,
         None,
-        jax.random.key(0),
+        jax.random.split(jax.random.key(0), batch_size),
         config=SamplingConfig(**config),
         max_tokens=max_tokens,
         stop_ids=(END,),
@@ -37,6 +42,28 @@ def test_greedy_follows_the_likeliest_and_stops(monkeypatch):
     assert out.tokens.tolist() == [[0, 1, 2, END, PAD, PAD]]
     assert out.length.tolist() == [4]
     np.testing.assert_allclose(out.log_prob, np.log(0.6 * 1 * 0.7 * 0.9), rtol=1e-5)
+
+
+def test_it_stops_running_the_model_when_all_rows_have_ended(monkeypatch):
+    chain = Chain({START: {0: 1.0}, 0: {1: 1.0}, 1: {END: 1.0}}, batch_size=2)
+    out = run_chain(monkeypatch, chain, max_tokens=50)
+    assert out.length.tolist() == [3, 3]
+    assert chain.num_steps() == 2  # the prompt gives the first token
+
+
+def test_rows_draw_for_themselves_and_alike_in_any_batch(monkeypatch):
+    even = {token: {0: 0.5, 1: 0.5} for token in (START, 0, 1)}
+    many, few = (
+        run(monkeypatch, even, max_tokens=20, batch_size=n, temperature=1.0) for n in (8, 2)
+    )
+    assert len({tuple(row) for row in many.tokens.tolist()}) == 8
+    np.testing.assert_array_equal(few.tokens, many.tokens[:2])  # the keys are the same two
+
+
+def test_likelihoods_are_those_of_the_unmodified_model(monkeypatch):
+    """Half of what follows 0 is `<image>`, which is never written; the rest keeps its odds."""
+    out = run(monkeypatch, never=(IMAGE, PAD))
+    np.testing.assert_allclose(out.log_prob, np.log(0.6 * 0.2 * 0.7 * 0.9), rtol=1e-5)
 
 
 def test_it_ends_at_max_tokens(monkeypatch):
@@ -67,7 +94,8 @@ PROBABILITIES = np.array([0.15, 0.5, 0.05, 0.3])  # likeliest first: 1, 3, 0, 2
 def shares(**config):
     """How often each token is drawn, of 20,000."""
     log_probs = jnp.log(jnp.tile(PROBABILITIES, (20_000, 1)))
-    drawn = draw(log_probs, jax.random.key(1), SamplingConfig(**{"temperature": 1.0} | config))
+    keys = jax.random.split(jax.random.key(1), 20_000)
+    drawn = draw(log_probs, keys, SamplingConfig(**{"temperature": 1.0} | config))
     return np.bincount(drawn, minlength=4) / 20_000
 
 
