@@ -5,8 +5,9 @@ logits. `xla` is `core.attention.attend`, which runs everywhere and is what the 
 against. `auto` is the platform's own.
 
 A kernel takes what it was written for: no cache, no bias (so no ALiBi and no relative positions),
-and for splash whole blocks of 128 tokens, for cuDNN 16-bit numbers. Anything else goes through XLA,
-whatever the name: at the 32 to 256 tokens of the paper's sequences logits are small.
+and for splash whole blocks of 128 tokens, for cuDNN 16-bit numbers, heads of up to 128 (a multiple
+of 8) and an even number of tokens. Anything else goes through XLA, whatever the name: at the 32 to
+256 tokens of the paper's sequences logits are small.
 """
 
 from typing import Literal
@@ -60,7 +61,7 @@ def attend_causally(
     """
     if kernel == "splash" and _fits_splash(q, k):
         return _splash(q, k, v, segments, interpret=interpret)
-    if kernel == "cudnn" and q.dtype in (jnp.bfloat16, jnp.float16):
+    if kernel == "cudnn" and _fits_cudnn(q):
         # A token sees itself, so that no row is empty.
         mask = (mask | jnp.eye(q.shape[1], dtype=bool))[:, None]
         return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
@@ -72,6 +73,12 @@ def _fits_splash(q: Array, k: Array) -> bool:
     tensor = 1 if mesh.empty else mesh.shape["tensor"]
     whole_rows = q.shape[0] % partition.batch_shards() == 0
     return q.shape[1] % _BLOCK == 0 and k.shape[2] % tensor == 0 and whole_rows
+
+
+def _fits_cudnn(q: Array) -> bool:
+    """On every GPU that has it; some newer ones take heads of up to 256."""
+    _, t, _, h = q.shape
+    return q.dtype in (jnp.bfloat16, jnp.float16) and t % 2 == 0 and h % 8 == 0 and h <= 128
 
 
 def _splash(q: Array, k: Array, v: Array, segments: Array, *, interpret: bool) -> Array:

@@ -129,7 +129,7 @@ class Window:
     def _open(self) -> None:
         self._began_s = time.perf_counter()
         self._waited_s = 0.0
-        self._steps = self._tokens = self._images = 0
+        self._steps = self._tokens = self._images = self._frames = 0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -143,15 +143,22 @@ class Window:
         self._steps += 1
         self._tokens += sum(int(b.token_mask.sum()) for b in batches.values())
         self._images += sum(int(b.media_mask.any(-1).sum()) for b in batches.values())
+        self._frames += sum(int(b.media_mask.sum()) for b in batches.values())
 
     def counts(self) -> dict[str, float]:
-        """What this process saw: `tokens`, `images`, and `waited_s` for its data."""
-        return {"tokens": self._tokens, "images": self._images, "waited_s": self._waited_s}
+        """What this process saw: `tokens`, `images`, `frames`, and `waited_s` for its data."""
+        return {
+            "tokens": self._tokens,
+            "images": self._images,
+            "frames": self._frames,
+            "waited_s": self._waited_s,
+        }
 
     def close(
         self,
         *,
         flops: float,
+        flops_per_frame: float = 0.0,
         num_devices: int,
         peak_tflops_per_s: float | None = None,
         counts: Mapping[str, float] | None = None,
@@ -159,11 +166,13 @@ class Window:
         """The speed entries of a row, means over the steps; the next window begins.
 
         `flops` is what one step must compute on all devices, not counting what remat computes
-        again; the peak is one device's, and without it `mfu` is None. `counts` are those of all
+        again nor, where the encoder runs in the step, `flops_per_frame` of each real frame; the
+        peak is one device's, and without it `mfu` is None. `counts` are those of all
         processes together, where there are several.
         """
         counts = counts or self.counts()
         step_time_s = (time.perf_counter() - self._began_s) / self._steps
+        flops += flops_per_frame * counts["frames"] / self._steps
         tflops = flops / step_time_s / num_devices / 1e12
         row = {
             "num_steps": self._steps,

@@ -29,10 +29,10 @@ class OptimizerConfig:
     gate_multiplier: float = 1.0
 
     def schedule(self) -> optax.Schedule:
-        """Step to learning rate: linear from 0, then constant."""
-        return optax.schedules.warmup_constant_schedule(
-            0.0, self.learning_rate, max(self.warmup_steps, 1)
-        )
+        """Step to learning rate: linear from 0, then constant; constant without warm-up."""
+        if not self.warmup_steps:
+            return optax.schedules.constant_schedule(self.learning_rate)
+        return optax.schedules.warmup_constant_schedule(0.0, self.learning_rate, self.warmup_steps)
 
 
 def is_gate(path: tuple[str, ...]) -> bool:

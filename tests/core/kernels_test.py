@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.core import partition
-from flamingo_jax.core.kernels import attend_causally, resolve
+from flamingo_jax.core.kernels import _fits_cudnn, attend_causally, resolve
 
 B, T, N, K, H = 2, 128, 4, 2, 128
 
@@ -52,6 +52,19 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
         found = values_and_gradients(inputs, kernel="splash", interpret=True)
     for a, b in zip(found, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("t", "h", "dtype"),
+    [(8, 64, "float32"), (7, 64, "bfloat16"), (8, 12, "bfloat16"), (8, 256, "bfloat16")],
+)
+def test_what_cudnn_does_not_take_goes_through_xla(t, h, dtype):
+    """On a CPU cuDNN would fail."""
+    q = jnp.ones((1, t, 2, h), dtype)
+    mask, segments = np.tril(np.ones((1, t, t), bool)), np.ones((1, t), np.int32)
+    assert attend_causally(q, q, q, mask, segments, "cudnn").shape == q.shape
+    fits = jnp.ones((1, 8, 2, 64), "bfloat16")
+    assert _fits_cudnn(fits)
 
 
 def test_rows_that_no_block_fits_go_through_xla(inputs):

@@ -91,7 +91,8 @@ def test_window_by_hand(monkeypatch):
         pass
     window.count({"pages": batch, "pairs": batch})
     window.count({"pages": batch, "pairs": batch})
-    row = window.close(flops=8e12, num_devices=4, peak_tflops_per_s=10.0)
+    # 2 of the 8 TFLOP of a step are for its 2 frames
+    row = window.close(flops=6e12, flops_per_frame=1e12, num_devices=4, peak_tflops_per_s=10.0)
     assert row == {
         "num_steps": 2, "step_time_s": 2.0, "data_wait_s": 0.25, "tokens_per_s": 2.0,
         "images_per_s": 1.0, "tflops_per_s_per_device": 1.0, "mfu": 0.1,
@@ -107,8 +108,8 @@ def test_counts_of_several_processes_take_the_place_of_ones_own(monkeypatch):
     batch = Batch(None, real, None, None, None, np.array([[[True], [False]]]))
     window = metrics.Window()
     window.count({"pages": batch})
-    assert window.counts() == {"tokens": 2, "images": 1, "waited_s": 0.0}
-    both = {"tokens": 10, "images": 4, "waited_s": 1.0}
+    assert window.counts() == {"tokens": 2, "images": 1, "frames": 1, "waited_s": 0.0}
+    both = {"tokens": 10, "images": 4, "frames": 4, "waited_s": 1.0}
     row = window.close(flops=1.0, num_devices=1, counts=both)
     assert (row["tokens_per_s"], row["images_per_s"], row["data_wait_s"]) == (5.0, 2.0, 1.0)
 

@@ -93,3 +93,8 @@ def test_clipping_is_by_the_norm_over_all_leaves():
     for scale in (4.0, count**-0.5):
         updates, state = optimizer.update(tree(scale), state, tree())
     np.testing.assert_allclose(updates["new_tokens"]["embedding"], -0.1, rtol=1e-4)
+
+
+def test_without_warm_up_the_first_update_counts():
+    schedule = OptimizerConfig(learning_rate=0.1, warmup_steps=0).schedule()
+    assert [float(schedule(step)) for step in (0, 1)] == pytest.approx([0.1, 0.1])
