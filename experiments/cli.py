@@ -1,6 +1,7 @@
 """What every command shares: flags, and one line and exit status 2 for what a user can mend."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from flamingo_jax.train.checkpoint import CheckpointError
 from flamingo_jax.weights.errors import BadWeightsFile
 
 USAGE = 2
+INTERRUPTED = 128 + signal.SIGINT
 
 
 class UserError(Exception):
@@ -75,6 +77,9 @@ def _guarded(main: Callable[[], int | None]) -> int | None:
             return main()
         except MENDABLE as error:
             fail(_one_line(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
 
 
 def _parse(argv: list[str]) -> list[str]:

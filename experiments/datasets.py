@@ -7,7 +7,9 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import emoji, records, synthetic
 from data_pipelines.stream_config import StreamConfig
+from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
+from flamingo_jax.eval.prompts import CaptionTemplate
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 
@@ -28,17 +30,14 @@ def prepare(config: Any) -> None:
 
 
 def stream_configs(config: Any) -> list[StreamConfig]:
-    """A `StreamConfig` for every training dataset of the recipe."""
-    return [
-        StreamConfig.of(
-            name,
-            dataset,
-            data_dir=str(folder(config, dataset.path)),
-            seed=config.seed,
-            max_skipped_share=config.data.max_skipped_share,
-        )
-        for name, dataset in config.data.train.items()
-    ]
+    """A `StreamConfig` for every training dataset of the recipe; ValueError for one not there."""
+    streams = []
+    for name, dataset in config.data.train.items():
+        root = folder(config, dataset.path)
+        _num_records(root, dataset.split, f"data.train.{name}.split")
+        shared = {"seed": config.seed, "max_skipped_share": config.data.max_skipped_share}
+        streams.append(StreamConfig.of(name, dataset, data_dir=str(root), **shared))
+    return streams
 
 
 def weights(config: Any) -> dict[str, float]:
@@ -49,29 +48,45 @@ def weights(config: Any) -> dict[str, float]:
 def folder(config: Any, path: str) -> pathlib.Path:
     """The newest version of dataset `path`; ValueError where it is not there."""
     root = data_dir(config) / path
-    found = sorted(root.glob("**/dataset_info.json"))
+    found = newest_versions(root)
     if not found:
         raise ValueError(f"no TFDS dataset in {root}: build it, or set data.source or data.dir")
-    return found[-1].parent
+    if len(found) > 1:
+        raise ValueError(f"{root} holds {len(found)} datasets: name one of {list(map(str, found))}")
+    return found[0]
 
 
 def check_heldout(config: Any) -> None:
-    """ValueError where the report asks about held-out pairs that are not there."""
-    where = config.data.heldout
-    if not config.report.num_queries:
+    """ValueError where the report asks for more than the held-out pairs hold."""
+    settings, where = config.report, config.data.heldout
+    if not settings.num_queries:
         return
+    CaptionTemplate(config.caption_template)
     if not where.path:
         raise ValueError(
-            f"report.num_queries={config.report.num_queries} asks about held-out pairs: name their "
+            f"report.num_queries={settings.num_queries} asks about held-out pairs: name their "
             "dataset in data.heldout.path, or set report.num_queries=0"
         )
     root = folder(config, where.path)
+    queries = _num_records(root, where.split, "data.heldout.split")
+    examples = _num_records(root, "train", "examples of the report")
+    for key, asked, there in (
+        ("num_candidates", settings.num_candidates, queries),
+        ("shots", max(settings.shots, default=0), examples),
+    ):
+        if asked > there:
+            raise ValueError(f"report.{key}={asked}: {root} has {there}: use no more")
+
+
+def _num_records(root: pathlib.Path, split: str, field: str) -> int:
+    """Of a split; ValueError where the dataset has none of that name."""
     splits = tfds.builder_from_directory(root).info.splits
-    if missing := {"train", where.split} - set(splits):
+    try:
+        return splits[split].num_examples
+    except (KeyError, ValueError) as error:
         raise ValueError(
-            f"data.heldout: {root} has no split {sorted(missing)}: it has {sorted(splits)}; the "
-            "report takes examples from train and queries from the other"
-        )
+            f"{field}: no split {split!r} in {root}: it has {sorted(splits)}"
+        ) from error
 
 
 def documents(config: Any, path: str, split: str) -> list[records.Document]:

@@ -129,25 +129,34 @@ def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
 
 
 class StopRequest:
-    """Set by SIGTERM, to any of the processes; seen by all of them after the same step."""
+    """Set by SIGTERM, to any of the processes; seen by all of them after the same step.
+
+    In a run of one process also by Ctrl-C; the second one ends it at once.
+    """
 
     def __init__(self):
-        self._requested = False
+        self._requested: signal.Signals | None = None
         if not jax.distributed.is_initialized():  # else JAX has a handler of its own
             signal.signal(signal.SIGTERM, self._request)
+            signal.signal(signal.SIGINT, self._request)
 
-    def after(self, step: int) -> bool:
-        """Whether the run ends with this step; to be asked once after every step."""
+    def after(self, step: int) -> signal.Signals | None:
+        """The signal with which the run ends after this step; to be asked once after each."""
         if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
+            stops = multihost_utils.reached_preemption_sync_point(step)
+            return signal.SIGTERM if stops else None
         return self._requested
 
-    def _request(self, *_: Any) -> None:
-        self._requested = True
+    def _request(self, number: int, _: Any) -> None:
+        self._requested = signal.Signals(number)
+        if number == signal.SIGINT:
+            print("Ctrl-C: this step is saved first; press again to end at once", file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def release(self) -> None:
-        """SIGTERM ends the process again: training is over, and everything is saved."""
+        """Both end the process again: training is over, and everything is saved."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def part() -> bool:

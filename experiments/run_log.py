@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from data_pipelines.mixture import Mixture
-from experiments import processes
+from experiments import cli, processes
 from experiments.tensorboard import TensorBoardWriter
 from flamingo_jax.batch import Batch
 from flamingo_jax.train import accelerator, metrics
@@ -32,11 +33,13 @@ class RunLog:
         start: int,
         *,
         share: int,
-        flops: float,  # of one step on all devices
+        flops: float,  # of one step on all devices, without the encoder
+        flops_per_frame: float,  # of the encoder, where it runs in the step
         num_devices: int,
         compute_dtype: str,
     ):
-        self._share, self._flops, self._num_devices = share, flops, num_devices
+        self._share, self._num_devices = share, num_devices
+        self._flops, self._flops_per_frame = flops, flops_per_frame
         kind = jax.local_devices()[0].device_kind
         self._peak = accelerator.peak_tflops_per_s(kind, compute_dtype)
         self._compiling = CompileTime().start()
@@ -66,10 +69,12 @@ class RunLog:
         counts = {
             "tokens": sum(r["window"]["tokens"] for r in readers),
             "images": sum(r["window"]["images"] for r in readers),
+            "frames": sum(r["window"]["frames"] for r in readers),
             "waited_s": max(e["window"]["waited_s"] for e in everyone),
         }
         speed = self.window.close(
             flops=self._flops,
+            flops_per_frame=self._flops_per_frame,
             num_devices=self._num_devices,
             peak_tflops_per_s=self._peak,
             counts=counts,
@@ -90,6 +95,19 @@ class RunLog:
         """The place in the data for a checkpoint: counts of all processes; all must call it."""
         everyone = processes.gather({"share": self._share, "data": data.state()})
         return total_place(reader["data"] for reader in one_of_each_share(everyone))
+
+
+def check_finite(row: metrics.Row) -> None:
+    """Stops a run whose loss or gradient is no number, before parameters are saved that are none.
+
+    Waits for the step. Finite numbers and a finite gradient give finite numbers.
+    """
+    for name in ("loss", "grad_norm"):
+        if not np.isfinite(row[name]):
+            raise cli.UserError(
+                f"step {row['step']}: {name} is {float(row[name])}: lower optim.learning_rate, or "
+                "look at the data with data_pipelines.inspect; the last checkpoint is sound"
+            )
 
 
 def one_of_each_share(everyone: Iterable[Json]) -> list[Json]:

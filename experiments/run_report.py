@@ -7,14 +7,11 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
-
 from data_pipelines.whole_files import read_json, write_json
-from experiments import cli, datasets, heldout
+from experiments import datasets, heldout
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
 from flamingo_jax.model import Model
-from flamingo_jax.train import metrics
 
 NUM_SAMPLES = 12
 _CLOCK_FILE = "clock.json"
@@ -40,15 +37,6 @@ class Clock:
     def save(self) -> None:
         """Keeps the time so far for the next restart, also one after a kill while this writes."""
         write_json(self.path, {"wall_s": self.wall_s()})
-
-
-def check_finite(row: metrics.Row) -> None:
-    """Stops a run whose loss is no number, before it saves parameters that are none."""
-    if not np.isfinite(row["loss"]):
-        raise cli.UserError(
-            f"step {row['step']}: the loss is {row['loss']}: lower optim.learning_rate, or look at "
-            "the data with data_pipelines.inspect; the last checkpoint is sound"
-        )
 
 
 def make(config, card, params, tokenizer, features, place, clock: Clock) -> Report:

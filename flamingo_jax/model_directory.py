@@ -135,6 +135,8 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
         )
     try:
         values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, want an object")
         if values.pop("format", None) != FORMAT:
             raise ValueError(f"format is not {FORMAT}")
         return config_lib.from_dict(ModelCard, values)
@@ -142,14 +144,19 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
         raise ModelDirectoryError(f"{path} cannot be read: {error}") from error
 
 
-def frozen_params(card: ModelCard) -> Tree:
-    """The frozen parts from their sources, float32; not `vision.alignment`, which has none."""
-    config = card.config
+def frozen_params(card: ModelCard, where: Tree | None = None) -> Tree:
+    """The frozen parts from their sources; not `vision.alignment`, which has none.
+
+    Random ones are made on their devices where `where`, the shardings of all frozen parameters in
+    the scanned layout, is given.
+    """
+    config, where = card.config, where or {"vision": None, "language_model": None}
     segments = insertion.language_model_segments(config)
-    vision = frozen_parts.load_vision(card.vision, config)
     return {
-        "vision": vision,
-        "language_model": frozen_parts.load_language_model(card.language_model, config, segments),
+        "vision": frozen_parts.load_vision(card.vision, config, where["vision"]),
+        "language_model": frozen_parts.load_language_model(
+            card.language_model, config, segments, where["language_model"]
+        ),
     }
 
 

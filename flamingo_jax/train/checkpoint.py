@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from flax import traverse_util
 
 from flamingo_jax.train.state import TrainState
 
@@ -31,6 +32,10 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=("state", "data"),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "data": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=max_to_keep, enable_async_checkpointing=True, create=True
             ),
@@ -67,6 +72,7 @@ class Checkpoints:
         failures: list[str] = []
         for i, step in enumerate(steps):
             try:
+                self._check_shapes(step, abstract["trainable"])
                 found = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
@@ -86,6 +92,15 @@ class Checkpoints:
             f"{self.directory}: no checkpoint fits this config ({'; '.join(failures)}). "
             "Start with the config it was made with, or delete the folder to train anew"
         )
+
+    def _check_shapes(self, step: int, want: Tree) -> None:
+        """CheckpointError at the first trained parameter that is another; reads no array."""
+        saved = self._manager.item_metadata(step).state["trainable"]
+        saved, want = (traverse_util.flatten_dict(tree, sep="/") for tree in (saved, want))
+        for path in sorted(saved.keys() | want.keys()):
+            a, b = (tuple(tree[path].shape) if path in tree else None for tree in (saved, want))
+            if a != b:
+                raise CheckpointError(f"{path} is {a or 'missing'} there and {b or 'missing'} here")
 
     def wait(self) -> None:
         """Until every save is on disk."""

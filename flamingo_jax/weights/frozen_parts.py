@@ -21,6 +21,7 @@ from flamingo_jax.models.vision import VisionEncoder
 from flamingo_jax.weights import (
     checkpoint_files,
     clip,
+    clip_config,
     efficientnet_lite,
     gguf,
     hf_lm,
@@ -70,13 +71,21 @@ def checked_file(source: Source) -> pathlib.Path:
 
 
 def load_language_model(
-    source: Source, config: FlamingoConfig, segments: tuple[Segment, ...]
+    source: Source,
+    config: FlamingoConfig,
+    segments: tuple[Segment, ...],
+    where: Tree | None = None,
 ) -> Tree:
-    """The subtree `language_model`, numpy in the file's dtype, in the scanned layout."""
+    """The subtree `language_model`, numpy in the file's dtype, in the scanned layout.
+
+    Random weights are made on their devices where `where`, their shardings, is given.
+    """
     lm = config.language_model
     if source.format == "random":
         return params.init(
-            lambda rngs: LanguageModel(lm, Execution(), segments, rngs=rngs), source.seed
+            lambda rngs: LanguageModel(lm, Execution(), segments, rngs=rngs),
+            source.seed,
+            where=where,
         )
     path = checked_file(source)
     if source.format == "hf_lm":
@@ -116,12 +125,16 @@ def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageMo
             )
 
 
-def load_vision(source: Source, config: FlamingoConfig) -> Tree:
+def load_vision(source: Source, config: FlamingoConfig, where: Tree | None = None) -> Tree:
     """The subtree `vision` without its alignment, in the file's dtype."""
     vision = config.vision
     if source.format == "random":
-        tree = params.init(lambda rngs: VisionEncoder(vision, rngs=rngs), source.seed)
-        return {"encoder": tree["encoder"]}
+        return params.init(
+            lambda rngs: VisionEncoder(vision, rngs=rngs),
+            source.seed,
+            keep=lambda path: path[0] == "encoder",
+            where=None if where is None else {"encoder": where["encoder"]},
+        )
     path = checked_file(source)
     if source.format == "efficientnet_lite":
         flat = efficientnet_lite.convert(load_state_dict(path), vision.variant)
@@ -129,6 +142,7 @@ def load_vision(source: Source, config: FlamingoConfig) -> Tree:
     state = checkpoint_files.tensors(path)
     if source.format == "timm_nfnet":
         return {"encoder": nfnet.from_timm(state, vision.variant)}
+    clip_config.check(path, source.format, vision)
     read, marker = _CLIP[source.format]
     tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
     return {"encoder": read(state, vision.variant, prefix=_prefix(path, state, marker), **tower)}

@@ -8,20 +8,34 @@ with its mean and standard deviation in each channel.
 
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding
+
+from flamingo_jax.core import partition
 
 Tree = dict[str, Any]
 
 
 def drawn_like(
-    rows: np.ndarray,  # float[V, D], the frozen table
+    rows: np.ndarray | jax.Array,  # float[V, D], the frozen table
     count: int,
     seed: int,
 ) -> np.ndarray:  # f32[count, D]
     """`count` rows from a normal with the mean and the standard deviation of each channel."""
-    rows = np.asarray(rows, np.float32)
+    mean, std = _moments(rows)
     noise = np.random.default_rng(seed).standard_normal((count, rows.shape[1]), np.float32)
-    return rows.mean(0) + noise * rows.std(0)
+    return mean + noise * std
+
+
+def _moments(rows: np.ndarray | jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel; of a table on a mesh where it lies."""
+    if not isinstance(rows, jax.Array) or not isinstance(rows.sharding, NamedSharding):
+        rows = np.asarray(rows, np.float32)
+        return rows.mean(0), rows.std(0)
+    everywhere = partition.replicated(rows.sharding.mesh)
+    moments = jax.jit(lambda x: (x.mean(0), x.std(0)), out_shardings=everywhere)(rows)
+    return tuple(map(np.asarray, moments))
 
 
 def initialise(new_tokens: Tree, language_model: Tree, seed: int) -> Tree:

@@ -122,7 +122,7 @@ def interrupted(bench, whole):
     print(f"killed at step {killed_at}, stopped at step {stopped_at}")  # shown where a test fails
     assert killed_at < stopped_at < STEPS
 
-    last = bench.finish(bench.start("interrupted", *NO_REPORT))
+    last = bench.finish(bench.start("interrupted", *NO_REPORT, "--embed_frozen"))
     return bench.folder / "interrupted", (stopped, last, stopped_at)
 
 
@@ -188,6 +188,7 @@ def test_sigterm_saves_and_exits_143(interrupted):
 def test_a_killed_and_a_stopped_run_end_as_if_nothing_had_happened(bench, whole, interrupted):
     workdir, (_, (status, errors), _) = interrupted
     assert status == 0, errors
+    assert (workdir / "model" / "frozen.safetensors").is_file()
     weights = "model/weights.safetensors"
     assert (workdir / weights).read_bytes() == (whole / weights).read_bytes()
 

@@ -105,6 +105,9 @@ def test_nothing_but_damage_is_one_clear_line(folder):
 
 
 def test_another_config_is_told_and_deletes_nothing(folder):
-    with pytest.raises(CheckpointError, match="no checkpoint fits this config"):
+    message = (
+        r"no checkpoint fits this config \(2: resampler/norm/scale is \(4,\) there and \(5,\) here"
+    )
+    with pytest.raises(CheckpointError, match=message):
         Checkpoints(folder).restore(make_state(0, width=5))
     assert Checkpoints(folder).latest_step == 2

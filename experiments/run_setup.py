@@ -1,0 +1,90 @@
+"""What a recipe asks of a training run, all of it checked before any parameter is made."""
+
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from data_pipelines.stream_config import StreamConfig
+from experiments import datasets, frozen_features, parts, processes
+from experiments.profiling import parse_steps
+from flamingo_jax.config import from_dict
+from flamingo_jax.core import hosts, kernels, partition
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.train import optim
+
+Tree = Any
+_AT_LEAST = {
+    "steps": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "report.num_queries": 0,
+    "report.num_candidates": 2,
+    "report.num_captions": 1,
+    "report.max_tokens": 1,
+}
+
+
+class Setup(NamedTuple):
+    """A run that can begin."""
+
+    card: ModelCard
+    execution: Execution
+    optimizer: optim.OptimizerConfig
+    streams: list[StreamConfig]
+    profile_steps: tuple[int, int] | None
+    mesh: Mesh
+    share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
+    graph: nnx.GraphDef
+    where: tuple[Tree, Tree]  # shardings of trained and of frozen parameters
+
+    def make(self, rngs: nnx.Rngs) -> Flamingo:
+        """The model, freshly initialised."""
+        return _model(self.card, self.execution, rngs)
+
+
+def check(config: Any) -> Setup:
+    """The run that an `ml_collections.ConfigDict` describes; its packages and datasets are brought.
+
+    Raises:
+      ValueError: what does not hold together, with the key to set.
+    """
+    check_numbers(config)
+    execution = from_dict(Execution, config.execution.to_dict(), "execution.")
+    optimizer = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")
+    frozen_features.check(config)
+    profile_steps = parse_steps(config.profile.steps)
+    mesh = partition.make_mesh(**config.mesh)
+    kernels.resolve(execution.attention, jax.default_backend())
+    share = hosts.batch_share(mesh)
+    with processes.one_at_a_time(datasets.data_dir(config)):
+        card = parts.model_card(config)
+        graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
+        where = params_lib.split(partition.shardings(axes, shapes, mesh))
+        datasets.prepare(config)
+    streams = datasets.stream_configs(config)
+    datasets.check_heldout(config)
+    for stream in streams:
+        partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
+    return Setup(card, execution, optimizer, streams, profile_steps, mesh, share, graph, where)
+
+
+def check_numbers(config: Any) -> None:
+    """ValueError for a number that is too small to mean anything."""
+    for key, least in _AT_LEAST.items():
+        value = config
+        for name in key.split("."):
+            value = value[name]
+        if value < least:
+            raise ValueError(f"{key}={value}: use {least} or more")
+    if any(shots < 0 for shots in config.report.shots):
+        raise ValueError(f"report.shots={tuple(config.report.shots)}: use 0 or more")
+
+
+def _model(card: ModelCard, execution: Execution, rngs: nnx.Rngs) -> Flamingo:
+    return Flamingo(card.config, execution, dtype=card.dtypes.compute, rngs=rngs)

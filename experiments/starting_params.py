@@ -1,0 +1,35 @@
+"""The parameters that a run begins with, on their devices: frozen from sources, trained fresh."""
+
+from typing import Any
+
+from experiments import datasets, feature_cache, frozen_features, processes
+from experiments.run_setup import Setup
+from flamingo_jax import model_directory
+from flamingo_jax.core import hosts
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import unroll
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights import new_tokens
+
+Tree = Any
+
+
+def make(
+    config: Any, setup: Setup, tokenizer: Tokenizer
+) -> tuple[Tree, Tree, feature_cache.FeatureCache | None]:
+    """(trainable, frozen, cached features where the recipe wants them)."""
+    card, (where_trainable, where_frozen) = setup.card, setup.where
+    scanned = setup.execution.scan  # as `frozen_params` makes them
+    in_place = scanned and not config.data.cache_features  # which each process encodes for itself
+    frozen = model_directory.frozen_params(card, where_frozen if in_place else None)
+    features = None
+    if config.data.cache_features:
+        with processes.one_at_a_time(datasets.data_dir(config)):
+            features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
+    trainable = params_lib.init(setup.make, config.seed, params_lib.is_trainable, where_trainable)
+    trainable["new_tokens"] = new_tokens.initialise(
+        trainable["new_tokens"], frozen["language_model"], config.seed
+    )
+    trainable = hosts.place(trainable, where_trainable, card.dtypes.trainable)
+    frozen = hosts.place(frozen if scanned else unroll(frozen), where_frozen, card.dtypes.frozen)
+    return trainable, frozen, features

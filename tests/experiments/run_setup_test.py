@@ -1,0 +1,61 @@
+"""What a user may have wrong in a recipe is said before training, with the key to set."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from experiments import cli, processes, run_log, run_setup
+from experiments.configs import flamingo
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"log_every": 0}, "^log_every=0: use 1 or more"),
+        ({"checkpoint_every": 0}, "^checkpoint_every=0: use 1"),
+        ({"report.num_candidates": 1}, "^report.num_candidates=1: use 2"),
+        ({"report.shots": (0, -4)}, r"^report.shots=\(0, -4\): use 0"),
+        ({"mesh.tensor": 8, "mesh.data": 1}, "(?s)tensor.*8"),
+        ({"caption_template": "foo"}, r"template 'foo' must hold \{\} once"),
+        ({"data.heldout.path": ""}, "^report.num_queries=8 asks about held-out pairs: name"),
+        ({"data.heldout.split": "test"}, "^data.heldout.split: no split 'test' in .*'heldout'"),
+        ({"data.train.pairs.split": "nosuch"}, "^data.train.pairs.split: no split 'nosuch' in"),
+        ({"report.num_candidates": 1000}, "^report.num_candidates=1000: .* has 24: use no more"),
+        ({"report.shots": (0, 1000)}, "^report.shots=1000: .* has 72: use no more"),
+    ],
+)
+def test_what_does_not_hold_together_is_said_before_training(data_dir, changes, message):
+    recipe = flamingo.get_config("micro")
+    recipe.data.dir = data_dir
+    recipe.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": -1} | changes)
+    recipe.data.train.pages.batch_size = recipe.data.train.pairs.batch_size = 8
+    with pytest.raises(ValueError, match=message):
+        run_setup.check(recipe)
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_numbers_that_are_none_end_a_run_before_they_are_saved(name):
+    row = {"step": 3, "loss": np.float32(1), "grad_norm": np.float32(1)}
+    run_log.check_finite(row)
+    with pytest.raises(cli.UserError, match=f"^step 3: {name} is nan: lower"):
+        run_log.check_finite(row | {name: np.float32("nan")})
+
+
+def test_ctrl_c_saves_first_and_a_second_one_ends_at_once(capsys):
+    stop = processes.StopRequest()
+    try:
+        assert stop.after(1) is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.after(2) == signal.SIGINT
+        assert "press again to end at once" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        stop.release()
