@@ -5,7 +5,7 @@ r"""Compiles a recipe's train step with the TPU compiler for a slice that need n
 
 Prints whether it fits, what a step does (operations, HBM traffic, collectives by mesh axis), the
 time the chips' published rates allow it, what binds, and the MFU that would be. docs/scaling.md
-says how to read it. Needs libtpu (`pip install "jax[tpu]==0.10.2"`), and no TPU.
+says how to read it. Needs libtpu (`pip install 'flamingo_jax[tpu]'`), and no TPU.
 """
 
 import os
@@ -14,15 +14,17 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # any: --topology says what to compile for
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import importlib.metadata
 import json
 import pathlib
 import resource
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,13 +32,17 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import abstract_step, aot_text, cli
-from flamingo_jax.aot import chips, cost, hlo, roofline
+from flamingo_jax.aot import chips
+from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Slice, such as v5p:8x8x8, v4:4x4x8, v6e:16x16.")
 _SLICES = flags.DEFINE_integer(
-    "num_slices", 1, "Slices on a data-centre network; the recipe's mesh.slice must say the same."
+    "num_slices",
+    1,
+    "Slices on a data-centre network; the recipe's mesh.slice must say the same.",
+    lower_bound=1,
 )
 _EFFORT = flags.DEFINE_float(
     "effort",
@@ -53,96 +59,61 @@ flags.mark_flags_as_required(["config", "topology"])
 
 def main() -> None:
     """Compiles, prints the report, and writes it where asked."""
+    for flag in (_JSON, _HLO):
+        _check_writable(flag)
     with cli.user_input():
         topology = chips.parse(_TOPOLOGY.value, _SLICES.value)
         mesh = partition.make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
+        _check_slices(mesh.shape["slice"])
         abstract = abstract_step.make(_CONFIG.value, mesh)
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
-    found = report(abstract, topology) | {"effort": _EFFORT.value}
+    _say(f"lowering the train step for {topology.name} ...")
+    lowered, lower_s = _timed(abstract.lower)
+    _say("compiling it, which takes minutes where the model is large ...")
+    try:
+        compiled, compile_s = _timed(lambda: report_lib.compile_for(topology, lowered))
+    except report_lib.DoesNotFit as error:
+        cli.fail(str(error))
+    if _HLO.value:
+        pathlib.Path(_HLO.value).write_text(compiled.as_text())
+    found = report_lib.report(compiled, abstract, topology)
+    found |= {"effort": _EFFORT.value, "lower_s": lower_s, "compile_s": compile_s}
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
     print(aot_text.render(found))
 
 
-def report(abstract: abstract_step.AbstractStep, topology: chips.Topology) -> dict[str, Any]:
-    """What the compiled step is and does on one chip, and the time that must take."""
-    began = _clock()
-    lowered = abstract.lower()
-    lower = _since(began)
-    began = _clock()
-    compiled = lowered.compile()
-    compile_ = _since(began)
-    text = compiled.as_text()
-    if _HLO.value:
-        pathlib.Path(_HLO.value).write_text(text)
-    one = cost.of(hlo.parse(text))
-    times = roofline.roofline(one, topology, abstract.mesh)
-    memory = compiled.memory_analysis()
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    peak_flops = topology.num_chips * topology.chip.flops
-    return {
-        "topology": topology.name,
-        "num_slices": topology.num_slices,
-        "num_chips": topology.num_chips,
-        "mesh": dict(abstract.mesh.shape),
-        "batches": {
-            name: {"sequences": b.tokens.shape[0], "tokens": b.tokens.shape[1]}
-            for name, b in abstract.batches.items()
-        },
-        "hbm": {
-            "arguments": memory.argument_size_in_bytes,
-            "temporaries": memory.temp_size_in_bytes,
-            "peak": peak,
-            "capacity": topology.chip.hbm_bytes,
-            "spare": 1 - peak / topology.chip.hbm_bytes,
-        },
-        "model_flops": abstract.model_flops,
-        "executed_flops_per_chip": one.flops,
-        "hbm_bytes_per_chip": one.hbm_bytes,
-        "collective_bytes_per_chip": sum(t.bytes + t.slice_bytes for t in times.traffic),
-        "collectives": [
-            {
-                "kind": t.kind,
-                "axes": list(t.axes),
-                "times": t.times,
-                "bytes": t.bytes,
-                "slice_bytes": t.slice_bytes,
-                "seconds": t.seconds,
-            }
-            for t in times.traffic
-        ],
-        "custom_calls": one.kernels,
-        "seconds": {
-            "computing": times.compute_s,
-            "hbm": times.hbm_s,
-            "network": times.network_s,
-            "step": times.step_s,
-            "step_without_overlap": times.serial_s,
-        },
-        "bound": times.bound,
-        "mfu": abstract.model_flops / (peak_flops * times.step_s),
-        "mfu_without_overlap": abstract.model_flops / (peak_flops * times.serial_s),
-        "lower_s": lower,
-        "compile_s": compile_,
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
-    }
+def _check_writable(flag: flags.FlagHolder) -> None:
+    """Fails before the work where its file could not be written after it."""
+    if flag.value is None:
+        return
+    file = pathlib.Path(flag.value)
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        cli.fail(f"--{flag.name}={file} cannot be written: name a file in a folder that is there")
+
+
+def _check_slices(size: int) -> None:
+    if size != _SLICES.value:
+        raise ValueError(
+            f"mesh.slice={size} with --num_slices={_SLICES.value}: set both to the number of slices"
+        )
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """What it returns, and the wall time and this process's processor time that it took."""
+    before = _clock()
+    result = work()
+    wall, processor = (after - b for after, b in zip(_clock(), before, strict=True))
+    return result, {"wall": wall, "processor": processor}
 
 
 def _clock() -> tuple[float, float]:
-    """Wall time, and processor time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return time.perf_counter(), used.ru_utime + used.ru_stime
 
 
-def _since(began: tuple[float, float]) -> dict[str, float]:
-    now = _clock()
-    return {"wall": now[0] - began[0], "processor": now[1] - began[1]}
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
+from flamingo_jax.core import kernels, partition
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core import partition
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
@@ -29,17 +29,22 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     """
     config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
     vision.check(config.vision)
+    execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")
+    kernels.resolve(execution.attention, kernels.PLATFORMS.get(execution.attention, ("cpu",))[0])
     policy = from_dict(DTypePolicy, recipe.dtypes.to_dict(), "dtypes.")
     optimizer = optim.make_optimizer(
         from_dict(optim.OptimizerConfig, recipe.optim.to_dict(), "optim.")
     )
     mesh = abstract_mesh(recipe.mesh.to_dict(), num_devices)
+    datasets = streams(recipe)
+    for name, stream in datasets.items():
+        partition.check_batch(f"data.train.{name}", stream.batch_size, mesh)
     # Stacked layers whatever the recipe's execution: the same parameters, and few leaves.
     _, shapes, axes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))
     trainable, frozen = typed(shapes, policy)
     where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh))
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    batches = {name: flops.Batch.of(stream) for name, stream in streams(recipe).items()}
+    batches = {name: flops.Batch.of(stream) for name, stream in datasets.items()}
     return {
         "variant": recipe.variant,
         "mesh": dict(mesh.shape),
@@ -71,17 +76,7 @@ def in_reading_order(parts: dict[str, Tree]) -> list[tuple[str, Tree]]:
 
 def abstract_mesh(sizes: dict[str, int], num_devices: int | None) -> AbstractMesh:
     """The recipe's mesh over devices that need not be there; an axis of -1 takes what is left."""
-    sizes = {axis: sizes.get(axis, 1) for axis in partition.MESH_AXES}
-    known = int(np.prod([size for size in sizes.values() if size != -1]))
-    free = [axis for axis, size in sizes.items() if size == -1]
-    num_devices = known if num_devices is None else num_devices
-    if num_devices % known or (num_devices != known and not free):
-        raise ValueError(
-            f"--num_devices={num_devices} does not fit mesh={sizes}: the fixed axes make {known}, "
-            f"so use {f'a multiple of {known}' if free else known}"
-        )
-    if free:
-        sizes[free[0]] = num_devices // known
+    sizes = partition.mesh_sizes(**sizes, num_devices=num_devices)
     types_ = (AxisType.Auto,) * len(sizes)
     return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types_)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 USAGE = 2
+MAX_PORT = 65_535
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,13 +38,25 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def positive(text: str) -> int:
     """A whole number of 1 or more, as a type of an argument."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return value
+
+
+def port(text: str) -> int:
+    """The number of a port, as a type of an argument."""
+    value = _whole(text)
+    if not 1 <= value <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MAX_PORT}")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def typed(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -32,9 +32,7 @@ def main(argv: Sequence[str]) -> int:
     own, command = arguments.split(argv)
     parser = arguments.Parser(prog="python -m launch.local", description=__doc__)
     parser.add_argument("--num_processes", type=arguments.positive, required=True)
-    parser.add_argument(
-        "--port", type=arguments.positive, help="of process 0; a free one by default"
-    )
+    parser.add_argument("--port", type=arguments.port, help="of process 0; a free one by default")
     parser.add_argument("--dry_run", action="store_true", help="print the commands, start nothing")
     options = parser.parse_args(own)
     if not command:
@@ -48,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         for each in variables:
             print(arguments.typed(command, each))
         return 0
+    if options.port and (why := taken(options.port)):
+        parser.error(f"--port={options.port}: {why}, give another or none, which takes a free one")
     return Group(command, variables).run()
 
 
@@ -66,6 +66,17 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def taken(port: int) -> str | None:
+    """Why a port of the loopback interface cannot be listened at now; None where it can."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a run that has ended is no reason
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError as error:
+            return os.strerror(error.errno)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +103,12 @@ class Group:
             for index, variables in enumerate(self._variables):
                 self._start(index, variables)
             return self._wait()
-        except FileNotFoundError as error:
-            print(f"error: {error.filename}: there is no such command", file=sys.stderr)
+        except OSError as error:
+            print(
+                f"error: {self._command[0]} cannot be started ({error.strerror}): write a program "
+                "behind --",
+                file=sys.stderr,
+            )
             return arguments.USAGE
         finally:
             self._end_all(signal.SIGKILL)

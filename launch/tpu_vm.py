@@ -33,6 +33,10 @@ IMAGES = {
     "v5p": "v2-alpha-tpuv5",
     "v6e": "v2-alpha-tpuv6e",
 }
+INSTALL = {  # how to get what is run here
+    "gcloud": "https://cloud.google.com/sdk/docs/install",
+    "git": "https://git-scm.com/downloads",
+}
 FOLDER = "flamingo_jax"  # of a host's home
 ARCHIVE = f"{FOLDER}.tar.gz"
 LOG, PID_FILE = "run.log", "run.pid"
@@ -139,9 +143,9 @@ def main(argv: Sequence[str]) -> int:
         print(shlex.join(each), file=sys.stderr, flush=True)
         try:
             code = subprocess.run(each, check=False).returncode
-        except FileNotFoundError:
+        except OSError as error:
             _parser().error(
-                f"{each[0]} is not installed: see https://cloud.google.com/sdk/docs/install"
+                f"{each[0]} cannot be started ({error.strerror}): see {INSTALL[each[0]]}"
             )
         if code:
             return code

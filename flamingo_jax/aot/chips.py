@@ -3,17 +3,42 @@
 Rates are the makers' (cloud.google.com/tpu/docs, read on 2026-11-21): dense bfloat16 products, HBM,
 the chip-to-chip network (per link and direction: the published figure for a chip, over its ports
 and the two directions) and the data-centre network (a host's cards, over its chips).
+
+So are the slices that there are, from the tables of configurations in the same place (docs/v4,
+docs/v5e, docs/v5p, docs/v6e). A v5p pod has 8,960 chips, of which one slice can have 16x16x24.
 """
 
 import dataclasses
 import difflib
+import importlib.util
+import itertools
+import math
+import os
 import re
 from typing import Any
 
-import numpy as np
-
 GIB = 2**30
-INSTALL = 'pip install "jax[tpu]==0.10.2"'
+INSTALL = "pip install 'flamingo_jax[tpu]'"
+Shape = tuple[int, ...]
+
+
+def _rectangles(*rising: Shape) -> frozenset[Shape]:
+    """Each of them, either way round."""
+    return frozenset(shape for sides in rising for shape in itertools.permutations(sides))
+
+
+def _cubes(*largest: int) -> frozenset[Shape]:
+    """Slices of a 3D torus: parts of one cube of 4x4x4, and whole cubes up to the largest slice."""
+    sides = range(4, max(largest) + 1, 4)
+    whole = {
+        shape
+        for shape in itertools.product(sides, repeat=len(largest))
+        if all(side <= most for side, most in zip(sorted(shape), sorted(largest), strict=True))
+    }
+    return whole | {(2, 2, 1)} | _rectangles((2, 2, 2), (2, 2, 4), (2, 4, 4))
+
+
+_POD_OF_256 = _rectangles((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +51,14 @@ class Chip:
     hbm_rate: float
     link_rate: float
     slice_network_rate: float  # between slices
-    dims: int  # of the torus
+    shapes: frozenset[Shape]  # of its slices
     whole_axis: int  # an axis that is a multiple of this many chips closes to a ring
     compiler_options: tuple[tuple[str, Any], ...] = ()  # of the topology
+
+    @property
+    def dims(self) -> int:
+        """Axes of the torus."""
+        return len(next(iter(self.shapes)))
 
     @property
     def max_link_rate(self) -> float:
@@ -36,15 +66,13 @@ class Chip:
         return 2 * self.dims * self.link_rate
 
 
-_HOST = ("chips_per_host_bounds", (2, 2, 1))
+# Two cores that run as one device; without it the compiler lists them apart.
+_MEGACORE = (("chip_config_name", "megacore"),)
 CHIPS = {
-    # Two cores that run as one device; without megacore the compiler lists them apart.
-    "v4": Chip(
-        "v4", 275e12, 32 * GIB, 1.228e12, 50e9, 6.25e9, 3, 4, (("chip_config_name", "megacore"),)
-    ),
-    "v5e": Chip("v5e", 197e12, 16 * GIB, 0.819e12, 50e9, 3.125e9, 2, 16),
-    "v5p": Chip("v5p", 459e12, 95 * GIB, 2.765e12, 100e9, 6.25e9, 3, 4),
-    "v6e": Chip("v6e", 918e12, 32 * GIB, 1.640e12, 100e9, 12.5e9, 2, 16),
+    "v4": Chip("v4", 275e12, 32 * GIB, 1.228e12, 50e9, 6.25e9, _cubes(16, 16, 16), 4, _MEGACORE),
+    "v5e": Chip("v5e", 197e12, 16 * GIB, 0.819e12, 50e9, 3.125e9, _POD_OF_256, 16),
+    "v5p": Chip("v5p", 459e12, 95 * GIB, 2.765e12, 100e9, 6.25e9, _cubes(16, 16, 24), 4),
+    "v6e": Chip("v6e", 918e12, 32 * GIB, 1.640e12, 100e9, 12.5e9, _POD_OF_256, 16),
 }
 
 
@@ -57,42 +85,40 @@ class Topology:
     """`num_slices` slices of one chip, such as `v5p:8x8x8`."""
 
     chip: Chip
-    bounds: tuple[int, ...]
+    bounds: Shape
     num_slices: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.chip.name}:{'x'.join(map(str, self.bounds))}"
+        return _name(self.chip, self.bounds)
 
     @property
     def num_chips(self) -> int:
-        return self.num_slices * int(np.prod(self.bounds))
+        return self.num_slices * math.prod(self.bounds)
 
     def devices(self) -> list[Any]:
         """Devices of the slice for the compiler alone: nothing runs on them.
 
         Raises:
-          TopologyError: libtpu is not installed, or knows no such slice.
+          TopologyError: libtpu is not installed, or does not know this slice.
         """
+        if not _has_compiler():
+            raise TopologyError(f"the TPU compiler is not installed: {INSTALL}")
         from jax.experimental import topologies
 
-        options = dict(self.chip.compiler_options)
-        if self.num_slices > 1 or len(self.bounds) == 3:
-            options |= dict([_HOST]) | {"num_slices": self.num_slices}
+        host = (*(min(2, side) for side in self.bounds[:2]), 1)
         try:
-            found = topologies.get_topology_desc(self.name, platform="tpu", **options)
+            found = topologies.get_topology_desc(
+                self.name,
+                platform="tpu",
+                chips_per_host_bounds=host,
+                num_slices=self.num_slices,
+                **dict(self.chip.compiler_options),
+            )
         except Exception as error:  # libtpu's are of many kinds
-            if "libtpu" in str(error) or isinstance(error, ImportError | FileNotFoundError):
-                raise TopologyError(f"the TPU compiler is not installed: {INSTALL}") from error
             message = str(error).splitlines()[0]
-            raise TopologyError(f"topology {self.name}: {message}; try {self.nearest()}") from error
+            raise TopologyError(f"topology {self.name}: libtpu says {message}") from error
         return list(found.devices)
-
-    def nearest(self) -> str:
-        """A slice of this chip near in size that there is: equal powers of two along each axis."""
-        side = max(2, 2 ** round(np.log2(max(1, np.prod(self.bounds))) / self.chip.dims))
-        side = min(side, 16)
-        return f"{self.chip.name}:{'x'.join([str(side)] * self.chip.dims)}"
 
 
 def parse(name: str, num_slices: int = 1) -> Topology:
@@ -106,10 +132,31 @@ def parse(name: str, num_slices: int = 1) -> Topology:
             f"topology {name!r}: no chip {match[1]}, use one of {[*CHIPS]} ({near})"
         )
     chip, bounds = CHIPS[match[1]], tuple(map(int, match[2].split("x")))
-    topology = Topology(chip, bounds, num_slices)
-    if len(bounds) != chip.dims or 0 in bounds or num_slices < 1:
+    if bounds not in chip.shapes:
+        largest = max(chip.shapes, key=math.prod)
         raise TopologyError(
-            f"topology {name!r} of {num_slices} slices: {chip.name} has {chip.dims} axes of 1 or "
-            f"more chips, try {topology.nearest()}"
+            f"topology {name!r}: there is no such slice of {chip.name}, whose largest is "
+            f"{_name(chip, tuple(sorted(largest)))}: use {_name(chip, _nearest(chip, bounds))}"
         )
-    return topology
+    return Topology(chip, bounds, num_slices)
+
+
+def _name(chip: Chip, bounds: Shape) -> str:
+    return f"{chip.name}:{'x'.join(map(str, bounds))}"
+
+
+def _nearest(chip: Chip, bounds: Shape) -> Shape:
+    """The slice of about as many chips; among those of the same number, of about the same sides."""
+    wanted = [max(1, side) for side in bounds]
+
+    def distance(shape: Shape) -> tuple[float, float, Shape]:
+        sides = sum(abs(math.log2(a / b)) for a, b in zip(shape, wanted, strict=False))
+        return abs(math.log2(math.prod(shape) / math.prod(wanted))), sides, shape
+
+    return min(chip.shapes, key=distance)
+
+
+def _has_compiler() -> bool:
+    """Whether libtpu is where JAX looks for it."""
+    named = os.environ.get("TPU_LIBRARY_PATH", "")
+    return os.path.isfile(named) or importlib.util.find_spec("libtpu") is not None

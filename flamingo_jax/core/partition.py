@@ -10,6 +10,7 @@ them together for use is cheap, and twelve bytes each are not kept twice in a sl
 Changing a layout means editing `RULES`, nothing else. docs/scaling.md says how to choose a mesh.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,27 +57,41 @@ def make_mesh(
       ValueError: the axes do not divide the devices, or the slices are others than there are.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"slice": slice, "data": data, "fsdp": fsdp, "tensor": tensor}
-    known = int(np.prod([size for size in sizes.values() if size != -1]))
-    free = [axis for axis, size in sizes.items() if size == -1]
-    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
-        raise ValueError(f"mesh={sizes}: sizes are 1 or more, and at most one axis is -1")
-    if not free and len(devices) % known == 0 and known != len(devices):
-        raise ValueError(
-            f"mesh={sizes} uses {known} of {len(devices)} devices: set data=-1 to use them all"
-        )
-    if len(devices) % known:
-        raise ValueError(
-            f"mesh={sizes} does not divide {len(devices)} devices: the fixed axes make {known}, "
-            f"the nearest that divides is {_largest_divisor(len(devices), known)}"
-        )
-    if free:
-        sizes[free[0]] = len(devices) // known
+    sizes = mesh_sizes(data, fsdp, tensor, slice=slice, num_devices=len(devices))
     num_slices = len({getattr(device, "slice_index", 0) or 0 for device in devices})
     if num_slices > 1 and sizes["slice"] != num_slices:
         raise ValueError(f"mesh.slice={sizes['slice']}: there are {num_slices} slices, so use that")
     types = (AxisType.Auto,) * len(MESH_AXES)
     return Mesh(_arrange(tuple(sizes.values()), devices, num_slices), MESH_AXES, axis_types=types)
+
+
+def mesh_sizes(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, *, slice: int = 1, num_devices: int | None
+) -> dict[str, int]:
+    """Sizes of the axes of `MESH_AXES`, none of them -1; without a number of devices the smallest.
+
+    Raises:
+      ValueError: the axes do not divide the devices.
+    """
+    sizes = {"slice": slice, "data": data, "fsdp": fsdp, "tensor": tensor}
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh={sizes}: sizes are 1 or more, and at most one axis is -1")
+    known = math.prod(size for size in sizes.values() if size != -1)
+    num_devices = known if num_devices is None else num_devices
+    if not free and num_devices % known == 0 and known != num_devices:
+        raise ValueError(
+            f"mesh={sizes} uses {known} of {num_devices} devices: set data=-1 to use them all"
+        )
+    if num_devices % known:
+        raise ValueError(
+            f"mesh={sizes} does not divide {num_devices} devices: the fixed axes make {known}, "
+            f"the nearest that divides is {_largest_divisor(num_devices, known)}; or take a "
+            f"multiple of {known} devices"
+        )
+    if free:
+        sizes[free[0]] = num_devices // known
+    return sizes
 
 
 def _arrange(shape: tuple[int, ...], devices: Any, num_slices: int) -> np.ndarray:

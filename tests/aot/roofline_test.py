@@ -32,14 +32,49 @@ def test_a_slice_by_name():
     [
         ("v5p", "write CHIP:SHAPE"),
         ("v5q:2x2x2", r"no chip v5q, use one of \['v4', 'v5e', 'v5p', 'v6e'\] \(v5p\)"),
-        ("v5p:8x8", "v5p has 3 axes of 1 or more chips, try v5p:4x4x4"),
-        ("v6e:4x4x4", "v6e has 2 axes of 1 or more chips, try v6e:8x8"),
-        ("v4:0x2x2", "try v4:2x2x2"),
+        ("v5p:8x8", "use v5p:4x4x4"),
+        ("v6e:4x4x4", "use v6e:8x8"),
+        ("v4:0x2x2", "use v4:2x2x1"),
+        ("v4:1x2x2", "use v4:2x2x1"),
+        ("v6e:32x32", "no such slice of v6e, whose largest is v6e:16x16: use v6e:16x16"),
+        ("v5e:64x64", "use v5e:16x16"),
+        ("v5e:3x3", "use v5e:2x4"),
+        ("v5p:8x8x7", "use v5p:8x8x8"),
+        ("v5p:2x8x8", "use v5p:4x4x8"),
+        ("v5p:30x30x30", "whose largest is v5p:16x16x24: use v5p:16x16x24"),
+        ("v5p:64x64x64", "use v5p:16x16x24"),
+        ("v4:16x16x24", "use v4:16x16x16"),
     ],
 )
 def test_a_slice_that_cannot_be_says_which_can(name, message):
     with pytest.raises(chips.TopologyError, match=message):
         chips.parse(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v4:2x2x1", "v4:2x2x4", "v4:16x16x16", "v5p:4x8x8", "v5p:8x8x4", "v5p:16x16x24", "v6e:1x1"],
+)
+def test_slices_of_the_published_tables_are_taken(name):
+    assert chips.parse(name).name == name
+
+
+def test_the_compiler_gets_every_size_of_slice(libtpu):
+    """One chip, a cube of several hosts, and two slices with 32 chips each."""
+    for name, num_slices in (("v5e:1x1", 1), ("v5p:4x4x4", 1), ("v6e:4x8", 2)):
+        topology = chips.parse(name, num_slices)
+        devices = topology.devices()
+        assert len(devices) == topology.num_chips
+        assert len({getattr(device, "slice_index", 0) for device in devices}) == num_slices
+
+
+def test_a_libtpu_elsewhere_is_one_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "libtpu.so"))
+    with pytest.raises(chips.TopologyError, match=r"pip install 'flamingo_jax\[tpu\]'"):
+        chips.parse("v5e:2x2").devices()
+    (tmp_path / "libtpu.so").touch()
+    assert chips._has_compiler()
 
 
 def test_mesh_axes_of_a_group():

@@ -143,13 +143,38 @@ def test_numbers_have_four_digits(value, want):
 @pytest.mark.parametrize(
     ("sizes", "num_devices", "message"),
     [
-        ({"data": -1, "tensor": 16}, 24, "use a multiple of 16"),
-        ({"data": 2, "tensor": 4}, 16, "use 8"),
+        ({"data": -1, "tensor": 16}, 24, "does not divide 24 devices: .* multiple of 16"),
+        ({"data": 2, "tensor": 4}, 16, "uses 8 of 16 devices: set data=-1"),
+        ({"data": -1, "tensor": 0}, None, "sizes are 1 or more"),
+        ({"data": -1, "tensor": -1}, None, "at most one axis is -1"),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_said(sizes, num_devices, message):
-    with pytest.raises(ValueError, match=rf"--num_devices={num_devices} does not fit .*{message}"):
+    with pytest.raises(ValueError, match=message):
         summary.abstract_mesh(sizes, num_devices)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("mesh", "data", 3, r"data\.train\.pages\.batch_size=4 .* among 6 .*: use 6"),
+        ("execution", "remat", "foo", r"execution\.remat='foo': use one of"),
+        ("execution", "images_at_once", 0, r"execution\.images_at_once=0: use 1 or more"),
+        ("execution", "attention", "foo", r"execution\.attention='foo': use one of"),
+    ],
+)
+def test_what_a_run_refuses_is_refused(micro, part, key, value, message):
+    recipe = micro.copy_and_resolve_references()
+    recipe[part][key] = value
+    with pytest.raises(ValueError, match=message):
+        summary.summarize(recipe)
+
+
+@pytest.mark.parametrize("attention", ["auto", "xla", "splash", "cudnn"])
+def test_kernels_of_every_platform_are_taken(micro, attention):
+    recipe = micro.copy_and_resolve_references()
+    recipe.execution.attention = attention
+    assert summary.summarize(recipe)["num_devices"] == 8
 
 
 def test_as_typed(tmp_path):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -109,7 +110,17 @@ def test_nothing_is_left_behind():
         (["--num_processes=2"], "no command"),
         (["--num_processes=0", "--", "true"], "'0' is no whole number of 1 or more"),
         (["--", "true"], "--num_processes"),
-        (["--num_processes=2", "--", "no-such-command"], "no-such-command: there is no such"),
+        (
+            ["--num_processes=2", "--", "no-such-command"],
+            "no-such-command cannot be started (No such file or directory): write a program",
+        ),
+        (
+            ["--num_processes=2", "--", str(ROOT / "README.md")],
+            "README.md cannot be started (Permission denied): write a program",
+        ),
+        (["--num_processes=2", "--port=0", "--", "true"], "'0' is no whole number from 1 to 65535"),
+        (["--num_processes=2", "--port=65536", "--", "true"], "'65536' is no whole number from 1"),
+        (["--num_processes=2", "--port=http", "--", "true"], "'http' is no whole number from 1"),
         (["--num=2", "--", "true"], "--num_processes"),
     ],
 )
@@ -122,3 +133,25 @@ def test_misuse_is_one_line_and_status_2(arguments, words, capfd):
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_refused_before_anything_starts(host, capfd):
+    with socket.socket() as other:
+        other.bind((host, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit) as end:
+            local.main(["--num_processes=2", f"--port={port}", "--", "echo", "started"])
+    assert end.value.code == 2
+    out, errors = capfd.readouterr()
+    assert not out
+    assert errors.startswith(f"error: --port={port}: Address already in use, give another or none")
+    assert errors.count("\n") == 1
+
+
+def test_a_free_port_is_taken(capfd):
+    port = local.free_port()
+    script = "echo $JAX_COORDINATOR_ADDRESS"
+    assert local.main(["--num_processes=1", f"--port={port}", "--", "sh", "-c", script]) == 0
+    assert capfd.readouterr().out == f"[0] 127.0.0.1:{port}\n"

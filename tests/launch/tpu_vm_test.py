@@ -123,6 +123,38 @@ def test_misuse_is_one_line_and_status_2(arguments, words, capsys):
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (
+            "status",
+            "error: gcloud cannot be started (No such file or directory): see https://cloud",
+        ),
+        (
+            "install",
+            "error: git cannot be started (No such file or directory): see https://git-scm",
+        ),
+    ],
+)
+def test_a_program_that_is_not_installed_is_named(action, words, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        tpu_vm.main([action, *WHERE])
+    assert end.value.code == 2
+    command, line = capsys.readouterr().err.splitlines()
+    assert command.startswith(words.split()[1])
+    assert line.startswith(words)
+
+
+def test_a_program_that_may_not_be_run_is_named(capsys, monkeypatch, tmp_path):
+    (tmp_path / "gcloud").touch(mode=0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        tpu_vm.main(["status", *WHERE])
+    assert end.value.code == 2
+    assert "gcloud cannot be started (Permission denied)" in capsys.readouterr().err
+
+
 @functools.cache
 def help_of(*command: str) -> str:
     told = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
