@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         step_flops = write_exchange(_CONFIG.value, folder)
-        ours = exchange.Worker("benchmarks.demo_step_jax", name)
+        ours = exchange.Worker("benchmarks.jax_worker", name)
         theirs = exchange.Worker("benchmarks.demo_step_torch", name, *torch_flags)
         facts, steps = turns.take(ours, theirs, _STEPS.value)
     turns.report("PyTorch", facts, steps, step_flops, f"torch: {' '.join(torch_flags)}")

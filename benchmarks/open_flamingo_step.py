@@ -87,7 +87,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as name:
         exchange.write(pathlib.Path(name), SETUP, trainable, frozen, steps)
-        ours = exchange.Worker("benchmarks.demo_step_jax", name)
+        ours = exchange.Worker("benchmarks.jax_worker", name)
         theirs = exchange.Worker("benchmarks.open_flamingo_torch", name)
         facts, rows = turns.take(ours, theirs, _STEPS.value)
     turns.report("OpenFlamingo", facts, rows, step_flops(sizes), f"{sizes} a batch")

@@ -14,12 +14,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 import tqdm
 
-from data_pipelines.building import build, is_built
 from data_pipelines.emoji_concepts import Emoji, load_emoji
 from data_pipelines.emoji_pages import draw_pages
 from data_pipelines.emoji_pictures import ARTISTS, Picture, draw_pictures
 from data_pipelines.fetch import fetch
 from data_pipelines.records import Document, features, to_example, validate
+from data_pipelines.tfds_writer import build, is_built
 
 # Raise it with any change of names, pictures, split or pages; a data folder keeps the old ones.
 _VERSION = "1.0.0"

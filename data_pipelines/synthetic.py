@@ -18,8 +18,8 @@ from typing import Any, Literal
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 
-from data_pipelines.building import build
 from data_pipelines.records import Document, features, to_example, validate
+from data_pipelines.tfds_writer import build
 
 BadKind = Literal["truncated", "not_an_image", "no_image"]
 

@@ -9,7 +9,7 @@ from data_pipelines import emoji, records, synthetic
 from data_pipelines.stream_config import StreamConfig
 from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
-from flamingo_jax.eval.prompts import CaptionTemplate
+from flamingo_jax.eval.captioning_prompt import CaptionTemplate
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 

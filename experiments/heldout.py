@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines.records import Document
 from experiments.report_data import Heldout, SamplePicture
-from flamingo_jax.eval import caption_tokenizer, cider, prompts, ranking, retrieval
+from flamingo_jax.eval import caption_tokenizer, captioning_prompt, cider, ranking, retrieval
 from flamingo_jax.eval.bootstrap import Interval, bootstrap_mean
 from flamingo_jax.images import decode_image
 from flamingo_jax.model import Decoding, Model
@@ -89,13 +89,13 @@ class NameTest:
 
     def log_probs(self, model: Model, asked: Sequence[Prompt]) -> np.ndarray:
         """f32[queries, candidates] of the names after each query's prompt."""
-        template = prompts.CaptionTemplate(model.caption_template)
+        template = captioning_prompt.CaptionTemplate(model.caption_template)
         texts = [[template.continuation(name) for name in row] for row in self.names]
         return np.stack(model.likelihoods(asked, texts))
 
     def num_tokens(self, model: Model) -> np.ndarray:
         """i64[queries, candidates] of the names, each with the mark that ends it."""
-        template = prompts.CaptionTemplate(model.caption_template)
+        template = captioning_prompt.CaptionTemplate(model.caption_template)
 
         def count(name: str) -> int:
             return len(model.tokenizer.encode(template.continuation(name))) + 1
@@ -105,7 +105,7 @@ class NameTest:
 
 def losses_and_ranks(model: Model, test: NameTest, seed: int) -> Heldout:
     """Right against shuffled pictures, and the right name's rank, without examples."""
-    queries, template = test.queries, prompts.CaptionTemplate(model.caption_template)
+    queries, template = test.queries, captioning_prompt.CaptionTemplate(model.caption_template)
     others = [_question(queries[i], template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
     wrong = np.concatenate(model.likelihoods(others, answers))
@@ -150,8 +150,8 @@ def captions(
     """
     asked = _few_shot_prompts(model, queries, support, num_shots, retrieval_kind, seed)
     written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
-    template = prompts.CaptionTemplate(model.caption_template)
-    return [prompts.cut_at_next_prompt(w.text, template) for w in written]
+    template = captioning_prompt.CaptionTemplate(model.caption_template)
+    return [captioning_prompt.cut_at_next_prompt(w.text, template) for w in written]
 
 
 def _few_shot_prompts(
@@ -162,8 +162,8 @@ def _few_shot_prompts(
     retrieval_kind: str,
     seed: int,
 ) -> list[Prompt]:
-    template = prompts.CaptionTemplate(model.caption_template)
-    count = num_shots or prompts.NUM_ZERO_SHOT_TEXTS
+    template = captioning_prompt.CaptionTemplate(model.caption_template)
+    count = num_shots or captioning_prompt.NUM_ZERO_SHOT_TEXTS
     ids = [q.id for q in queries], [s.id for s in support]
     if retrieval_kind == "rices":
         rows = retrieval.rices_shots(_pooled(model, queries), _pooled(model, support), count)
@@ -171,9 +171,11 @@ def _few_shot_prompts(
         rows = retrieval.random_shots(*ids, count, seed=seed)
     asked = []
     for query, row in zip(queries, rows, strict=True):
-        shots = [prompts.Shot(_media(support[i]), support[i].names[0]) for i in row]
-        shots = shots if num_shots else prompts.text_only(shots)
-        asked.append(Prompt(query.id, prompts.captioning_prompt(shots, _media(query), template)))
+        shots = [captioning_prompt.Shot(_media(support[i]), support[i].names[0]) for i in row]
+        shots = shots if num_shots else captioning_prompt.text_only(shots)
+        asked.append(
+            Prompt(query.id, captioning_prompt.captioning_prompt(shots, _media(query), template))
+        )
     return asked
 
 
@@ -202,8 +204,8 @@ def _pooled(model: Model, group: Sequence[Example]) -> np.ndarray:
     return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
 
 
-def _question(example: Example, template: prompts.CaptionTemplate) -> Prompt:
-    return Prompt("", prompts.captioning_prompt([], _media(example), template))
+def _question(example: Example, template: captioning_prompt.CaptionTemplate) -> Prompt:
+    return Prompt("", captioning_prompt.captioning_prompt([], _media(example), template))
 
 
 def _media(example: Example) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_pipelines.whole_files import read_json, write_json
 from experiments import datasets, heldout
+from experiments.progress import bar
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
 from flamingo_jax.model import Model
@@ -71,17 +72,19 @@ def make(config, card, params, tokenizer, features, place, clock: Clock) -> Repo
 def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
     """Held-out losses and ranks, few-shot scores, sample pictures."""
     settings, where = config.report, config.data.heldout
+    kinds = ("random", "rices") if features is not None else ("random",)
+    rounds = [(shots, kind) for shots in settings.shots for kind in (kinds if shots else kinds[:1])]
     all_heldout = heldout.examples(datasets.documents(config, where.path, where.split), features)
     queries = heldout.choose(all_heldout, settings.num_queries, config.seed)
     support = heldout.examples(datasets.documents(config, where.path, "train"), features)
     names = [example.names[0] for example in all_heldout]
     test = heldout.NameTest.draw(queries, names, settings.num_candidates, config.seed)
-    scores = heldout.losses_and_ranks(model, test, config.seed)
     asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
-    kinds = ("random", "rices") if features is not None else ("random",)
-    for shots in settings.shots:
-        for kind in kinds if shots else ("random",):
+    with bar(1 + len(rounds), "evaluating", "rounds") as progress:
+        scores = heldout.losses_and_ranks(model, test, config.seed)
+        progress.update()
+        for shots, kind in rounds:
             shown = support, shots, kind
             written = heldout.captions(model, asked, *shown, settings.max_tokens, config.seed)
             cider = heldout.cider_of(written, asked, config.seed)
@@ -93,6 +96,7 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
                 every = max(1, len(asked) // NUM_SAMPLES)
                 chosen = list(zip(asked, written, strict=True))[::every]
                 samples = [heldout.sample(q, w, model) for q, w in chosen[:NUM_SAMPLES]]
+            progress.update()
     return {"heldout": scores, "few_shot": few_shot, "samples": samples}
 
 

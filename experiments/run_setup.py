@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from data_pipelines.stream_config import StreamConfig
 from experiments import datasets, frozen_features, parts, processes
 from experiments.profiling import parse_steps
+from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
@@ -42,6 +43,7 @@ class Setup(NamedTuple):
     share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
     graph: nnx.GraphDef
     where: tuple[Tree, Tree]  # shardings of trained and of frozen parameters
+    init_from: Tree | None  # trained parameters of a finished model to begin with
 
     def make(self, rngs: nnx.Rngs) -> Flamingo:
         """The model, freshly initialised."""
@@ -67,11 +69,16 @@ def check(config: Any) -> Setup:
         graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
         where = params_lib.split(partition.shardings(axes, shapes, mesh))
         datasets.prepare(config)
+    init_from = None
+    if config.init_from:
+        init_from = model_directory.trained_params(config.init_from, card.config)
     streams = datasets.stream_configs(config)
     datasets.check_heldout(config)
     for stream in streams:
         partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
-    return Setup(card, execution, optimizer, streams, profile_steps, mesh, share, graph, where)
+    return Setup(
+        card, execution, optimizer, streams, profile_steps, mesh, share, graph, where, init_from
+    )
 
 
 def check_numbers(config: Any) -> None:

@@ -1,4 +1,7 @@
-"""The parameters that a run begins with, on their devices: frozen from sources, trained fresh."""
+"""The parameters that a run begins with, on their devices.
+
+Frozen ones come from their sources; trained ones are fresh, or those of a finished model.
+"""
 
 from typing import Any
 
@@ -26,10 +29,17 @@ def make(
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
             features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
-    trainable = params_lib.init(setup.make, config.seed, params_lib.is_trainable, where_trainable)
-    trainable["new_tokens"] = new_tokens.initialise(
-        trainable["new_tokens"], frozen["language_model"], config.seed
-    )
+    if setup.init_from is None:
+        trainable = params_lib.init(
+            setup.make, config.seed, params_lib.is_trainable, where_trainable
+        )
+        trainable["new_tokens"] = new_tokens.initialise(
+            trainable["new_tokens"], frozen["language_model"], config.seed
+        )
+    else:
+        trainable, aligned = params_lib.split(setup.init_from)
+        frozen = frozen | {"vision": frozen["vision"] | aligned.get("vision", {})}
+        trainable = trainable if setup.execution.scan else unroll(trainable)
     trainable = hosts.place(trainable, where_trainable, card.dtypes.trainable)
     frozen = hosts.place(frozen if scanned else unroll(frozen), where_frozen, card.dtypes.frozen)
     return trainable, frozen, features

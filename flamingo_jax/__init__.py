@@ -1,7 +1,7 @@
 """Flamingo (Alayrac et al. 2022) in JAX: a visual language model that learns from a few examples.
 
 >>> model = flamingo_jax.load("runs/demo")
->>> model.generate([[{"image": "cat.png"}, {"text": " A picture of"}]])
+>>> model.generate([[{"image": "cat.png"}, {"text": "A picture of"}]])
 """
 
 from typing import TYPE_CHECKING

@@ -30,7 +30,7 @@ from flamingo_jax.weights import frozen_parts
 from flamingo_jax.weights.frozen_parts import Source
 
 Tree = Any
-FORMAT = 1
+FORMAT = 2  # 1 had fewer keys, which have defaults
 _JSON, _WEIGHTS, _FROZEN, _TOKENIZER = (
     "model.json",
     "weights.safetensors",
@@ -101,7 +101,7 @@ def load(directory: str | pathlib.Path) -> Model:
     else:
         frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
         params = traverse_util.unflatten_dict(frozen | own, sep="/")
-    _check_shapes(directory, card, params)
+    _check_shapes(directory, params, _shapes(card.config))
     params = params_lib.merge(*params_lib.cast(*params_lib.split(params), card.dtypes))
     return Model(
         card.config,
@@ -137,8 +137,8 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}, want an object")
-        if values.pop("format", None) != FORMAT:
-            raise ValueError(f"format is not {FORMAT}")
+        if (found := values.pop("format", None)) not in range(1, FORMAT + 1):
+            raise ValueError(f"format is {found}, this version reads 1 to {FORMAT}")
         return config_lib.from_dict(ModelCard, values)
     except ValueError as error:
         raise ModelDirectoryError(f"{path} cannot be read: {error}") from error
@@ -158,6 +158,29 @@ def frozen_params(card: ModelCard, where: Tree | None = None) -> Tree:
             card.language_model, config, segments, where["language_model"]
         ),
     }
+
+
+def trained_params(directory: str | pathlib.Path, config: FlamingoConfig) -> Tree:
+    """What a finished model of this architecture was trained to, to begin from: `own_params`.
+
+    Raises:
+      ModelDirectoryError: it holds no model, another one, or one that is damaged.
+    """
+    directory = find(directory)
+    a, b = (_flat(config_lib.to_dict(c)) for c in (read_card(directory).config, config))
+    for key in sorted(a.keys() | b.keys()):
+        if a.get(key) != b.get(key):
+            raise ModelDirectoryError(
+                f"{directory} has {key}={a.get(key)}, the config asks for {b.get(key)}: set "
+                f"model.{key}={a.get(key)}, or begin with another model"
+            )
+    params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
+    _check_shapes(directory, params, own_params(_shapes(config)))
+    return params
+
+
+def _flat(config: dict) -> dict[str, Any]:
+    return traverse_util.flatten_dict(config, sep=".")
 
 
 def own_params(params: Tree) -> Tree:
@@ -180,8 +203,11 @@ def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ModelDirectoryError(f"{path} is damaged ({error}): copy it anew") from error
 
 
-def _check_shapes(directory: pathlib.Path, card: ModelCard, params: Tree) -> None:
-    _, shapes, _ = params_lib.abstract(lambda rngs: Flamingo(card.config, Execution(), rngs=rngs))
+def _shapes(config: FlamingoConfig) -> Tree:
+    return params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))[1]
+
+
+def _check_shapes(directory: pathlib.Path, params: Tree, shapes: Tree) -> None:
     want = {path: s.shape for path, s in traverse_util.flatten_dict(shapes, sep="/").items()}
     found = {path: x.shape for path, x in traverse_util.flatten_dict(params, sep="/").items()}
     if want != found:

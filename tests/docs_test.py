@@ -10,10 +10,15 @@ import subprocess
 
 import pytest
 
+from experiments import summary
 from experiments.configs import flamingo
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
 _MODULE = re.compile(r"python3? -m ([\w.]+)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -21,7 +26,7 @@ _RECIPE = re.compile(r"--config=(\S+?\.py):(\w+)")
 
 
 def ids(document: pathlib.Path) -> str:
-    return document.name
+    return str(document.relative_to(ROOT))
 
 
 def slug(heading: str) -> str:
@@ -75,6 +80,37 @@ def test_every_flag_of_the_readmes_commands_exists():
             elif word.startswith("--"):
                 name = word.removeprefix("--").partition("=")[0]
                 assert re.search(rf'DEFINE_\w+\(\s*"{name}"', text), f"{module} has no --{name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
+def test_every_key_of_a_recipe_exists(document):
+    """In one of the recipes; NAME stands for a dataset's name."""
+    recipes = [flamingo.get_config(v) for v in ("micro", "demo", "80b", "80b_public")]
+    flat = {
+        re.sub(r"^data\.train\.\w+", "data.train.NAME", key)
+        for recipe in recipes
+        for key in _keys(recipe.to_dict())
+    }
+    for key in re.findall(r"--config\.([a-z][\w.]*\w)", document.read_text()):
+        key = re.sub(r"^data\.train\.\w+", "data.train.NAME", key)
+        assert key in flat, f"{document.name}: no recipe has {key}"
+
+
+def _keys(values: dict, prefix: str = "") -> set[str]:
+    found = set()
+    for name, value in values.items():
+        found.add(prefix + name)
+        if isinstance(value, dict):
+            found |= _keys(value, f"{prefix}{name}.")
+    return found
+
+
+def test_the_recipe_that_the_readme_shows_can_be_summarized(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (recipe,) = [block for block in blocks if "def get_config" in block]
+    names: dict = {}
+    exec(compile(recipe, "mine.py", "exec"), names)
+    assert summary.summarize(names["get_config"]())["parameters"]["language_model"]["count"] > 1e8
 
 
 def test_the_prompts_of_the_readme_are_the_files_in_examples():

@@ -117,7 +117,7 @@ def test_a_json_that_is_cut_short(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format is not 1"),
+        ({"format": 3}, "format is 3, this version reads 1 to 2"),
         ({"captoin_template": "x"}, "captoin_template: did you mean caption_template"),
         ({"config": {}}, "missing config key config.language_model"),
     ],
@@ -205,3 +205,18 @@ def test_a_frozen_file_that_is_gone(by_source):
 def test_whoever_may_read_the_card_may_read_the_weights(micro_model_dir):
     modes = {p.suffix: p.stat().st_mode for p in micro_model_dir.iterdir() if p.is_file()}
     assert modes[".safetensors"] == modes[".json"]
+
+
+def test_what_was_trained_is_there_to_begin_from(embedded, params):
+    found = model_directory.trained_params(embedded, CARD.config)
+    want = model_directory.own_params(params)
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+def test_a_model_of_another_architecture_is_no_beginning(embedded):
+    other = dataclasses.replace(
+        CARD.config, resampler=dataclasses.replace(CARD.config.resampler, depth=9)
+    )
+    message = r"has resampler.depth=\d, the config asks for 9: set model.resampler.depth=\d, or"
+    with pytest.raises(ModelDirectoryError, match=message):
+        model_directory.trained_params(embedded, other)

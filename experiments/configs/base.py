@@ -20,6 +20,7 @@ def base() -> ml_collections.ConfigDict:
     c.log_every = 50
     c.checkpoint_every = 1_000
     c.keep_checkpoints = 2
+    c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
 
     c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}

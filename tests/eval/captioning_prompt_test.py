@@ -2,7 +2,7 @@
 
 import pytest
 
-from flamingo_jax.eval.prompts import (
+from flamingo_jax.eval.captioning_prompt import (
     CaptionTemplate,
     EndOfChunk,
     ImagePart,
