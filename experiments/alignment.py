@@ -90,8 +90,14 @@ def open_or_fit(
     seed: int,
 ) -> dict[str, np.ndarray]:
     """`fit`, kept in a file beside the features, so that a run that resumes has the same map."""
-    told = [dataclasses.asdict(config), seed, [(d.id, d.text) for d in documents]]
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    words = [
+        [d.id, d.text, d.metadata.get("references"), d.metadata.get("tags")] for d in documents
+    ]
+    texts = [tokenizer.encode(f" {d.text}") for d in documents]
+    told = [dataclasses.asdict(config), seed, words, texts]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(embedding).tobytes())
+    key = digest.hexdigest()[:8]
     path = features.path.with_name(f"{features.path.stem}-aligned-{key}.npz")
     if not path.is_file():
         found = fit(features, documents, tokenizer, embedding, config, seed)
@@ -115,7 +121,7 @@ def fit(
     """
     documents = [d for d in documents if d.media_ids[0] in features]  # others cannot be read
     texts = Texts.read(documents, tokenizer, np.asarray(embedding, np.float32))
-    mean, std = features.channel_statistics()
+    mean, std = features.channel_statistics(d.media_ids[0] for d in documents)
     pooled = np.stack([np.asarray(features[d.media_ids[0]], np.float32).mean(0) for d in documents])
     pooled = (pooled - mean) / std
     rng, key = np.random.default_rng(seed), jax.random.key(seed)

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,13 +49,14 @@ class FeatureCache(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._row)
 
-    def channel_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """float32[E] mean and standard deviation over all pictures and places."""
+    def channel_statistics(self, media_ids: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """float32[E] mean and standard deviation over these pictures and their places."""
+        rows = np.array(sorted({self._row[name] for name in media_ids}))
         total = square = 0.0
-        for start in range(0, len(self), 256):
-            x = self._features[start : start + 256].astype(np.float32)
+        for start in range(0, len(rows), 256):
+            x = self._features[rows[start : start + 256]].astype(np.float32)
             total, square = total + x.sum((0, 1)), square + np.square(x).sum((0, 1))
-        count = self._features.shape[0] * self._features.shape[1]
+        count = len(rows) * self._features.shape[1]
         mean = total / count
         std = np.sqrt(np.maximum(square / count - mean**2, 1e-6))
         return mean.astype(np.float32), std.astype(np.float32)

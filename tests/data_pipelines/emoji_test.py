@@ -109,17 +109,45 @@ def fake_pictures(english) -> list[Picture]:
 
 
 def check_no_leak(documents: dict[str, list]):
-    """`documents` by split: no name, concept or picture of heldout is in a training split."""
+    """`documents` by split: no name, concept or picture of heldout is in a training split.
+
+    Nor among its pictures' other names and keywords.
+    """
     trained = [d for split, found in documents.items() if "heldout" not in split for d in found]
     names = {document.text for document in trained}
+    others = {
+        text.lower()
+        for document in trained
+        for text in (*document.metadata["references"], *document.metadata["tags"])
+    }
     concepts = {document.metadata["concept"] for document in trained}
     media = {name for document in trained for name in document.media_ids}
     for split, found in documents.items():
         for document in found if "heldout" in split else ():
             assert document.metadata["artist"] == "fluent"
             assert document.text not in names
+            assert document.text.lower() not in others
+            assert not set(document.metadata["references"]) & (others | names)
             assert document.metadata["concept"] not in concepts
             assert not media & set(document.media_ids)
+
+
+def test_names_on_one_side_are_no_keywords_on_the_other(english, monkeypatch):
+    """The owl, say, is held out: so no other picture's keywords may teach its name."""
+    monkeypatch.setattr(emoji_concepts, "_HELD_OUT_SHARE", 0.5)
+    split = {True: [], False: []}
+    for one in load_emoji(english):
+        split[one.held_out].append(one)
+    (kept_out, *_), (trained, *_) = split[True], split[False]
+    data = json.loads((english / "data.json").read_text())
+    for record in data:
+        if record["label"] == trained.name:
+            record["tags"] = [kept_out.name.upper(), "else"]
+        if record["label"] == kept_out.name:
+            record["tags"] = [trained.name, "else"]
+    (english / "data.json").write_text(json.dumps(data))
+    again = {one.name: one for one in load_emoji(english)}
+    assert again[trained.name].tags == again[kept_out.name].tags == ("else",)
 
 
 def test_variants_and_artists_stand_on_one_side_of_the_split(english, monkeypatch):

@@ -1,5 +1,7 @@
 """The demo's first stage on features that carry words through a linear map, and noise."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,14 @@ def test_the_map_is_made_once_and_the_same(features, tokenizer, embedding, monke
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name])
         np.testing.assert_array_equal(value, kept[name])
+    documents, *others = args
+    tagged = [dataclasses.replace(d, metadata={"tags": ["ab"]}) for d in documents]
+    for changed in (
+        (tagged, *others),
+        (documents, tokenizer, embedding + 1, CONFIG),
+    ):  # another map, which is made
+        with pytest.raises(TypeError, match="not callable"):
+            alignment.open_or_fit(features, *changed, seed=3)
 
 
 def test_pictures_that_could_not_be_read_are_left_out(features, tokenizer, embedding):
