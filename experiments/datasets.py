@@ -1,15 +1,20 @@
 """The datasets of a recipe: prepared on disk, opened as streams, read whole where small."""
 
+import collections
+import os
 import pathlib
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines import emoji, records, synthetic
+from data_pipelines.errors import BadRecord
+from data_pipelines.record_index import RecordIndex, ShardSlice
 from data_pipelines.stream_config import StreamConfig
 from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
-from flamingo_jax.eval.captioning_prompt import CaptionTemplate
+from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS, CaptionTemplate
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 
@@ -69,27 +74,66 @@ def check_heldout(config: Any) -> None:
         )
     root = folder(config, where.path)
     queries = _num_records(root, where.split, "data.heldout.split")
-    examples = _num_records(root, "train", "examples of the report")
-    for key, asked, there in (
-        ("num_candidates", settings.num_candidates, queries),
-        ("shots", max(settings.shots, default=0), examples),
+    examples = _num_records(root, where.support, "data.heldout.support")
+    examples -= where.support == where.split  # no query is an example of its own
+    # Without shots the prompt still has the texts of some examples.
+    shots = max([*settings.shots, NUM_ZERO_SHOT_TEXTS])
+    for key, asked, split, there in (
+        ("num_candidates", settings.num_candidates, where.split, queries),
+        ("shots", shots, where.support, examples),
     ):
         if asked > there:
-            raise ValueError(f"report.{key}={asked}: {root} has {there}: use no more")
-
-
-def _num_records(root: pathlib.Path, split: str, field: str) -> int:
-    """Of a split; ValueError where the dataset has none of that name."""
-    splits = tfds.builder_from_directory(root).info.splits
-    try:
-        return splits[split].num_examples
-    except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"report.{key}={asked}: split {split!r} of {root} has {there}: use no more"
+            )
+    if 0 < settings.num_support < shots:
         raise ValueError(
-            f"{field}: no split {split!r} in {root}: it has {sorted(splits)}"
-        ) from error
+            f"report.num_support={settings.num_support}: report.shots asks for {shots} examples: "
+            "use as many or more, or 0 for all"
+        )
 
 
 def documents(config: Any, path: str, split: str) -> list[records.Document]:
-    """All records of a small split."""
-    builder = tfds.builder_from_directory(folder(config, path))
-    return [records.from_example(e) for e in tfds.as_numpy(builder.as_dataset(split=split))]
+    """All records of a small split that can be read."""
+    return draw_documents(config, path, split, 0)[0]
+
+
+def draw_documents(
+    config: Any, path: str, split: str, count: int
+) -> tuple[list[records.Document], collections.Counter[str]]:
+    """`count` records of a split, or all for 0 or fewer there; and how many are bad, by reason.
+
+    They are drawn once by the recipe's seed, and only those are read.
+    """
+    index = _records(folder(config, path), split, "split")
+    numbers = np.arange(len(index))
+    if 0 < count < len(index):
+        drawn = np.random.default_rng(config.seed).choice(len(index), count, replace=False)
+        numbers = np.sort(drawn)
+    found, bad = [], collections.Counter()
+    for number in numbers.tolist():
+        try:
+            found.append(records.deserialize(index.read(number)))
+        except BadRecord as error:
+            bad[error.reason] += 1
+        except Exception:  # protobuf, a missing field, not UTF-8, no JSON
+            bad["bad_record"] += 1
+    return found, bad
+
+
+def _num_records(root: pathlib.Path, split: str, field: str) -> int:
+    return len(_records(root, split, field))
+
+
+def _records(root: pathlib.Path, split: str, field: str) -> RecordIndex:
+    """Those of a split; ValueError where the dataset has none of that name."""
+    info = tfds.builder_from_directory(root).info
+    if info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise ValueError(f"{field}: {root} is {info.file_format}: build it as tfrecord")
+    try:
+        instructions = info.splits[split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{field}: no split {split!r} in {root}: it has {sorted(info.splits)}"
+        ) from error
+    return RecordIndex([ShardSlice(os.fspath(i.filename), i.skip, i.take) for i in instructions])

@@ -4,6 +4,7 @@ For recipes with `data.cache_features`. Both are made once, kept beside the data
 for training, for the report and for benchmarks.
 """
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,15 @@ def prepare(
 
     Nothing to do with the map where the recipe has none.
     """
-    folders = {}
-    read = [*config.data.train.values(), config.data.heldout]
-    for d in filter(lambda d: d.path, read):
-        directory = datasets.folder(config, d.path)
-        folders[directory] = "+".join(filter(None, [folders.get(directory), d.split]))
+    heldout = config.data.heldout
+    read = [(d.path, d.split) for d in config.data.train.values()]
+    if heldout.path:
+        read += [(heldout.path, heldout.split), (heldout.path, heldout.support)]
+    folders: dict[pathlib.Path, list[str]] = {}
+    for path, split in read:
+        splits = folders.setdefault(datasets.folder(config, path), [])
+        splits += [split] * (split not in splits)
+    folders = {folder: "+".join(splits) for folder, splits in folders.items()}
     encoder = {"encoder": frozen["vision"]["encoder"]}
     cache = feature_cache.open_or_build(card, encoder, folders, datasets.data_dir(config))
     if card.config.vision.aligned_width is None:

@@ -2,23 +2,28 @@
 
 Three questions: does the right picture make its name likelier than another picture does (nats a
 token); does the right name come first among many; do examples in the prompt help with either.
-Pictures of training datasets are the examples. Wrong names are drawn from the held-out names.
+Pictures of the split `data.heldout.support` are the examples, but for a query's own. Wrong names
+are drawn from the held-out names.
 """
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.records import Document
 from experiments.report_data import Heldout, SamplePicture
+from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.eval import caption_tokenizer, captioning_prompt, cider, ranking, retrieval
-from flamingo_jax.eval.bootstrap import Interval, bootstrap_mean
-from flamingo_jax.images import decode_image
+from flamingo_jax.eval.bootstrap import Interval, bootstrap_mean, paired_bootstrap
+from flamingo_jax.eval.wilson import wilson_share
+from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt
+from flamingo_jax.videos import is_video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,30 +33,86 @@ class Example:
     id: str
     image: Any  # compressed bytes, or cached features [P, E], still in their file
     names: tuple[str, ...]
+    media_id: str  # the same for all records of one picture
     document: Document
 
 
 def examples(
-    documents: Sequence[Document], features: Mapping[str, np.ndarray] | None
+    documents: Iterable[Document],
+    features: Mapping[str, np.ndarray] | None,
+    skipped: Counter[str],
 ) -> list[Example]:
-    """Pairs as examples; pictures are replaced by cached features where there are any."""
-    return [
-        Example(
-            d.id,
-            d.media[0] if features is None else features[d.media_ids[0]],
-            (d.text, *d.metadata.get("references", ())),
-            d,
-        )
-        for d in documents
-    ]
+    """Pairs as examples; pictures are replaced by cached features where there are any.
+
+    What is no picture with a name is left out, and counted in `skipped` by its reason.
+    """
+    found = []
+    for d in documents:
+        names = (d.text, *d.metadata.get("references", ()))
+        media_ids = d.media_ids
+        if len(media_ids) != 1:
+            skipped["not_one_medium"] += 1
+        elif not d.text.strip():
+            skipped["no_text"] += 1
+        elif is_video(d.media[0]):
+            skipped["video"] += 1
+        elif features is not None and media_ids[0] not in features:
+            skipped["no_features"] += 1
+        else:
+            image = d.media[0] if features is None else features[media_ids[0]]
+            # Each once: a record of COCO lists its own caption among the references too.
+            distinct = dict.fromkeys(name.strip() for name in names if name.strip())
+            found.append(Example(d.id, image, tuple(distinct), media_ids[0], d))
+    return found
 
 
-def choose(found: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples of different names, drawn once; all of them where there are fewer."""
-    by_name: dict[str, Example] = {}
+def is_readable(example: Example, preprocessing: ImagePreprocessing, skipped: Counter[str]) -> bool:
+    """Whether its picture can be decoded, as that of cached features was; counted where not."""
+    if isinstance(example.image, np.ndarray):
+        return True
+    try:
+        decode_image(example.image, preprocessing)
+    except BadMedia as error:
+        skipped[error.reason] += 1
+        return False
+    return True
+
+
+def each_picture_once(found: Iterable[Example]) -> list[Example]:
+    """Without further records of the same picture, which RICES would show one after the other."""
+    by_picture: dict[str, Example] = {}
+    for example in found:
+        by_picture.setdefault(example.media_id, example)
+    return list(by_picture.values())
+
+
+def choose(
+    found: Sequence[Example],
+    count: int,
+    seed: int,
+    usable: Callable[[Example], bool] = lambda example: True,
+) -> list[Example]:
+    """`count` examples of different names and pictures, drawn once; all where there are fewer.
+
+    Those that are not `usable` are passed over; only what would be chosen is asked for it.
+    """
+    chosen: list[Example] = []
+    taken: set[tuple[str, str]] = set()
     for example in random.Random(seed).sample(list(found), len(found)):
-        by_name.setdefault(example.names[0], example)
-    return sorted(list(by_name.values())[:count], key=lambda e: e.id)
+        if len(chosen) == count:
+            break
+        keys = {("name", example.names[0]), ("picture", example.media_id)}
+        if not keys & taken and usable(example):
+            taken |= keys
+            chosen.append(example)
+    return sorted(chosen, key=lambda e: e.id)
+
+
+def most_candidates(queries: Sequence[Example], names: Sequence[str]) -> int:
+    """How many names, the right one among them, can be drawn for every query."""
+    return ranking.most_candidates(
+        [q.names[0] for q in queries], names, also_right=[q.names[1:] for q in queries]
+    )
 
 
 def shuffled(count: int, seed: int) -> list[int]:
@@ -112,11 +173,14 @@ def losses_and_ranks(model: Model, test: NameTest, seed: int) -> Heldout:
     scores = test.log_probs(model, [_question(q, template) for q in queries])
     num_tokens = test.num_tokens(model)
     ranked = ranking.rank(scores)
+    # Over the mean number of tokens, so that the means over queries are nats a token of all.
+    right_nll, shuffled_nll = (-x / num_tokens[:, 0].mean() for x in (scores[:, 0], wrong))
     return Heldout(
-        nll_right=float(-scores[:, 0].sum() / num_tokens[:, 0].sum()),
-        nll_shuffled=float(-wrong.sum() / num_tokens[:, 0].sum()),
-        rank1=bootstrap_mean(ranked.first, seed=seed),
-        rank1_per_token=bootstrap_mean(ranking.rank(scores / num_tokens).first, seed=seed),
+        nll_right=float(right_nll.mean()),
+        nll_shuffled=float(shuffled_nll.mean()),
+        nll_difference=paired_bootstrap(shuffled_nll, right_nll, seed=seed),
+        rank1=wilson_share(ranked.first),
+        rank1_per_token=wilson_share(ranking.rank(scores / num_tokens).first),
         mean_reciprocal_rank=float(ranked.reciprocal.mean()),
         num_candidates=test.num_candidates,
     )
@@ -132,7 +196,7 @@ def few_shot_rank1(
 ) -> Interval:
     """Share of queries whose right name comes first after `num_shots` examples."""
     asked = _few_shot_prompts(model, test.queries, support, num_shots, retrieval_kind, seed)
-    return bootstrap_mean(ranking.rank(test.log_probs(model, asked)).first, seed=seed)
+    return wilson_share(ranking.rank(test.log_probs(model, asked)).first)
 
 
 def captions(
@@ -164,11 +228,17 @@ def _few_shot_prompts(
 ) -> list[Prompt]:
     template = captioning_prompt.CaptionTemplate(model.caption_template)
     count = num_shots or captioning_prompt.NUM_ZERO_SHOT_TEXTS
-    ids = [q.id for q in queries], [s.id for s in support]
+    query_ids, support_ids = [q.media_id for q in queries], [s.media_id for s in support]
     if retrieval_kind == "rices":
-        rows = retrieval.rices_shots(_pooled(model, queries), _pooled(model, support), count)
+        rows = retrieval.rices_shots(
+            _pooled(model, queries),
+            _pooled(model, support),
+            count,
+            query_ids=query_ids,
+            support_ids=support_ids,
+        )
     else:
-        rows = retrieval.random_shots(*ids, count, seed=seed)
+        rows = retrieval.random_shots(query_ids, support_ids, count, seed=seed)
     asked = []
     for query, row in zip(queries, rows, strict=True):
         shots = [captioning_prompt.Shot(_media(support[i]), support[i].names[0]) for i in row]

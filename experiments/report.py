@@ -1,5 +1,6 @@
 """Writes what a run did into its workdir: report.json, report.md and report.png."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -50,15 +51,19 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     if rows and rows[-1].get("loss") is not None:
         lines.append(f"| last training loss | {rows[-1]['loss']:.3f} nats a token |")
     if (heldout := report.heldout) is not None:
-        share = heldout.rank1
+        share, difference = heldout.rank1, heldout.nll_difference
         lines += [
             f"| held-out loss, right picture | {heldout.nll_right:.3f} nats a token |",
             f"| held-out loss, another picture | {heldout.nll_shuffled:.3f} nats a token |",
-            f"| difference | {heldout.nll_shuffled - heldout.nll_right:.3f} nats a token |",
+            f"| difference | {difference.mean:.3f} ({difference.low:.3f} to "
+            f"{difference.high:.3f}) nats a token |",
             f"| right name first of {heldout.num_candidates} | {_share(share)}; "
             f"chance {_percent(1 / heldout.num_candidates)} |",
-            f"| the same by likelihood a token | {_percent(heldout.rank1_per_token.mean)} |",
+            f"| the same by likelihood a token | {_share(heldout.rank1_per_token)} |",
             f"| mean reciprocal rank | {heldout.mean_reciprocal_rank:.3f} |",
+            "",
+            "In brackets are 95% intervals over queries: Wilson's of shares, a paired bootstrap "
+            "one of the difference.",
         ]
     if report.few_shot:
         lines += [
@@ -67,7 +72,8 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
             "",
             "CIDEr-D x 100 with bootstrap 95% intervals, captions tokenised by",
             "`flamingo_jax.eval.caption_tokenizer`. 0 shots is two texts without their pictures. "
-            "Names are ranked by log-likelihood, as above but after the examples.",
+            "Names are ranked by log-likelihood, as above but after the examples, with Wilson's "
+            "95% intervals.",
             "",
             "| shots | examples | CIDEr | interval | queries | right name first |",
             "|---|---|---|---|---|---|",
@@ -82,8 +88,14 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
             "|---|---|---|---|",
         ]
         for name, count in report.data.items():
-            why = ", ".join(f"{reason} {n}" for reason, n in sorted(count.reasons.items()))
-            lines.append(f"| {_cell(name)} | {count.examples} | {count.skipped} | {_cell(why)} |")
+            why = _cell(_reasons(count.reasons))
+            lines.append(f"| {_cell(name)} | {count.examples} | {count.skipped} | {why} |")
+    if report.heldout_skipped:
+        lines += [
+            "",
+            "Held-out pairs and examples that could not be used: "
+            f"{_reasons(report.heldout_skipped)}.",
+        ]
     if report.samples:
         lines += ["", "## Samples", "", "| written | true | right |", "|---|---|---|"]
         for s in report.samples:
@@ -101,6 +113,10 @@ def _few_shot_line(score: FewShotScore) -> str:
         f"{100 * c.low:.1f} to {100 * c.high:.1f} | {c.num_queries} | "
         f"{'' if score.rank1 is None else _share(score.rank1)} |"
     )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {n}" for reason, n in sorted(counts.items()))
 
 
 def _share(found: Interval) -> str:

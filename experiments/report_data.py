@@ -15,13 +15,15 @@ CIDER_UNIT = "100 times the COCO scorer's value, as papers print it"
 class Heldout:
     """Loss and ranking on pictures whose names were not trained on; losses in nats a token.
 
-    `nll_shuffled` scores every caption with another held-out picture. `rank1` is the share of
+    `nll_shuffled` scores every caption with another held-out picture; `nll_difference` is how much
+    more that costs than the right one, over the same queries. `rank1` is the share of
     queries, in [0, 1], whose right name had the highest likelihood of `num_candidates`;
     `rank1_per_token` the share by likelihood a token, which does not prefer short names.
     """
 
     nll_right: float
     nll_shuffled: float
+    nll_difference: Interval
     rank1: Interval
     rank1_per_token: Interval
     mean_reciprocal_rank: float
@@ -31,8 +33,9 @@ class Heldout:
         return {
             "nll_right": self.nll_right,
             "nll_shuffled": self.nll_shuffled,
-            **_rank1_json(self.rank1, self.num_candidates),
-            f"rank1_of_{self.num_candidates}_per_token": self.rank1_per_token.mean,
+            **_interval_json("nll_difference", self.nll_difference),
+            **_interval_json(f"rank1_of_{self.num_candidates}", self.rank1),
+            **_interval_json(f"rank1_of_{self.num_candidates}_per_token", self.rank1_per_token),
             "mean_reciprocal_rank": self.mean_reciprocal_rank,
             "num_queries": self.rank1.num_queries,
         }
@@ -60,7 +63,7 @@ class FewShotScore:
             "retrieval": self.retrieval,
         }
         if self.rank1 is not None:
-            values |= _rank1_json(self.rank1, num_candidates)
+            values |= _interval_json(f"rank1_of_{num_candidates}", self.rank1)
             values["rank1_num_queries"] = self.rank1.num_queries
         return values
 
@@ -92,7 +95,8 @@ class SamplePicture:
 class Report:
     """What `write_report` needs besides the workdir's metrics; parts that were not run are empty.
 
-    `notes` are sentences for the reader, such as what was left out of a score.
+    `heldout_skipped` counts held-out and support records that could not be used, by reason; `notes`
+    are sentences for the reader, such as what was left out of a score.
     """
 
     variant: str
@@ -102,6 +106,7 @@ class Report:
     heldout: Heldout | None = None
     few_shot: Sequence[FewShotScore] = ()
     samples: Sequence[SamplePicture] = ()
+    heldout_skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -123,12 +128,13 @@ class Report:
                 {"written": s.written, "true": list(s.truth), "right": s.right}
                 for s in self.samples
             ]
+        if self.heldout_skipped:
+            values["heldout_skipped"] = dict(self.heldout_skipped)
         return values | {"notes": list(self.notes)}
 
 
-def _rank1_json(share: Interval, num_candidates: int) -> dict[str, float]:
-    name = f"rank1_of_{num_candidates}"
-    return {name: share.mean, f"{name}_low": share.low, f"{name}_high": share.high}
+def _interval_json(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _few_shot_json(scores: Sequence[FewShotScore], num_candidates: int) -> dict[str, Any]:

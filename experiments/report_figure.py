@@ -4,10 +4,11 @@ Panels whose numbers are not there are left out. Figures are made without pyplot
 kept between calls and no display is needed.
 """
 
+import bisect
 import itertools
 import math
 import re
-import textwrap
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -33,7 +34,10 @@ _INK, _GREY, _GRID_LINE = "#22262b", "#7a828c", "#e4e7eb"
 _GREEN, _BLUE, _PINK, _AMBER = "#1a7f4b", "#2f6db5", "#d6517d", "#c98a1b"
 _CYCLE = (_BLUE, _PINK, _AMBER, _GREEN, "#7a5cc0", "#4aa5a5")
 _SMOOTHED_SHARE = 0.05  # of the run, under the thick loss curve; the thin one was measured
+_LINE_STYLES = ("-", "--", ":", "-.")  # in turn, each for all colours of the cycle
 _MAX_LEGEND = 12
+_MAX_NAME = 24  # characters of a dataset's name in the legend
+_TEXT_COLUMNS, _TEXT_LINES, _CUT = 24, 2, " ..."  # below a picture
 
 _STYLE = {
     "font.size": 10,
@@ -136,15 +140,27 @@ def _keys(rows: Rows, prefix: str) -> list[str]:
 
 def _draw_loss(ax: Axes, rows: Rows) -> None:
     keys = _keys(rows, "loss/") or ["loss"]
-    for key, color in zip(keys, itertools.cycle(_CYCLE), strict=False):
+    for key, (style, color) in zip(
+        keys, itertools.cycle(itertools.product(_LINE_STYLES, _CYCLE)), strict=False
+    ):
         steps, values = _series(rows, key)
+        label = _short_name(key.removeprefix("loss/"))
         ax.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-        ax.plot(steps, _smooth(values), color=color, linewidth=2, label=key.removeprefix("loss/"))
+        ax.plot(steps, _smooth(values), style, color=color, linewidth=2, label=label)
     ax.set_title("Training loss")
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("nats a token")
-    ax.legend()
+    handles, names = ax.get_legend_handles_labels()
+    title = f"{_MAX_LEGEND} of {len(keys)} datasets" if len(keys) > _MAX_LEGEND else None
+    columns = 1 + (len(keys) > 6)
+    ax.legend(handles[:_MAX_LEGEND], names[:_MAX_LEGEND], title=title, ncols=columns)
+
+
+def _short_name(name: str) -> str:
+    """Its beginning and end, which tell datasets of one kind apart."""
+    half = (_MAX_NAME - 3) // 2
+    return name if len(name) <= _MAX_NAME else f"{name[:half]}...{name[-half:]}"
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -199,16 +215,17 @@ def _draw_ranks(ax: Axes, heldout: Heldout, few_shot: Sequence[FewShotScore]) ->
     shares = [heldout.rank1, *(s.rank1 for s in scores)]
     x, means = np.arange(len(shares)), np.array([100 * s.mean for s in shares])
     low, high = (np.array([100 * getattr(s, end) for s in shares]) for end in ("low", "high"))
-    bars = ax.bar(x, means, color=_BLUE, width=0.55)
+    ax.bar(x, means, color=_BLUE, width=0.55)
     errors = [np.maximum(means - low, 0), np.maximum(high - means, 0)]
     ax.errorbar(x, means, errors, fmt="none", color=_INK, capsize=4)
-    labels = [f"{mean:.0f}%" for mean in means]
-    ax.bar_label(bars, labels=labels, label_type="center", color="white")
+    for place, mean, top in zip(x, means, high, strict=True):  # a bar of 0% holds no label
+        above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate(f"{mean:.0f}%", (place, top), color=_INK, **above)
     chance = 100 / heldout.num_candidates
     ax.axhline(chance, color=_PINK, linestyle="--", linewidth=1.5)
     ax.text(len(shares) - 0.32, chance, "chance", color=_PINK, va="bottom", ha="right")
     ax.set_xlim(-0.7, len(shares) - 0.3)
-    ax.set_ylim(0, max(10.0, 1.15 * high.max(), 1.2 * chance))
+    ax.set_ylim(0, max(10.0, 1.2 * high.max(), 1.2 * chance))
     ax.set_xticks(x, ["0", *(str(s.shots) for s in scores)])
     kind = " (RICES)" if any(s.retrieval == "rices" for s in scores) else ""
     ax.set_xlabel(f"examples in the prompt{kind}")
@@ -276,5 +293,24 @@ def _draw_grid(part: SubFigure | Figure, samples: Sequence[SamplePicture]) -> No
 
 
 def _wrap(text: str) -> str:
-    """At most two lines of 24 letters."""
-    return "\n".join(textwrap.wrap(text, 24, max_lines=2, placeholder=" ..."))
+    """At most two lines of 24 columns, of which a wide (Chinese, say) letter takes two."""
+    rest, lines = " ".join(text.split()), []
+    while rest and len(lines) < _TEXT_LINES:
+        line = _beginning(rest, _TEXT_COLUMNS)
+        if len(lines) == _TEXT_LINES - 1 and line != rest:
+            line = _beginning(rest, _TEXT_COLUMNS - len(_CUT)) + _CUT
+        lines.append(line)
+        rest = rest[len(line) :].lstrip()
+    return "\n".join(lines)
+
+
+def _beginning(text: str, columns: int) -> str:
+    """What fits, up to a space, behind a hyphen or beside a wide letter where there is one."""
+    is_wide = [unicodedata.east_asian_width(letter) in "WF" for letter in text]
+    fitting = bisect.bisect_right(list(itertools.accumulate(1 + w for w in is_wide)), columns)
+    if fitting == len(text):
+        return text
+    for cut in range(fitting, 0, -1):
+        if text[cut] == " " or text[cut - 1] == "-" or is_wide[cut] or is_wide[cut - 1]:
+            return text[:cut].rstrip()
+    return text[:fitting]

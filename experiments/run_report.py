@@ -1,10 +1,12 @@
 """The end of a training run: evaluate what was held out, and hand it to the report."""
 
+import collections
 import dataclasses
 import pathlib
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from data_pipelines.whole_files import read_json, write_json
@@ -12,6 +14,7 @@ from experiments import datasets, heldout
 from experiments.progress import bar
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
+from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.model import Model
 
 NUM_SAMPLES = 12
@@ -70,15 +73,34 @@ def make(config, card, params, tokenizer, features, place, clock: Clock) -> Repo
 
 
 def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
-    """Held-out losses and ranks, few-shot scores, sample pictures."""
+    """Held-out losses and ranks, few-shot scores, sample pictures, and what was left out."""
     settings, where = config.report, config.data.heldout
-    kinds = ("random", "rices") if features is not None else ("random",)
-    rounds = [(shots, kind) for shots in settings.shots for kind in (kinds if shots else kinds[:1])]
-    all_heldout = heldout.examples(datasets.documents(config, where.path, where.split), features)
-    queries = heldout.choose(all_heldout, settings.num_queries, config.seed)
-    support = heldout.examples(datasets.documents(config, where.path, "train"), features)
+    skipped: collections.Counter[str] = collections.Counter()
+
+    def read(split: str, count: int) -> list[heldout.Example]:
+        documents, bad = datasets.draw_documents(config, where.path, split, count)
+        skipped.update(bad)
+        return heldout.examples(documents, features, skipped)
+
+    def usable(example: heldout.Example) -> bool:
+        return heldout.is_readable(example, model.config.vision.preprocessing, skipped)
+
+    all_heldout = read(where.split, 0)
     names = [example.names[0] for example in all_heldout]
-    test = heldout.NameTest.draw(queries, names, settings.num_candidates, config.seed)
+    queries = heldout.choose(all_heldout, settings.num_queries, config.seed, usable)
+    num_candidates = min(settings.num_candidates, heldout.most_candidates(queries, names))
+    if len(queries) < 2 or num_candidates < 2:
+        note = f"No held-out scores: {len(queries)} usable pictures of different names, want 2."
+        return {"heldout_skipped": dict(skipped), "notes": [note]}
+    support = heldout.each_picture_once(read(where.support, settings.num_support))
+    support = list(filter(usable, support))
+    notes = []
+    if num_candidates < settings.num_candidates:
+        notes.append(f"Ranked among {num_candidates} names: there are no more different ones.")
+    shots_asked = _possible_shots(settings.shots, queries, support, notes)
+    kinds = ("random", "rices") if features is not None else ("random",)
+    rounds = [(shots, kind) for shots in shots_asked for kind in (kinds if shots else kinds[:1])]
+    test = heldout.NameTest.draw(queries, names, num_candidates, config.seed)
     asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
     with bar(1 + len(rounds), "evaluating", "rounds") as progress:
@@ -97,7 +119,31 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
                 chosen = list(zip(asked, written, strict=True))[::every]
                 samples = [heldout.sample(q, w, model) for q, w in chosen[:NUM_SAMPLES]]
             progress.update()
-    return {"heldout": scores, "few_shot": few_shot, "samples": samples}
+    return {
+        "heldout": scores,
+        "few_shot": few_shot,
+        "samples": samples,
+        "heldout_skipped": dict(skipped),
+        "notes": notes,
+    }
+
+
+def _possible_shots(
+    asked: Sequence[int],
+    queries: Sequence[heldout.Example],
+    support: Sequence[heldout.Example],
+    notes: list[str],
+) -> list[int]:
+    """Those numbers of shots that the support set has pictures for; a note on each other one."""
+    own = {q.media_id for q in queries} & {s.media_id for s in support}
+    room = len(support) - bool(own)
+    possible = []
+    for shots in asked:
+        if (shots or NUM_ZERO_SHOT_TEXTS) <= room:
+            possible.append(shots)
+        else:
+            notes.append(f"Not captioned with {shots} shots: only {room} usable examples.")
+    return possible
 
 
 def write(workdir: pathlib.Path, report: Report, writers) -> None:

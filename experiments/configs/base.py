@@ -56,11 +56,13 @@ def base() -> ml_collections.ConfigDict:
     c.data.cache_features = False  # encode every picture once, before training; no augmentation
     c.data.max_skipped_share = 0.05
     c.data.train = ml_collections.ConfigDict()
-    c.data.heldout = {"path": "", "split": "heldout"}  # of pairs; needed where num_queries is not 0
+    # Of pairs; needed where num_queries is not 0. Prompts show examples from the split `support`.
+    c.data.heldout = {"path": "", "split": "heldout", "support": "train"}
     c.report = {
         "num_queries": 0,
         "num_candidates": 40,
         "num_captions": 64,  # queries that are captioned too, for each number of shots
+        "num_support": 2048,  # examples to choose from, drawn once, as many as the paper; 0: all
         "shots": (0, 4, 8),
         "max_tokens": 16,
     }

@@ -39,7 +39,7 @@ def micro() -> ml_collections.ConfigDict:
         "pages": pages(path="synthetic_pages", batch_size=4, num_tokens=96, max_media=3),
         "pairs": pairs(path="synthetic_pairs", batch_size=8, num_tokens=32),
     }
-    c.data.heldout = {"path": "synthetic_pairs", "split": "heldout"}
+    c.data.heldout.path = "synthetic_pairs"
     c.report.num_queries = 8
     c.report.num_candidates = 4
     c.report.shots = (0, 4)
@@ -84,7 +84,8 @@ def demo() -> ml_collections.ConfigDict:
             score_template=False,
         ),
     }
-    c.data.heldout = {"path": "emoji_pairs", "split": "heldout"}
+    c.data.heldout.path = "emoji_pairs"
     c.report.num_queries = 160
+    c.report.num_support = 0  # RICES shows the most similar of all training pictures
     c.report.max_tokens = 12
     return c

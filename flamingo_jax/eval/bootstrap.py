@@ -3,6 +3,7 @@
 The paper prints scores without intervals; with the demo's few hundred queries they matter. Queries
 are drawn again with replacement and the percentiles of the resampled mean are the interval. What
 depends on the whole set, such as CIDEr's idf, is held fixed; the seed of training is not covered.
+Shares of queries have `wilson.py`: what is drawn again from nothing but misses has no width.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ _CHUNK = 1_000_000  # drawn indices at a time, 8 MB
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean over queries, with the percentile bootstrap interval around it."""
+    """A mean over queries, with an interval around it: a bootstrap one, or Wilson's for a share."""
 
     mean: float
     low: float

@@ -5,7 +5,7 @@ model, so one that gives every candidate the same likelihood scores 0 and not 10
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -48,13 +48,9 @@ def candidate_sets(
         raise ValueError(f"{len(query_ids)} query ids for {len(right_names)} right names")
     if num_candidates < 2:
         raise ValueError(f"num_candidates={num_candidates}: use 2 or more")
-    distinct: dict[str, str] = {}
-    for name in names:
-        distinct.setdefault(_same(name), name)
     sets = []
-    for row, (query_id, right) in enumerate(zip(query_ids, right_names, strict=True)):
-        true = {_same(right), *(_same(n) for n in (also_right[row] if also_right else ()))}
-        wrong = [name for key, name in distinct.items() if key not in true]
+    wrong_names = _wrong_names(right_names, names, also_right)
+    for query_id, right, wrong in zip(query_ids, right_names, wrong_names, strict=True):
         if len(wrong) < num_candidates - 1:
             raise ValueError(
                 f"query {query_id!r}: {len(wrong)} wrong names for num_candidates="
@@ -65,6 +61,30 @@ def candidate_sets(
         )
         sets.append((right, *(wrong[i] for i in drawn)))
     return sets
+
+
+def most_candidates(
+    right_names: Sequence[str],
+    names: Sequence[str],
+    *,
+    also_right: Sequence[Sequence[str]] | None = None,
+) -> int:
+    """The largest `num_candidates` for which `candidate_sets` has enough names for every query."""
+    return 1 + min(map(len, _wrong_names(right_names, names, also_right)), default=0)
+
+
+def _wrong_names(
+    right_names: Sequence[str],
+    names: Sequence[str],
+    also_right: Sequence[Sequence[str]] | None,
+) -> Iterator[list[str]]:
+    """For each query the different names that are none of its own."""
+    distinct: dict[str, str] = {}
+    for name in names:
+        distinct.setdefault(_same(name), name)
+    for row, right in enumerate(right_names):
+        true = {_same(right), *(_same(n) for n in (also_right[row] if also_right else ()))}
+        yield [name for key, name in distinct.items() if key not in true]
 
 
 def rank(log_probs: np.ndarray) -> Ranking:

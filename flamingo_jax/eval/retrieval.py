@@ -19,7 +19,10 @@ def random_shots(
     *,
     seed: int,
 ) -> np.ndarray:  # i64[queries, num_shots], rows of the support set
-    """Draws different support examples for each query, never the query itself (by id)."""
+    """Draws different support examples for each query, none whose id is the query's own.
+
+    Ids of media, not of records, keep out other records of the query's picture too.
+    """
     _check_num_shots(num_shots, len(support_ids))
     chosen = np.empty((len(query_ids), num_shots), np.int64)
     for row, query_id in enumerate(query_ids):

@@ -72,3 +72,18 @@ def test_predictions_are_cut_where_the_next_prompt_begins():
     assert cut_at_next_prompt("\n a cat\nand more", template) == "a cat"
     assert cut_at_next_prompt(" a cat ", CaptionTemplate(" {}")) == "a cat"
     assert cut_at_next_prompt("", template) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "written", "caption"),
+    [
+        ("a {}", " cat and a hat", "cat and a hat"),  # captions hold a single word themselves
+        ("It is {}", " an audit issue", "an audit issue"),
+        ("It is {}", " a cat It issues", "a cat It issues"),
+        ("It is {}", " a cat It is a dog", "a cat"),
+        ("Output:{}", "a cat Output:a dog", "a cat"),
+        ("A picture of {}", " a cat A picture of a dog", "a cat"),
+    ],
+)
+def test_only_whole_words_of_the_template_cut(template, written, caption):
+    assert cut_at_next_prompt(written, CaptionTemplate(template)) == caption

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flamingo_jax.eval.ranking import candidate_sets, rank
+from flamingo_jax.eval.ranking import candidate_sets, most_candidates, rank
 
 
 def test_hand_worked_ranks():
@@ -54,6 +54,16 @@ def test_draws_depend_on_seed_and_query_only():
     assert candidate_sets(["b"], ["n1"], names, 10, seed=0)[0] == both[1]
     assert both[0] != both[1]
     assert candidate_sets(["a"], ["n1"], names, 10, seed=1)[0] != both[0]
+
+
+def test_most_candidates_is_what_the_poorest_query_has():
+    queries = ["q", "r"], ["cat", "dog"]
+    also_right = [["key", "Red apple"], []]
+    assert most_candidates(queries[1], NAMES, also_right=also_right) == 3
+    candidate_sets(*queries, NAMES, 3, seed=0, also_right=also_right)
+    with pytest.raises(ValueError, match="ask for 3 at most"):
+        candidate_sets(*queries, NAMES, 4, seed=0, also_right=also_right)
+    assert most_candidates([], NAMES) == 1
 
 
 def test_too_few_names_are_named():

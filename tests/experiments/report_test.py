@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import report_figure
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Heldout, Report, SamplePicture
 from flamingo_jax.eval.bootstrap import Interval
@@ -29,7 +30,13 @@ FULL = Report(
     peak_rss_gib=5.0,
     data={"emoji": DataCount(1446, 3, {"truncated": 3})},
     heldout=Heldout(
-        3.0, 4.5, Interval(0.3, 0.25, 0.35, 160), Interval(0.4, 0.35, 0.45, 160), 0.5, 40
+        nll_right=3.0,
+        nll_shuffled=4.5,
+        nll_difference=Interval(1.5, 1.2, 1.8, 160),
+        rank1=Interval(0.3, 0.25, 0.35, 160),
+        rank1_per_token=Interval(0.4, 0.35, 0.45, 160),
+        mean_reciprocal_rank=0.5,
+        num_candidates=40,
     ),
     few_shot=[
         few_shot(8, "random", 0.6),
@@ -38,6 +45,7 @@ FULL = Report(
         few_shot(4, "rices", 0.7, rank1=Interval(0.6, 0.5, 0.7, 160)),
     ],
     samples=[sample() for _ in range(7)],
+    heldout_skipped={"video": 2, "truncated": 1},
     notes=["Flags are left out."],
 )
 
@@ -63,7 +71,10 @@ def test_json_has_the_promised_keys_and_values(workdir):
     assert [heldout[k] for k in ("nll_right", "nll_shuffled", "rank1_of_40", "num_queries")] == [
         3.0, 4.5, 0.3, 160,
     ]  # fmt: skip
-    assert heldout["rank1_of_40_per_token"] == 0.4
+    per_token = [heldout[f"rank1_of_40_per_token{end}"] for end in ("", "_low", "_high")]
+    assert per_token == [0.4, 0.35, 0.45]
+    assert [heldout[f"nll_difference{end}"] for end in ("_low", "_high")] == [1.2, 1.8]
+    assert values["heldout_skipped"] == {"video": 2, "truncated": 1}
     assert list(values["few_shot"]) == ["0", "4", "8"]
     four = values["few_shot"]["4"]
     assert four["retrieval"] == "rices"
@@ -94,7 +105,9 @@ def test_markdown_says_the_same_numbers(workdir):
     text = (workdir / "report.md").read_text()
     for part in (
         "3.000 nats",
-        "1.500 nats",
+        "| difference | 1.500 (1.200 to 1.800) nats a token |",
+        "| the same by likelihood a token | 40.0% (35.0% to 45.0%) of 160 queries |",
+        "could not be used: truncated 1, video 2.",
         "| right name first of 40 | 30.0% (25.0% to 35.0%) of 160 queries; chance 2.5% |",
         "| 4 | rices | 70.0 | 60.0 to 80.0 | 50 | 60.0% (50.0% to 70.0%) of 160 queries |",
         "| 4 | random | 50.0 | 40.0 to 60.0 | 50 |  |",
@@ -164,3 +177,46 @@ def test_odd_texts_are_drawn(workdir):
     write_report(workdir, Report("demo", 1.0, 1.0, samples=[sample(t, t) for t in odd]))
     rows = [r for r in (workdir / "report.md").read_text().splitlines() if r.endswith("yes |")]
     assert len(rows) == 5
+
+
+def axes_titled(figure, title):
+    (found,) = [ax for ax in figure.axes if ax.get_title(loc="left").startswith(title)]
+    return found
+
+
+def test_many_datasets_are_told_apart_and_leave_room_for_their_curves():
+    names = [f"loss/{'long' * 10}{i:02d}" for i in range(20)]
+    rows = [{"step": step} | {name: 1.0 * step for name in names} for step in (1, 2)]
+    ax = axes_titled(report_figure.draw_report(Report("3b", 1.0, 1.0), rows), "Training loss")
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(legend) == len(set(legend)) == 12
+    assert max(map(len, legend)) <= 24
+    assert ax.get_legend().get_title().get_text() == "12 of 20 datasets"
+    smooth = ax.get_lines()[1::2]
+    assert len({(line.get_color(), line.get_linestyle()) for line in smooth}) == 20
+
+
+def test_a_share_of_zero_has_a_label_that_can_be_read():
+    none = dataclasses.replace(FULL.heldout, rank1=Interval(0.0, 0.0, 0.32, 8))
+    figure = report_figure.draw_report(Report("demo", 1.0, 1.0, heldout=none), [])
+    ax = axes_titled(figure, "Right name first")
+    (label,) = [text for text in ax.texts if text.get_text() == "0%"]
+    assert label.xy[1] >= 32  # above the interval
+    assert label.get_color() == "#22262b"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a cat", "a cat"),
+        ("x" * 24, "x" * 24),
+        ("a white cat sits on the mat", "a white cat sits on the\nmat"),
+        ("word " * 30, "word word word word word\nword word word word ..."),
+        ("x" * 50, f"{'x' * 24}\n{'x' * 20} ..."),
+        ("猫" * 20, f"{'猫' * 12}\n{'猫' * 8}"),
+        ("猫" * 30, f"{'猫' * 12}\n{'猫' * 10} ..."),
+        ("a 猫" + "x" * 21, f"a 猫\n{'x' * 21}"),
+    ],
+)
+def test_texts_are_wrapped_by_the_width_of_their_letters(text, lines):
+    assert report_figure._wrap(text) == lines
