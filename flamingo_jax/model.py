@@ -6,18 +6,18 @@ batches of like length, each shape is compiled once.
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from flax import nnx
 
+from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.decode import beam, prompt_batch, sampler, score
+from flamingo_jax.decode import beam, calls, prompt_batch, sampler, score
 from flamingo_jax.decode import candidates as candidates_lib
 from flamingo_jax.decode.cache import row_bytes
 from flamingo_jax.models.flamingo import Flamingo
@@ -25,10 +25,6 @@ from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
-MAX_ROWS = 32  # of a device call; more prompts run in several calls
-MAX_CACHE_BYTES = 2 << 30  # of a device call that writes: keys and values of all rows and beams
-MAX_SCORED_TOKENS = 1024  # of a device call, as each has a float32 logit for every word
-MAX_PROMPTS = 256  # whose media are decoded and held at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +105,11 @@ class Model:
         """Continues each prompt until `<EOC>`, end of text, or `max_tokens`.
 
         A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"video": path, bytes
-        or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`.
+        or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`. What
+        is drawn for it depends on the seed and on its number among the prompts.
         """
         written: list[Written] = []
-        for window in _windows(prompts):
+        for window in calls.windows(prompts):
             encoded = [self._encode(prompt) for prompt in window]
             written += self._write(encoded, decoding, first=len(written))
         return written
@@ -121,27 +118,32 @@ class Model:
         self, encoded: Sequence[prompt_batch.Encoded], decoding: Decoding, first: int
     ) -> list[Written]:
         """Continuations of prompts number `first` and those after it."""
-        written: list[Written | None] = [None] * len(encoded)
+        key, run = jax.random.key(decoding.seed), self._continue(decoding.program())
+        longest = prompt_batch.padded_length(max(len(e.tokens) for e in encoded))
         beams = decoding.num_beams if decoding.method == "beam" else 1
-        longest = max(len(e.tokens) for e in encoded)
-        num_slots = prompt_batch.padded_length(longest) + decoding.max_tokens
-        # One length for all prompts of as many media: padding is cheaper than compiling again.
-        for shape, rows in _groups([e.media_shape for e in encoded]):
-            a_row = beams * row_bytes(self.config, num_slots, shape[0], self.compute_dtype)
-            for some in _parts(rows, min(MAX_ROWS, _power_of_two(MAX_CACHE_BYTES // a_row))):
-                batch = self._batch([encoded[i] for i in some], side="left")
-                numbers = np.array(_filled([first + i for i in some]), np.uint32)
-                run = self._continue(decoding.program())
-                out = jax.device_get(run(self.params, batch, decoding.seed, numbers))
-                for j, i in enumerate(some):
-                    tokens = tuple(out.tokens[j, : out.length[j]].tolist())
-                    text = self.tokenizer.decode(tokens)
-                    written[i] = Written(text, tokens, float(out.log_prob[j]))
-        return written
+
+        def max_rows(shape: calls.Shape) -> int:
+            num_slots, num_media = longest + decoding.max_tokens, shape[0]
+            a_beam = row_bytes(self.config, num_slots, num_media, self.compute_dtype)
+            return calls.rows_within(calls.MAX_CACHE_BYTES, beams * a_beam)
+
+        def one_call(batch: Batch, rows: Sequence[int]) -> Iterator[Written]:
+            numbers = np.array(calls.filled([first + i for i in rows]), np.uint32)
+            out = jax.device_get(run(self.params, batch, key, numbers))
+            for ids, length, log_prob in zip(*out, strict=True):
+                tokens = tuple(ids[:length].tolist())
+                yield Written(self.tokenizer.decode(tokens), tokens, float(log_prob))
+
+        # One length for all of them: padding is cheaper than compiling again.
+        return self._by_call(
+            encoded, [e.media_shape for e in encoded], max_rows, one_call, length=longest
+        )
 
     def score(self, prompts: Iterable[Any]) -> list[Scored]:
         """Log-likelihood of every text token of each prompt, and of its candidates after it."""
-        return [scored for window in _windows(prompts) for scored in self._score_window(window)]
+        return [
+            scored for window in calls.windows(prompts) for scored in self._score_window(window)
+        ]
 
     def _score_window(self, prompts: Sequence[Any]) -> list[Scored]:
         prompts = [_as_prompt(prompt) for prompt in prompts]
@@ -165,12 +167,15 @@ class Model:
         """f32[candidates] log-likelihood of each prompt's candidates after it.
 
         With `closed`, `<EOC>` must follow the candidate, so that a prefix of another is no winner.
+        ValueError unless each prompt has its candidates.
         """
         found: list[np.ndarray] = []
-        for window in _windows(prompts):
+        for window in calls.windows(prompts):
             encoded = [self._encode(prompt) for prompt in window]
             texts = candidates[len(found) : len(found) + len(encoded)]
             found += self._likelihoods(encoded, texts, closed=closed)
+        if len(found) < len(candidates):
+            raise ValueError(f"{len(candidates)} lists of candidates for {len(found)} prompts")
         return found
 
     def _likelihoods(
@@ -190,15 +195,13 @@ class Model:
             (*e.media_shape, length, len(p.first), len(p.tokens))
             for e, length, p in zip(encoded, lengths, packed, strict=True)
         ]
-        found: list[np.ndarray | None] = [None] * len(encoded)
-        for _, group in _groups(shapes):
-            for some in _parts(group, _rows_at_once(num_places)):
-                batch = self._batch([encoded[i] for i in some], side="left")
-                rows = jax.tree.map(lambda *x: np.stack(x), *_filled([packed[i] for i in some]))
-                log_probs = np.asarray(self._score_candidates(self.params, batch, rows))
-                for j, i in enumerate(some):
-                    found[i] = log_probs[j]
-        return found
+
+        def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
+            these = jax.tree.map(lambda *x: np.stack(x), *calls.filled([packed[i] for i in rows]))
+            return np.asarray(self._score_candidates(self.params, batch, these))
+
+        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, num_places)
+        return self._by_call(encoded, shapes, lambda _: max_rows, one_call)
 
     def _candidates(
         self, prompts: Sequence[Prompt], encoded: Sequence[prompt_batch.Encoded]
@@ -217,17 +220,37 @@ class Model:
             for prompt in prompts
         ]
 
-    def _token_log_probs(self, rows: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
-        """f32[tokens] of each row."""
-        found: list[np.ndarray | None] = [None] * len(rows)
-        shapes = [(*r.media_shape, prompt_batch.padded_length(len(r.tokens))) for r in rows]
+    def _token_log_probs(self, encoded: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
+        """f32[tokens] of each prompt, with its padding behind."""
+        shapes = [(*e.media_shape, prompt_batch.padded_length(len(e.tokens))) for e in encoded]
         longest = max((length for *_, length in shapes), default=1)
-        for _, group in _groups(shapes):
-            for some in _parts(group, _rows_at_once(longest)):
-                batch = self._batch([rows[i] for i in some], side="right")
-                log_probs = np.asarray(self._score(self.params, batch))
-                for j, i in enumerate(some):
-                    found[i] = log_probs[j, : len(rows[i].tokens)]
+        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, longest)
+
+        def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
+            return np.asarray(self._score(self.params, batch))
+
+        return self._by_call(encoded, shapes, lambda _: max_rows, one_call, side="right")
+
+    def _by_call(
+        self,
+        encoded: Sequence[prompt_batch.Encoded],
+        shapes: Sequence[calls.Shape],
+        max_rows: Callable[[calls.Shape], int],
+        one_call: Callable[[Batch, Sequence[int]], Iterable[Any]],  # results by row of the batch
+        *,
+        side: Literal["left", "right"] = "left",
+        length: int = 0,
+    ) -> list[Any]:
+        """A result for each prompt, in their order, computed some at a time."""
+        size = self.config.vision.preprocessing.size_px
+        found: list[Any] = [None] * len(encoded)
+        for _, rows in calls.calls(shapes, max_rows):
+            these = calls.filled([encoded[i] for i in rows])
+            batch = prompt_batch.to_batch(
+                these, self.tokenizer, (size, size, 3), side=side, min_length=length
+            )
+            for i, result in zip(rows, one_call(batch, rows), strict=False):  # filled ones are last
+                found[i] = result
         return found
 
     def _encode(self, prompt: Any) -> prompt_batch.Encoded:
@@ -240,11 +263,6 @@ class Model:
         except ValueError as error:
             raise PromptError(str(error)) from error
         return encoded
-
-    def _batch(self, rows: Sequence[prompt_batch.Encoded], side: Literal["left", "right"]):
-        """One batch, its rows filled up."""
-        size = self.config.vision.preprocessing.size_px
-        return prompt_batch.to_batch(_filled(rows), self.tokenizer, (size, size, 3), side=side)
 
     @functools.cached_property
     def _score(self):
@@ -268,11 +286,11 @@ class Model:
         sampling = sampler.SamplingConfig(temperature, decoding.top_k, decoding.top_p)
 
         @jax.jit
-        def run(params, batch, seed, numbers):
+        def run(params, batch, key, numbers):
             model = nnx.merge(self.graph, params)
             if decoding.method == "beam":
                 return beam.beam_search(model, batch, num_beams=decoding.num_beams, **common)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             return sampler.sample(model, batch, keys, config=sampling, **common)
 
         return run
@@ -284,38 +302,3 @@ def _as_prompt(prompt: Any) -> Prompt:
     if isinstance(prompt, str):
         return Prompt("", (TextPart(prompt),))
     return Prompt("", parse_parts(prompt))
-
-
-def _windows(prompts: Iterable[Any]) -> Iterable[list[Any]]:
-    """The prompts, as many at a time as are held with their media."""
-    prompts = iter(prompts)
-    while window := list(itertools.islice(prompts, MAX_PROMPTS)):
-        yield window
-
-
-def _groups(shapes: Sequence[tuple[int, ...]]) -> Iterable[tuple[tuple[int, ...], list[int]]]:
-    """Each shape with the numbers of its rows."""
-    order = sorted(range(len(shapes)), key=lambda i: shapes[i])
-    for shape, group in itertools.groupby(order, key=lambda i: shapes[i]):
-        yield shape, list(group)
-
-
-def _parts(numbers: Sequence[int], max_rows: int) -> Iterable[Sequence[int]]:
-    """The numbers in parts of about one size, `max_rows` at most."""
-    size = -(-len(numbers) // -(-len(numbers) // max_rows))
-    return (numbers[i : i + size] for i in range(0, len(numbers), size))
-
-
-def _rows_at_once(num_tokens: int) -> int:
-    """How many rows of so many tokens are scored in a device call."""
-    return min(MAX_ROWS, _power_of_two(MAX_SCORED_TOKENS // num_tokens))
-
-
-def _power_of_two(number: int) -> int:
-    """The largest up to `number`, 1 at least."""
-    return 1 << (max(1, number).bit_length() - 1)
-
-
-def _filled(rows: Sequence[Any]) -> list[Any]:
-    """The rows, and the first one again up to a power of two, so that few shapes are compiled."""
-    return [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]

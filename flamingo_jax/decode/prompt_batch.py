@@ -120,9 +120,10 @@ def to_batch(
     media_shape: tuple[int, ...],
     *,
     side: Literal["left", "right"],
+    min_length: int = 0,
 ) -> Batch:
     """One batch; `loss_mask` marks text tokens. Lengths are rounded up to save recompilation."""
-    length = padded_length(max(len(p.tokens) for p in prompts))
+    length = padded_length(max(min_length, *(len(p.tokens) for p in prompts)))
     num_media = max(1, *(len(p.media) for p in prompts)) if prompts else 1
     num_frames = max(p.num_frames for p in prompts)
     b = len(prompts)

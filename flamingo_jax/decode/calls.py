@@ -1,0 +1,49 @@
+"""Which prompts go to the device together: few shapes to compile, and bounded memory.
+
+Prompts of one shape share a call, padded to one length; a call's rows are filled up to a power of
+two with its first row.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+Shape = tuple[int, ...]
+
+MAX_PROMPTS = 256  # whose media are decoded and held at once
+MAX_ROWS = 32  # of a call; more prompts take several
+MAX_CACHE_BYTES = 2 << 30  # keys and values of all rows and beams of a call that writes
+MAX_SCORED_TOKENS = 1024  # of a call that scores, as each has a float32 logit for every word
+
+
+def windows(prompts: Iterable[Any]) -> Iterator[list[Any]]:
+    """The prompts, as many at a time as are held with their media."""
+    prompts = iter(prompts)
+    while window := list(itertools.islice(prompts, MAX_PROMPTS)):
+        yield window
+
+
+def calls(
+    shapes: Sequence[Shape], max_rows: Callable[[Shape], int]
+) -> Iterator[tuple[Shape, list[int]]]:
+    """A shape and the numbers of rows that have it, `max_rows` of the shape at most, for each call.
+
+    Calls of one shape are of about one size.
+    """
+    order = sorted(range(len(shapes)), key=lambda i: shapes[i])
+    for shape, group in itertools.groupby(order, key=lambda i: shapes[i]):
+        numbers = list(group)
+        num_calls = -(-len(numbers) // max_rows(shape))
+        size = -(-len(numbers) // num_calls)
+        for start in range(0, len(numbers), size):
+            yield shape, numbers[start : start + size]
+
+
+def rows_within(budget: int, each: int) -> int:
+    """How many rows of a call have room, a power of two; one has always."""
+    return min(MAX_ROWS, 1 << (max(1, budget // each).bit_length() - 1))
+
+
+def filled(rows: Sequence[Any]) -> list[Any]:
+    """The rows, and the first one again up to a power of two."""
+    return [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]

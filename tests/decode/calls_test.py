@@ -1,0 +1,99 @@
+"""Which prompts share a device call, and that each gets its own answer whatever the calls are."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.config import DTypePolicy
+from flamingo_jax.decode import calls
+from flamingo_jax.decode.cache import empty_cache, row_bytes
+from flamingo_jax.model import Decoding
+from flamingo_jax.models import insertion
+from tests import tiny_flamingo as tiny
+
+
+def test_prompts_come_some_at_a_time_and_are_asked_for_no_sooner(monkeypatch):
+    monkeypatch.setattr(calls, "MAX_PROMPTS", 2)
+    asked = []
+    prompts = (asked.append(i) or i for i in range(5))
+    windows = calls.windows(prompts)
+    assert (next(windows), asked) == ([0, 1], [0, 1])
+    assert list(windows) == [[2, 3], [4]]
+
+
+def test_rows_of_a_shape_share_calls_of_about_one_size():
+    shapes = [(1, 8), (0, 8), (1, 8), (1, 8), (1, 4), (1, 8), (1, 8)]
+    found = list(calls.calls(shapes, lambda shape: 4 if shape[1] == 8 else 1))
+    assert found == [((0, 8), [1]), ((1, 4), [4]), ((1, 8), [0, 2, 3]), ((1, 8), [5, 6])]
+
+
+@pytest.mark.parametrize(
+    ("budget", "each", "rows"), [(100, 10, 8), (80, 10, 8), (79, 10, 4), (5, 10, 1), (9999, 1, 32)]
+)
+def test_as_many_rows_as_have_room(budget, each, rows):
+    assert calls.rows_within(budget, each) == rows
+
+
+def test_calls_are_filled_with_the_first_row():
+    assert calls.filled("abc") == ["a", "b", "c", "a"]
+    assert calls.filled("a") == ["a"]
+
+
+def test_bytes_of_a_row_are_those_of_its_cache():
+    config, dtype = tiny.CONFIG, DTypePolicy().compute
+    lm = config.language_model
+    segments = insertion.language_model_segments(config)
+    cache = empty_cache(lm, segments, 1, 20, dtype)
+    slots = sum(x.nbytes for pair in cache.values() for x in pair)
+    looks = sum(s.repeats for s in insertion.cross_attention_segments(config))
+    xattn = config.cross_attention
+    media = 2 * looks * 3 * config.resampler.num_latents * xattn.num_heads * xattn.head_dim * 2
+    assert row_bytes(config, 20, 3, dtype) == slots + media
+
+
+def prompt(i: int) -> list[dict]:
+    parts = [{"text": "a" * (1 + i % 7)}]
+    return [{"image": np.full((8, 8, 3), i, np.uint8)}, *parts] if i % 3 else parts
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"MAX_PROMPTS": 4}, {"MAX_ROWS": 2}, {"MAX_CACHE_BYTES": 1}]
+)
+def test_each_prompt_gets_its_own_continuation(micro_model, monkeypatch, limits):
+    """The model is one that writes its prompt's number."""
+    for name, value in limits.items():
+        monkeypatch.setattr(calls, name, value)
+    seen = []
+
+    def run(params, batch, key, numbers):
+        assert len(batch.tokens) == len(numbers)
+        seen.append(len(set(numbers.tolist())))
+        tokens = np.array([[ord("0") + n, 0] for n in numbers])
+        return tokens, np.ones(len(numbers), int), -numbers.astype(np.float32)
+
+    monkeypatch.setattr(type(micro_model), "_continue", lambda self, decoding: run)
+    written = micro_model.generate(map(prompt, range(10)), Decoding("sample", max_tokens=2))
+    assert [w.log_prob for w in written] == [-i for i in range(10)]
+    assert [w.tokens for w in written] == [(ord("0") + i,) for i in range(10)]
+    assert sum(seen) == 10
+    if "MAX_ROWS" in limits:
+        assert max(seen) == 2
+    if "MAX_CACHE_BYTES" in limits:
+        assert max(seen) == 1
+
+
+def test_every_prompt_needs_candidates(micro_model, monkeypatch):
+    monkeypatch.setattr(
+        type(micro_model), "_score_candidates", lambda self, params, batch, c: np.zeros((2, 1))
+    )
+    texts = [["a"], ["b"], ["c"]]
+    with pytest.raises(ValueError, match="3 lists of candidates for 2 prompts"):
+        micro_model.likelihoods([prompt(0), prompt(3)], texts)
+    with pytest.raises(ValueError, match="zip"):
+        micro_model.likelihoods([prompt(0), prompt(3)], texts[:1])
+
+
+def test_seeds_of_any_size_and_of_one_program():
+    decoding = Decoding("sample", seed=3_000_000_000, temperature=0.5)
+    assert decoding.program() == Decoding("sample", seed=7, temperature=0.5).program()
+    assert decoding.program() != Decoding("sample", temperature=0.7).program()
+    assert Decoding("greedy", num_beams=5, top_k=3).program() == Decoding("greedy").program()
