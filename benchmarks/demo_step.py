@@ -53,6 +53,7 @@ def main() -> None:
 def write_exchange(config, folder: pathlib.Path) -> float:
     """Weights and batches of the recipe for both sides; returns FLOPs a step."""
     with cli.user_input():
+        parts.bring(config.frozen.values())
         card = parts.model_card(config)
         datasets.prepare(config)
         streams = datasets.stream_configs(config)

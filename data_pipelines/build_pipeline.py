@@ -127,12 +127,19 @@ def _about(job: Job) -> dict[str, Any]:
     files = [(path, epath.Path(path).stat().length) for path in job.paths]
     return {
         "source": _name(source),
-        "options": json.loads(json.dumps(dataclasses.asdict(source), default=_digest)),
+        "options": json.loads(json.dumps(_options(source), default=_digest)),
         "name": job.name,
         "shard_bytes": job.shard_bytes,
         "num_files": len(files),
         "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
     }
+
+
+def _options(source: Source) -> dict[str, Any]:
+    """What flags have set, without what `bind` finds in the inputs."""
+    fields = [f.name for f in dataclasses.fields(source) if not f.metadata.get("bound")]
+    values = dataclasses.asdict(source)
+    return {name: values[name] for name in fields}
 
 
 def _name(source: Source) -> str:

@@ -20,6 +20,7 @@ import os
 import pathlib
 import struct
 import threading
+import time
 from collections.abc import Sequence
 
 import google_crc32c
@@ -30,6 +31,7 @@ from data_pipelines.errors import BadRecord
 _INDEX_FOLDER = "record_index"
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
+_PAUSES_S = (0.1, 1.0, 10.0, 60.0)  # between tries to read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +171,19 @@ def framed(data: bytes) -> bytes:
 
 
 def _read_at(path: str, start: int, length: int) -> bytes:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(file, length, start)
-    finally:
-        os.close(file)
+    """Bytes of a file; an error of the disk or the network is waited for, as most pass."""
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            file = os.open(path, os.O_RDONLY)
+            try:
+                return os.pread(file, length, start)
+            finally:
+                os.close(file)
+        except OSError as error:
+            if pause_s is None or isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            time.sleep(pause_s)
+    raise AssertionError("the last try returns or raises")
 
 
 def _masked_crc(data: bytes) -> bytes:

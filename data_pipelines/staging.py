@@ -142,6 +142,8 @@ def _convert(source: Source, item, counts: Counts) -> tuple[Document | None, byt
     except (BadRecord, BadMedia) as error:
         counts.drop(error.reason, str(error))
         return None, b""
+    except (MemoryError, OSError):  # the machine's, and perhaps not there the next time
+        raise
     except Exception as error:  # what no reader foresaw is not to end a build of many days
         message = f"{_SHORT.repr(item)}: {type(error).__name__}: {error}"
         if not counts.dropped["unexpected_error"]:  # once a chunk

@@ -43,6 +43,7 @@ from flamingo_jax.tokenizer import Tokenizer
 _PADDING = b"padding"  # reason of a row behind the last record; not counted as skipped
 _MIN_ROWS_FOR_SHARE = 100  # fewer rows say little about the share of bad ones
 PREFETCHED_BATCHES = 2
+_MOST_WORKERS = 16  # threads, where the config leaves their number open
 
 
 class Stream:
@@ -196,9 +197,10 @@ class Stream:
 
         options = tf.data.Options()
         options.autotune.enabled = False
-        options.threading.private_threadpool_size = config.num_workers
+        num_workers = config.num_workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        options.threading.private_threadpool_size = num_workers
         dataset = tf.data.Dataset.range(num_rows).map(
-            row, num_parallel_calls=config.num_workers, deterministic=True
+            row, num_parallel_calls=num_workers, deterministic=True
         )
         dataset = dataset.batch(self._rows, drop_remainder=True).prefetch(PREFETCHED_BATCHES)
         return dataset.with_options(options)

@@ -36,7 +36,7 @@ class StreamConfig:
     repeat: bool = True
     seed: int = 0
     max_skipped_share: float = 0.1
-    num_workers: int = 2  # threads that read and decode
+    num_workers: int = 0  # threads that read and decode; 0: as many as the host has cores, to 16
 
     def __post_init__(self):
         if self.kind not in ("page", "pair"):
@@ -45,7 +45,7 @@ class StreamConfig:
             raise ValueError(
                 f"{self.name}: template={self.template!r}: put one {{}} for the caption"
             )
-        counts = ("batch_size", "num_tokens", "max_media", "num_frames", "num_workers")
+        counts = ("batch_size", "num_tokens", "max_media", "num_frames")
         for field in (*counts, "pairs_per_row"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
@@ -63,8 +63,9 @@ class StreamConfig:
         for field in ("p_next", "prepend_space", "flip", "color", "max_skipped_share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 to 1")
-        if self.seed < 0:
-            raise ValueError(f"{self.name}: seed={self.seed}: use 0 or more")
+        for field in ("seed", "num_workers"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 or more")
 
     @classmethod
     def of(cls, name: str, dataset: Mapping[str, Any], **fields: Any) -> "StreamConfig":

@@ -1,7 +1,7 @@
 """What every command shares: flags, and one line and exit status 2 for what a user can mend."""
 
 import contextlib
-import signal
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,6 @@ from flamingo_jax.train.checkpoint import CheckpointError
 from flamingo_jax.weights.errors import BadWeightsFile
 
 USAGE = 2
-INTERRUPTED = 128 + signal.SIGINT
 
 
 class UserError(Exception):
@@ -65,6 +64,18 @@ def user_input() -> Iterator[None]:
         raise UserError(_one_line(error)) from error
 
 
+def local_path(name: str, value: str) -> pathlib.Path:
+    """The path that option `name` was given; UserError for the address of a bucket.
+
+    As a path `gs://bucket/run` would be a folder `gs:` here, in silence.
+    """
+    if "://" in value:
+        raise UserError(
+            f"{name}={value}: mount the bucket (with gcsfuse, say) or copy it, and give the path"
+        )
+    return pathlib.Path(value)
+
+
 def fail(message: str) -> None:
     """Prints one line and exits with status 2."""
     print(f"error: {message}", file=sys.stderr)
@@ -72,14 +83,15 @@ def fail(message: str) -> None:
 
 
 def _guarded(main: Callable[[], int | None]) -> int | None:
-    with processes.ending_together():
-        try:
-            return main()
-        except MENDABLE as error:
-            fail(_one_line(error))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return INTERRUPTED
+    try:
+        with processes.ending_together():
+            try:
+                return main()
+            except MENDABLE as error:
+                fail(_one_line(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return processes.INTERRUPTED
 
 
 def _parse(argv: list[str]) -> list[str]:

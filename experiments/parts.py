@@ -31,13 +31,12 @@ RANDOM = "random"
 
 
 def model_card(config: Any) -> ModelCard:
-    """The recipe's model, checked, and its frozen parts brought into the cache."""
+    """The recipe's model, checked, with the hashes of its frozen parts, which `bring` brings."""
     model = config_lib.from_dict(FlamingoConfig, config.model.to_dict(), "model.")
     vision.check(model.vision)
     for name, dataset in config.data.train.items():
         field = f"data.train.{name}.num_frames"
         model.resampler.check_num_frames(dataset.get("num_frames", 1), field)
-    bring(part for part in config.frozen.values() if part != RANDOM)
     return ModelCard(
         model,
         language_model=source("language_model", config.frozen.language_model, config.seed),

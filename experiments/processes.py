@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 
 Tree = Any
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+INTERRUPTED = 128 + signal.SIGINT  # the status of a process that Ctrl-C ends
 _HEARTBEAT_TIMEOUT_S = 30  # a minute is promised; JAX's own 100 are too many
 _SHUTDOWN_TIMEOUT_S = 45
 _TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
@@ -125,13 +126,16 @@ def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"waiting for another process that works in {folder}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # of file systems without locks
+            print(f"{folder} cannot be locked ({error}): build data beforehand", file=sys.stderr)
         yield
 
 
 class StopRequest:
     """Set by SIGTERM, to any of the processes; seen by all of them after the same step.
 
-    In a run of one process also by Ctrl-C; the second one ends it at once.
+    In a run of one process that JAX has not joined to others (as it does on TPU) also by Ctrl-C;
+    the second one ends it at once.
     """
 
     def __init__(self):
@@ -186,6 +190,9 @@ def _say_why(error: BaseException) -> int:
     if isinstance(error, SystemExit):  # has been said
         return error.code if isinstance(error.code, int) else 1
     who = f"process {jax.process_index()} of {jax.process_count()}"
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{who} is interrupted", file=sys.stderr)
+        return INTERRUPTED
     if _is_loss_of_another(error):
         print(f"error: {who} has lost another one: {' '.join(str(error).split())}", file=sys.stderr)
     else:

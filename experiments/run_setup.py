@@ -26,7 +26,8 @@ _AT_LEAST = {
     "keep_checkpoints": 1,
     "report.num_queries": 0,
     "report.num_candidates": 2,
-    "report.num_captions": 1,
+    "report.num_captions": 2,  # CIDEr's idf is 0 with one
+    "report.num_support": 0,
     "report.max_tokens": 1,
 }
 
@@ -43,7 +44,6 @@ class Setup(NamedTuple):
     share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
     graph: nnx.GraphDef
     where: tuple[Tree, Tree]  # shardings of trained and of frozen parameters
-    init_from: Tree | None  # trained parameters of a finished model to begin with
 
     def make(self, rngs: nnx.Rngs) -> Flamingo:
         """The model, freshly initialised."""
@@ -65,20 +65,19 @@ def check(config: Any) -> Setup:
     kernels.resolve(execution.attention, jax.default_backend())
     share = hosts.batch_share(mesh)
     with processes.one_at_a_time(datasets.data_dir(config)):
-        card = parts.model_card(config)
-        graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
-        where = params_lib.split(partition.shardings(axes, shapes, mesh))
+        parts.bring(config.frozen.values())
+    card = parts.model_card(config)
+    graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
+    where = params_lib.split(partition.shardings(axes, shapes, mesh))
+    with processes.one_at_a_time(datasets.data_dir(config)):
         datasets.prepare(config)
-    init_from = None
     if config.init_from:
-        init_from = model_directory.trained_params(config.init_from, card.config)
+        model_directory.check_same_model(config.init_from, card)
     streams = datasets.stream_configs(config)
     datasets.check_heldout(config)
     for stream in streams:
         partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
-    return Setup(
-        card, execution, optimizer, streams, profile_steps, mesh, share, graph, where, init_from
-    )
+    return Setup(card, execution, optimizer, streams, profile_steps, mesh, share, graph, where)
 
 
 def check_numbers(config: Any) -> None:
@@ -89,6 +88,10 @@ def check_numbers(config: Any) -> None:
             value = value[name]
         if value < least:
             raise ValueError(f"{key}={value}: use {least} or more")
+    if config.report.num_queries == 1:
+        raise ValueError(
+            "report.num_queries=1: use 2 or more, as each needs another's picture, or 0"
+        )
     if any(shots < 0 for shots in config.report.shots):
         raise ValueError(f"report.shots={tuple(config.report.shots)}: use 0 or more")
 

@@ -29,7 +29,7 @@ def make(
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
             features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
-    if setup.init_from is None:
+    if not config.init_from:
         trainable = params_lib.init(
             setup.make, config.seed, params_lib.is_trainable, where_trainable
         )
@@ -37,7 +37,8 @@ def make(
             trainable["new_tokens"], frozen["language_model"], config.seed
         )
     else:
-        trainable, aligned = params_lib.split(setup.init_from)
+        finished = model_directory.trained_params(config.init_from)
+        trainable, aligned = params_lib.split(finished)
         frozen = frozen | {"vision": frozen["vision"] | aligned.get("vision", {})}
         trainable = trainable if setup.execution.scan else unroll(trainable)
     trainable = hosts.place(trainable, where_trainable, card.dtypes.trainable)

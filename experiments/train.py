@@ -42,7 +42,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def main() -> int:
     """Trains to `config.steps`, then writes model and report."""
-    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    config, workdir = _CONFIG.value, cli.local_path("--workdir", _WORKDIR.value)
+    cli.local_path("data.dir", config.data.dir or "")
     clock = run_report.Clock.start(workdir)
     with cli.user_input():
         processes.start()
@@ -96,6 +97,7 @@ def main() -> int:
     )
     profiler = Profiler(workdir, setup.profile_steps if first else None)
     schedule = setup.optimizer.schedule()
+    losses = {}  # the newest of each dataset, as round-robin visits one a step
     saving = checkpoints.finished_on(cli.MENDABLE)
     with jax.set_mesh(mesh), saving, Progress(config.steps, initial=start, show=first) as progress:
         for step in range(start + 1, config.steps + 1):
@@ -104,9 +106,10 @@ def main() -> int:
                     batches = next(data) if config.accumulate else data.in_turn(step)
                 log.count(batches)
                 now, row = train_step(now, frozen, hosts.place_rows(batches, mesh))
+                losses |= {key: value for key, value in row.items() if key.startswith("loss/")}
             profiler.after(step, now)
             if step % config.log_every == 0 or step in (start + 1, config.steps):
-                row = {"step": step} | jax.device_get(row)  # waits for the step
+                row = {"step": step} | jax.device_get(losses | row)  # waits for the step
                 row = log.write(row | {"lr": float(schedule(step - 1))}, data)
                 progress.update(step, loss=float(row["loss"]))
                 if first:

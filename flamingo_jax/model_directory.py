@@ -160,27 +160,40 @@ def frozen_params(card: ModelCard, where: Tree | None = None) -> Tree:
     }
 
 
-def trained_params(directory: str | pathlib.Path, config: FlamingoConfig) -> Tree:
-    """What a finished model of this architecture was trained to, to begin from: `own_params`.
-
-    Raises:
-      ModelDirectoryError: it holds no model, another one, or one that is damaged.
-    """
-    directory = find(directory)
-    a, b = (_flat(config_lib.to_dict(c)) for c in (read_card(directory).config, config))
+def check_same_model(directory: str | pathlib.Path, card: ModelCard) -> None:
+    """ModelDirectoryError unless a finished model has this architecture and these frozen parts."""
+    found = read_card(directory)
+    a, b = (
+        {"model": config_lib.to_dict(c.config)}
+        | {name: _identity(getattr(c, name)) for name in ("language_model", "vision")}
+        for c in (found, card)
+    )
+    a, b = (traverse_util.flatten_dict(tree, sep=".") for tree in (a, b))
     for key in sorted(a.keys() | b.keys()):
         if a.get(key) != b.get(key):
             raise ModelDirectoryError(
-                f"{directory} has {key}={a.get(key)}, the config asks for {b.get(key)}: set "
-                f"model.{key}={a.get(key)}, or begin with another model"
+                f"{find(directory)} has {key}={a.get(key)}, the config asks for {b.get(key)}: "
+                "trained parts belong to the frozen ones that they were trained on"
             )
+
+
+def _identity(source: Source) -> dict[str, Any]:
+    """What makes frozen weights the same ones, wherever they lie."""
+    if source.format == "random":
+        return {"format": source.format, "seed": source.seed}
+    return {"format": source.format, "sha256": source.sha256}
+
+
+def trained_params(directory: str | pathlib.Path) -> Tree:
+    """What a finished model was trained to: `own_params`, as numpy arrays.
+
+    Raises:
+      ModelDirectoryError: it holds no model, or one that is damaged.
+    """
+    directory = find(directory)
     params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
-    _check_shapes(directory, params, own_params(_shapes(config)))
+    _check_shapes(directory, params, own_params(_shapes(read_card(directory).config)))
     return params
-
-
-def _flat(config: dict) -> dict[str, Any]:
-    return traverse_util.flatten_dict(config, sep=".")
 
 
 def own_params(params: Tree) -> Tree:

@@ -23,19 +23,22 @@ from flamingo_jax.images import BadMedia, decode_image
 MAX_FRAME_PIXELS = 1 << 24  # 5K; a decoder keeps up to 16 frames of 25 MB then
 _MAX_DECODED = 4_000  # frames: 8 s at 120 FPS after a group of 3,000; more is damage or an attack
 _SAME_TIME_S = 1e-6  # times are ratios of whole numbers, here as floats
-_QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide")
+_QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _PICTURES = (b"avif", b"heic", b"mif1")  # pictures in the same container
 _STARTS = {  # to the name of FFmpeg's reader
     b"\x1aE\xdf\xa3": "matroska",
     b"\x00\x00\x01\xba": "mpeg",
     b"\x00\x00\x01\xb3": "mpegvideo",
+    b"FLV\x01": "flv",
+    b"\x30\x26\xb2\x75": "asf",  # Windows Media
 }
+_NAMES = "MP4, QuickTime, Matroska, WebM, AVI, MPEG, FLV and ASF"
 _HEAD_BYTES = 12  # that tell the format
 _NO_PROTOCOL = {"protocol_whitelist": "none"}
 
 
 def is_video(data: bytes) -> bool:
-    """Whether compressed bytes begin as MP4, QuickTime, Matroska, WebM, AVI or MPEG do."""
+    """Whether bytes begin as MP4, QuickTime, Matroska, WebM, AVI, MPEG, FLV or ASF do."""
     return _format(data) is not None
 
 
@@ -71,7 +74,7 @@ def decode_video(
             file.seek(0)
             kind = _format(head)
             if kind is None:
-                raise BadMedia("not_a_video", f"video {name} is no MP4, Matroska, AVI or MPEG")
+                raise BadMedia("not_a_video", f"video {name} is none of {_NAMES}")
             with av.open(file, format=kind, options=_NO_PROTOCOL) as container:
                 frames = _clip(container, num_frames, fps, rng)
                 return np.stack([decode_image(frame, pp, augment) for frame in frames])

@@ -208,15 +208,21 @@ def test_whoever_may_read_the_card_may_read_the_weights(micro_model_dir):
 
 
 def test_what_was_trained_is_there_to_begin_from(embedded, params):
-    found = model_directory.trained_params(embedded, CARD.config)
+    model_directory.check_same_model(embedded, CARD)
+    found = model_directory.trained_params(embedded)
     want = model_directory.own_params(params)
     jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
-def test_a_model_of_another_architecture_is_no_beginning(embedded):
-    other = dataclasses.replace(
-        CARD.config, resampler=dataclasses.replace(CARD.config.resampler, depth=9)
-    )
-    message = r"has resampler.depth=\d, the config asks for 9: set model.resampler.depth=\d, or"
-    with pytest.raises(ModelDirectoryError, match=message):
-        model_directory.trained_params(embedded, other)
+def test_a_model_of_other_parts_is_no_beginning(embedded):
+    deeper = dataclasses.replace(CARD.config.resampler, depth=9)
+    for changes, message in (
+        (
+            {"config": dataclasses.replace(CARD.config, resampler=deeper)},
+            r"has model.resampler.depth=\d, the config asks for 9: trained parts belong",
+        ),
+        ({"vision": Source("random", seed=4)}, "has vision.seed=3, the config asks for 4"),
+        ({"language_model": Source("hf_lm", "a", "0" * 64)}, "has language_model.format=random"),
+    ):
+        with pytest.raises(ModelDirectoryError, match=message):
+            model_directory.check_same_model(embedded, dataclasses.replace(CARD, **changes))

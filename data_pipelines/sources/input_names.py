@@ -13,8 +13,10 @@ from data_pipelines.sources.source import Source
 class NamedByInput(Source):
     """A source whose records are numbered, or have keys, within their input file."""
 
-    input_folder: str | None = None  # that all input files share, with a slash; None: not known yet
-    shared_names: tuple[str, ...] = ()  # that several have but for their extensions
+    # The folder that all input files share, with a slash, and names that several have but for their
+    # extensions; `bind` finds both.
+    input_folder: str | None = dataclasses.field(default=None, metadata={"bound": True})
+    shared_names: tuple[str, ...] = dataclasses.field(default=(), metadata={"bound": True})
 
     def bind(self, paths: Sequence[str], index_paths: Sequence[str]) -> Self:
         del index_paths

@@ -58,11 +58,17 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(data, fsdp, tensor, slice=slice, num_devices=len(devices))
-    num_slices = len({getattr(device, "slice_index", 0) or 0 for device in devices})
+    num_slices = _num_slices(devices)
     if num_slices > 1 and sizes["slice"] != num_slices:
         raise ValueError(f"mesh.slice={sizes['slice']}: there are {num_slices} slices, so use that")
     types = (AxisType.Auto,) * len(MESH_AXES)
     return Mesh(_arrange(tuple(sizes.values()), devices, num_slices), MESH_AXES, axis_types=types)
+
+
+def _num_slices(devices: Any) -> int:
+    """Of a TPU; on GPUs JAX calls every host a slice, and a mesh lies across hosts as it likes."""
+    tpus = [device for device in devices if device.platform == "tpu"]
+    return max(1, len({getattr(device, "slice_index", 0) or 0 for device in tpus}))
 
 
 def mesh_sizes(

@@ -7,17 +7,21 @@ visible in one rename, so a killed run leaves whole ones only.
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from flax import traverse_util
+from jax.experimental import multihost_utils
 
 from flamingo_jax.train.state import TrainState
 
 Tree = Any
+_ASIDE = "unreadable"
 
 
 class CheckpointError(Exception):
@@ -61,8 +65,9 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that is whole, with the shapes, dtypes and shardings of `like`.
 
-        Damaged newer ones are named in a warning and deleted, so that their steps can be saved
-        again.
+        Newer ones that some process cannot read are named in a warning and set aside as
+        `unreadable-STEP`, so that their steps can be saved again. All processes go on from the
+        same step.
 
         Raises:
           CheckpointError: there are checkpoints, and none of them can be read.
@@ -71,6 +76,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         failures: list[str] = []
         for i, step in enumerate(steps):
+            failure, found = "", None
             try:
                 self._check_shapes(step, abstract["trainable"])
                 found = self._manager.restore(
@@ -80,13 +86,15 @@ class Checkpoints:
                     ),
                 )
             except Exception as error:  # whatever orbax or tensorstore meet in a damaged file
-                failures.append(f"{step}: {str(error).splitlines()[0][:120]}")
+                failure = str(error).splitlines()[0][:120]
+            if _anywhere(bool(failure)):
+                failures.append(f"{step}: {failure or 'another process cannot read it'}")
                 continue
-            for damaged, failure in zip(steps[:i], failures, strict=True):
+            for failure in failures:
                 logging.warning(
                     "%s: checkpoint %s; going on from step %d", self.directory, failure, step
                 )
-                self._manager.delete(damaged)
+            self._set_aside(steps[:i])
             return TrainState(**found["state"]), found["data"]
         raise CheckpointError(
             f"{self.directory}: no checkpoint fits this config ({'; '.join(failures)}). "
@@ -100,7 +108,20 @@ class Checkpoints:
         for path in sorted(saved.keys() | want.keys()):
             a, b = (tuple(tree[path].shape) if path in tree else None for tree in (saved, want))
             if a != b:
-                raise CheckpointError(f"{path} is {a or 'missing'} there and {b or 'missing'} here")
+                a, b = ("missing" if shape is None else shape for shape in (a, b))
+                raise CheckpointError(f"{path} is {a} there and {b} here")
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Out of the way of what is saved next; what another try might read is not deleted."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                place = self.directory / f"{_ASIDE}-{step}"
+                shutil.rmtree(place, ignore_errors=True)  # of an earlier try
+                (self.directory / str(step)).rename(place)
+        _anywhere(False)  # all wait for process 0
+        self._manager.reload()
 
     def wait(self) -> None:
         """Until every save is on disk."""
@@ -119,3 +140,10 @@ class Checkpoints:
         """Waits, then ends the background threads."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _anywhere(here: bool) -> bool:
+    """Whether it is so in any process; all must ask."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.array(here)).any())

@@ -145,3 +145,14 @@ def test_a_sharded_train_step_equals_an_unsharded_one(results):
         np.testing.assert_allclose(row[name], want_row[name], atol=1e-5, err_msg=name)
     for a, b in zip(*map(jax.tree.leaves, (found.trainable, want.trainable)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "slices"), [("tpu", 4), ("gpu", 1)])
+def test_hosts_of_gpus_are_no_slices(platform, slices):
+    """JAX numbers them as if they were."""
+    devices = [
+        types.SimpleNamespace(platform=platform, slice_index=host)
+        for host in range(4)
+        for _ in "12"
+    ]
+    assert partition._num_slices(devices) == slices

@@ -1,6 +1,7 @@
 """Shards written by TensorFlow, read by number; then cut, mutated and lied about."""
 
 import concurrent.futures
+import errno
 import os
 import struct
 
@@ -43,6 +44,25 @@ def test_reads_what_tensorflow_wrote(tmp_path):
     index = index_of(path)
     assert outcomes(index) == RECORDS
     assert index.damage == []
+
+
+def test_an_error_that_passes_is_waited_for(tmp_path, monkeypatch):
+    index = index_of(write(tmp_path / "shard"))
+    assert index.read(0) == RECORDS[0]
+    monkeypatch.setattr(record_index, "_PAUSES_S", (0.0, 0.0))
+    pread, left = os.pread, [2]
+
+    def flaky(*args):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, "once in a while")
+        return pread(*args)
+
+    monkeypatch.setattr(os, "pread", flaky)
+    assert index.read(2) == RECORDS[2]
+    left[0] = 3
+    with pytest.raises(OSError, match="once in a while"):
+        index.read(3)
 
 
 def test_slices_of_shards_are_numbered_through(tmp_path):

@@ -50,6 +50,15 @@ def not_shared(folder: pathlib.Path) -> int:
     return 0
 
 
+def interrupt(folder: pathlib.Path) -> int:
+    """Ctrl-C in process 0 while process 1 waits for it."""
+    processes.gather(None)
+    if processes.is_first():
+        raise KeyboardInterrupt
+    processes.gather(None)
+    return 0
+
+
 def stop(folder: pathlib.Path) -> int:
     """Steps until process 1 gets a SIGTERM; all say after which step they stop."""
     request = processes.StopRequest()

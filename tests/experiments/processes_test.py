@@ -37,7 +37,8 @@ def ended(tmp_path_factory):
     """(status, output, errors, seconds, folder) of every way to end, run side by side."""
     began_s = time.monotonic()
     folders = {
-        what: tmp_path_factory.mktemp(what) for what in ("agree", "fail", "not_shared", "stop")
+        what: tmp_path_factory.mktemp(what)
+        for what in ("agree", "fail", "not_shared", "interrupt", "stop")
     }
     started = {what: start(what, folder) for what, folder in folders.items()}
     pid_file = folders["stop"] / "pid"
@@ -65,6 +66,13 @@ def test_one_that_fails_ends_the_other_which_says_so(ended):
     assert "[1] error: my rows are bad" in errors
     assert "process 0 of 2 has lost another one" in errors or "another task died" in errors
     assert status in (1, 2)
+
+
+def test_ctrl_c_ends_both_without_waiting_at_a_barrier(ended):
+    status, _, errors, _, _ = ended["interrupt"]
+    assert status in (1, 130), errors
+    assert "[0] process 0 of 2 is interrupted" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_workdir_that_is_not_shared_is_named_by_all(ended):

@@ -89,6 +89,7 @@ def test_after_falling_back_the_same_step_can_be_saved_again(folder):
     checkpoints.close()
     found, _ = Checkpoints(folder).restore(make_state(0))
     assert int(found.step) == 2
+    assert (folder / "unreadable-2").is_dir()  # set aside, not deleted
 
 
 def test_nothing_but_damage_is_one_clear_line(folder):

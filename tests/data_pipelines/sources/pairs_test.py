@@ -174,7 +174,7 @@ def test_webvid(tmp_path):
     (media / "001_050" / "1.mp4").write_bytes(video(4))
     (media / "2.mp4").write_bytes(video(5))
     (media / "3.mp4").write_bytes(video(5)[:300])
-    (media / "5.mp4").write_bytes(encoded("flv"))  # which training would not take for a video
+    (media / "5.mp4").write_bytes(encoded("mpegts"))  # which training would not take for a video
     rows = [
         {"videoid": "1", "page_dir": "001_050", "name": 'Clip, "one"\nof two', "contentUrl": "u"},
         {"videoid": "2", "page_dir": "", "name": "clip two", "duration": "PT00H00M01S"},
