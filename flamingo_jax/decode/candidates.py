@@ -22,6 +22,7 @@ import numpy as np
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.decode import score
 from flamingo_jax.decode.cache import DecodeState
 from flamingo_jax.decode.prompt_batch import padded_length
 from flamingo_jax.decode.steps import prefill
@@ -89,9 +90,8 @@ def log_probs(model: Flamingo, prompt: Batch, candidates: Candidates) -> Array:
 
     def take_turn(turn: tuple[Array, Array, Array]) -> Array:
         tokens, following, candidate = turn
-        logits = model.logits(_hidden(model, tokens, candidate, state))
-        found = jnp.take_along_axis(logits, following[..., None], axis=-1)[..., 0]
-        found = jnp.where(candidate > 0, found - jax.nn.logsumexp(logits, axis=-1), 0.0)
+        found = score.log_probs(model, _hidden(model, tokens, candidate, state), following)
+        found = jnp.where(candidate > 0, found, 0.0)
         sums = jnp.zeros((b, k + 1)).at[jnp.arange(b)[:, None], candidate].add(found)
         return sums[:, 1:]
 

@@ -7,11 +7,33 @@ from flamingo_jax.batch import Batch
 from flamingo_jax.models.flamingo import Flamingo
 
 Array = jax.Array
+_CHUNK = 128  # tokens whose logits are there at once, a float32 for every word of each
 
 
 def token_log_probs(model: Flamingo, batch: Batch) -> Array:
     """f32[B, T] natural log of each token's probability given those before; column 0 is 0."""
-    log_probs = jax.nn.log_softmax(model(batch)[:, :-1])
-    tokens = jnp.asarray(batch.tokens)[:, 1:, None]
-    found = jnp.take_along_axis(log_probs, tokens, axis=-1)[..., 0]
-    return jnp.pad(found, [(0, 0), (1, 0)])
+    tokens = jnp.asarray(batch.tokens)
+    return jnp.pad(log_probs(model, model.hidden(batch)[:, :-1], tokens[:, 1:]), [(0, 0), (1, 0)])
+
+
+def log_probs(
+    model: Flamingo,
+    hidden: Array,  # [B, T, D]
+    following: Array,  # i32[B, T], the token after each
+) -> Array:  # f32[B, T]
+    """Natural log of the probability of each following token; never all logits at once."""
+    size = min(_CHUNK, following.size)
+    padding = -following.size % size
+
+    def chunks(x: Array, *shape: int) -> Array:
+        flat = x.reshape(-1, *shape)
+        return jnp.pad(flat, [(0, padding), *[(0, 0)] * len(shape)]).reshape(-1, size, *shape)
+
+    def of_chunk(args: tuple[Array, Array]) -> Array:
+        hidden, following = args
+        logits = model.logits(hidden[None])[0]
+        found = jnp.take_along_axis(logits, following[:, None], axis=-1)[:, 0]
+        return found - jax.nn.logsumexp(logits, axis=-1)
+
+    found = jax.lax.map(of_chunk, (chunks(hidden, hidden.shape[-1]), chunks(following)))
+    return found.reshape(-1)[: following.size].reshape(following.shape)
