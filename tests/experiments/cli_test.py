@@ -1,5 +1,6 @@
 """What every command shares: one line and status 2 for what a user can mend, a traceback else."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -9,14 +10,18 @@ import pytest
 from experiments import cli
 from tests.experiments.prompt_files import ROOT
 
-# Every kind of end a command can take, in a process of its own: absl's flags are global.
+# Every kind of end that a command can take, each in a process of its own, as flags are global;
+# forked behind the imports, which take seconds.
 SCRIPT = textwrap.dedent(
     '''
     """A command.
 
         python -m command --kind=bad
     """
+    import json
+    import os
     import sys
+    import tempfile
     from absl import flags
     from experiments import cli
     from flamingo_jax.prompts import PromptError
@@ -27,50 +32,75 @@ SCRIPT = textwrap.dedent(
         if KIND.value == "read":
             with cli.user_input():
                 int("x")
+        if KIND.value == "interrupted":
+            raise KeyboardInterrupt
         if KIND.value == "ours":
             raise ValueError("a mistake of ours")
         return 143 if KIND.value == "stopped" else None
-    cli.run(main)
+    def end(arguments):
+        files = [tempfile.TemporaryFile() for _ in range(2)]
+        child = os.fork()
+        if not child:
+            os.dup2(files[0].fileno(), 1)
+            os.dup2(files[1].fileno(), 2)
+            sys.argv[1:] = arguments
+            cli.run(main)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for file in files:
+            file.seek(0)
+        return status, *(file.read().decode() for file in files)
+    print(json.dumps([end(arguments) for arguments in json.loads(sys.argv[1])]))
     '''
 )
 
-
-def run(*arguments):
-    command = [sys.executable, "-c", SCRIPT, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "stderr"),
-    [
-        ([], 0, ""),
-        (["--kind=stopped"], 143, ""),
-        (["--kind=mendable"], 2, "error: a.json: no such file\n"),
-        (["--kind=read"], 2, "error: invalid literal for int() with base 10: 'x'\n"),
-        (
-            ["--kin=x"],
-            2,
-            "error: Unknown command line flag 'kin'. Did you mean: kind ? (see --help)\n",
-        ),
-        (["x"], 2, "error: unexpected argument 'x': every option starts with -- (see --help)\n"),
-    ],
-)
-def test_status_and_one_line(arguments, status, stderr):
-    done = run(*arguments)
-    assert (done.returncode, done.stderr) == (status, stderr)
+ENDS = [
+    ([], 0, ""),
+    (["--kind=stopped"], 143, ""),
+    (["--kind=mendable"], 2, "error: a.json: no such file\n"),
+    (["--kind=read"], 2, "error: invalid literal for int() with base 10: 'x'\n"),
+    (["--kind=interrupted"], 130, "interrupted\n"),
+    (
+        ["--kin=x"],
+        2,
+        "error: Unknown command line flag 'kin'. Did you mean: kind ? (see --help)\n",
+    ),
+    (["x"], 2, "error: unexpected argument 'x': every option starts with -- (see --help)\n"),
+]
+OURS, HELP = ["--kind=ours"], ["--help"]
 
 
-def test_a_mistake_of_ours_keeps_its_traceback():
-    done = run("--kind=ours")
-    assert done.returncode not in (0, 2)
-    assert "Traceback" in done.stderr
+@pytest.fixture(scope="module")
+def ended():
+    """(status, output, errors) by arguments."""
+    asked = [*(arguments for arguments, *_ in ENDS), OURS, HELP]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(map(str, asked), json.loads(done.stdout), strict=True))
 
 
-def test_help_explains_with_an_example_and_is_no_error():
-    done = run("--help")
-    assert done.returncode == 0
-    assert "python -m command --kind=bad" in done.stdout
-    assert "How to end." in done.stdout
+@pytest.mark.parametrize(("arguments", "status", "stderr"), ENDS)
+def test_status_and_one_line(ended, arguments, status, stderr):
+    found, _, errors = ended[str(arguments)]
+    assert (found, errors) == (status, stderr)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(ended):
+    status, _, errors = ended[str(OURS)]
+    assert status not in (0, 2)
+    assert "Traceback" in errors
+
+
+def test_help_explains_with_an_example_and_is_no_error(ended):
+    status, output, _ = ended[str(HELP)]
+    assert status == 0
+    assert "python -m command --kind=bad" in output
+    assert "How to end." in output
 
 
 def test_only_a_users_errors_are_turned():

@@ -106,10 +106,15 @@ def bad_data(bench):
     return ("--config.data.source=", f"--config.data.dir={bench.folder / 'bad'}")
 
 
+# One gated block before the second of two: half of what is traced and compiled.
+SMALL = ("--config.model.language_model.num_layers=2", "--config.model.cross_attention.every=1")
+
+
 @pytest.fixture(scope="module")
 def recipe(bad_data):
     """Options of the run that is done in several ways; it survives the bad records."""
-    return (*bad_data, f"--config.steps={STEPS}", "--config.data.max_skipped_share=0.5")
+    run = (f"--config.steps={STEPS}", "--config.data.max_skipped_share=0.5")
+    return (*bad_data, *SMALL, *run)
 
 
 REPORT, NO_REPORT = (
@@ -175,7 +180,7 @@ def test_metrics_have_the_promised_keys_and_the_loss_falls(bench, whole):
         assert row["mfu"] is None  # the peak of this processor is not known
         assert row["skipped/pages"] == 0
     assert {key for key in rows[0] if key.startswith("gate/")} == {
-        f"gate/{block}.{branch}" for block in (1, 3, 5) for branch in ("attention", "ffw")
+        f"gate/1.{branch}" for branch in ("attention", "ffw")
     }
     assert [rows[i]["lr"] for i in range(4)] == pytest.approx([0, 5e-3, 1e-2, 1e-2])
     first, last = (sum(row["loss"] for row in part) / 10 for part in (rows[:10], rows[-10:]))
@@ -288,7 +293,8 @@ def one_line(status_and_errors) -> str:
 def stopped(bench, bad_data, whole):
     """A run that begins with the finished model, and allows fewer bad records than there are."""
     begin = f"--config.init_from={whole}"
-    return bench.finish(bench.start("stopped", *bad_data, f"--config.steps={STEPS}", begin))
+    options = (*bad_data, *SMALL, f"--config.steps={STEPS}", begin)
+    return bench.finish(bench.start("stopped", *options))
 
 
 def test_a_run_begins_with_the_finished_model_it_is_given(bench, whole, stopped):
