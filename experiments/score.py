@@ -46,7 +46,8 @@ def lines(prompt_id: str, scored: Scored) -> Iterator[str]:
         value = "-" if log_prob is None else f"{log_prob:.3f}"
         yield f"  {value:>9}  {prompting.one_line(token)}"
     for c in sorted(scored.candidates, key=lambda c: -c.log_prob):
-        yield f"  {c.log_prob:9.3f}  candidate {prompting.one_line(c.text)} ({c.num_tokens} tokens)"
+        length = f"{c.num_tokens} token{'s' * (c.num_tokens != 1)}"
+        yield f"  {c.log_prob:9.3f}  candidate {prompting.one_line(c.text)} ({length})"
 
 
 if __name__ == "__main__":
