@@ -159,12 +159,20 @@ def serialize(document: Document) -> bytes:
 
 
 def deserialize(data: bytes) -> Document:
-    """The inverse of `serialize`, by protobuf alone: 20 us where TFDS's graph takes 500."""
-    fields = tf.train.Example.FromString(data).features.feature
-    return Document(
-        id=fields["id"].bytes_list.value[0].decode(),
-        text=fields["text"].bytes_list.value[0].decode(),
-        media_positions=tuple(fields["media_positions"].int64_list.value),
-        media=tuple(fields["media"].bytes_list.value),
-        metadata=json.loads(fields["metadata"].bytes_list.value[0]),
-    )
+    """The inverse of `serialize`, by protobuf alone: 20 us where TFDS's graph takes 500.
+
+    Raises BadRecord `bad_record` for what it did not write.
+    """
+    try:
+        fields = tf.train.Example.FromString(data).features.feature
+        return Document(
+            id=fields["id"].bytes_list.value[0].decode(),
+            text=fields["text"].bytes_list.value[0].decode(),
+            media_positions=tuple(fields["media_positions"].int64_list.value),
+            media=tuple(fields["media"].bytes_list.value),
+            metadata=json.loads(fields["metadata"].bytes_list.value[0]),
+        )
+    except Exception as error:  # protobuf, a missing field, not UTF-8, no JSON
+        raise BadRecord(
+            "bad_record", f"{len(data)} bytes do not follow the record schema: {error!r}"
+        ) from error

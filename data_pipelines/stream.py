@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from data_pipelines.errors import BadRecord, TooManyBadRecords
 from data_pipelines.examples import CachedFeatures, Pixels, Record, parse_record
 from data_pipelines.order import shuffled
 from data_pipelines.packing import pack
-from data_pipelines.record_index import RecordIndex, ShardSlice
+from data_pipelines.record_index import RecordIndex
 from data_pipelines.sequences import TrainingSequence, page_sequence, pair_sequence
+from data_pipelines.splits import shard_slices
 from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.batch import Batch, check
 from flamingo_jax.config import ImagePreprocessing
@@ -79,7 +79,7 @@ class Stream:
             )
         _keep_tensorflow_off_the_accelerator()
         self.config = config
-        self.records = RecordIndex(_shards(config))
+        self.records = RecordIndex(shard_slices(config.data_dir, config.split, config.name))
         if len(self.records) < process_count:
             raise ValueError(
                 f"{config.name}: {len(self.records)} examples for {process_count} processes: give "
@@ -299,26 +299,3 @@ def _keep_tensorflow_off_the_accelerator() -> None:
     """TensorFlow reads data here; left alone it would take the GPU's memory from JAX."""
     if tf.config.get_visible_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
-
-
-def _shards(config: StreamConfig) -> list[ShardSlice]:
-    """Which records of which files the split names; ValueError where there is no such dataset."""
-    if not os.path.isfile(os.path.join(config.data_dir, "dataset_info.json")):
-        raise ValueError(
-            f"{config.name}: {config.data_dir} has no dataset_info.json: data_dir must be the "
-            "folder of one version of a TFDS dataset, such as DIR/emoji/1.0.0"
-        )
-    info = tfds.builder_from_directory(config.data_dir).info
-    if info.file_format is not tfds.core.FileFormat.TFRECORD:
-        raise ValueError(f"{config.name}: {config.data_dir} is {info.file_format}, not tfrecord")
-    try:
-        instructions = info.splits[config.split].file_instructions
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{config.name}: no split {config.split!r} in {config.data_dir}: it has "
-            f"{sorted(info.splits)}"
-        ) from error
-    shards = [ShardSlice(os.fspath(i.filename), i.skip, i.take) for i in instructions]
-    if not sum(shard.take for shard in shards):
-        raise ValueError(f"{config.name}: split {config.split!r} of {config.data_dir} is empty")
-    return shards

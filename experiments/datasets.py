@@ -1,16 +1,15 @@
 """The datasets of a recipe: prepared on disk, opened as streams, read whole where small."""
 
 import collections
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines import emoji, records, synthetic
 from data_pipelines.errors import BadRecord
-from data_pipelines.record_index import RecordIndex, ShardSlice
+from data_pipelines.record_index import RecordIndex
+from data_pipelines.splits import shard_slices
 from data_pipelines.stream_config import StreamConfig
 from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
@@ -101,11 +100,11 @@ def documents(config: Any, path: str, split: str) -> list[records.Document]:
 def draw_documents(
     config: Any, path: str, split: str, count: int
 ) -> tuple[list[records.Document], collections.Counter[str]]:
-    """`count` records of a split, or all for 0 or fewer there; and how many are bad, by reason.
+    """`count` records of a split, and how many are bad, by reason; 0: all of them.
 
-    They are drawn once by the recipe's seed, and only those are read.
+    They are drawn by the recipe's seed, the same each time, and only those are read.
     """
-    index = _records(folder(config, path), split, "split")
+    index = RecordIndex(shard_slices(folder(config, path), split, path))
     numbers = np.arange(len(index))
     if 0 < count < len(index):
         drawn = np.random.default_rng(config.seed).choice(len(index), count, replace=False)
@@ -116,24 +115,9 @@ def draw_documents(
             found.append(records.deserialize(index.read(number)))
         except BadRecord as error:
             bad[error.reason] += 1
-        except Exception:  # protobuf, a missing field, not UTF-8, no JSON
-            bad["bad_record"] += 1
     return found, bad
 
 
 def _num_records(root: pathlib.Path, split: str, field: str) -> int:
-    return len(_records(root, split, field))
-
-
-def _records(root: pathlib.Path, split: str, field: str) -> RecordIndex:
-    """Those of a split; ValueError where the dataset has none of that name."""
-    info = tfds.builder_from_directory(root).info
-    if info.file_format is not tfds.core.FileFormat.TFRECORD:
-        raise ValueError(f"{field}: {root} is {info.file_format}: build it as tfrecord")
-    try:
-        instructions = info.splits[split].file_instructions
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{field}: no split {split!r} in {root}: it has {sorted(info.splits)}"
-        ) from error
-    return RecordIndex([ShardSlice(os.fspath(i.filename), i.skip, i.take) for i in instructions])
+    """ValueError where the dataset has no such split."""
+    return sum(shard.take for shard in shard_slices(root, split, field))

@@ -113,6 +113,9 @@ def test_serialized_records_are_what_tfds_reads_and_always_the_same_bytes():
     example = features().deserialize_example(data)
     assert from_example({name: value.numpy() for name, value in example.items()}) == GOOD
     assert deserialize(data) == GOOD
+    for damaged in (b"", data[:-9], b"no record"):
+        with pytest.raises(BadRecord, match="do not follow the record schema"):
+            deserialize(damaged)
     script = "from tests.data_pipelines import records_test as t; print(t.serialize(t.GOOD))"
     for seed in "01":
         done = subprocess.run(

@@ -1,0 +1,33 @@
+"""Which records of which files a split of a TFDS dataset names."""
+
+import os
+
+import tensorflow_datasets as tfds
+
+from data_pipelines.record_index import ShardSlice
+
+
+def shard_slices(data_dir: str | os.PathLike, split: str, field: str) -> list[ShardSlice]:
+    """The slices of a split in TFDS notation, in order; `field` begins the message of an error.
+
+    Raises:
+      ValueError: no dataset there, none of TFRecords, no such split, or an empty one.
+    """
+    if not os.path.isfile(os.path.join(data_dir, "dataset_info.json")):
+        raise ValueError(
+            f"{field}: {data_dir} has no dataset_info.json: data_dir must be the "
+            "folder of one version of a TFDS dataset, such as DIR/emoji/1.0.0"
+        )
+    info = tfds.builder_from_directory(data_dir).info
+    if info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise ValueError(f"{field}: {data_dir} is {info.file_format}, not tfrecord")
+    try:
+        instructions = info.splits[split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{field}: no split {split!r} in {data_dir}: it has {sorted(info.splits)}"
+        ) from error
+    shards = [ShardSlice(os.fspath(i.filename), i.skip, i.take) for i in instructions]
+    if not sum(shard.take for shard in shards):
+        raise ValueError(f"{field}: split {split!r} of {data_dir} is empty")
+    return shards
