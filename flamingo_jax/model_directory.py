@@ -1,9 +1,9 @@
 """The folder a finished model lives in: `model.json`, the weights, the tokenizer.
 
 `model.json` says what the model is (architecture, precision, prompt conventions) and names every
-frozen part by source and SHA-256; `weights.safetensors` holds what was trained and the channel
-statistics, `frozen.safetensors` the frozen parts where they are embedded. A training workdir, which
-has such a folder as `model/`, is taken in its place.
+frozen part by source and SHA-256; `weights.safetensors` holds what was trained and the map that
+aligns features, `frozen.safetensors` the frozen parts where they are embedded. A training workdir,
+which has such a folder as `model/`, is taken in its place.
 """
 
 import dataclasses

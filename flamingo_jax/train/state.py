@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     step: jax.Array  # i32[], updates done
     trainable: Tree
     opt_state: optax.OptState
-    key: jax.Array  # raw u32 key data; the step folds its count in
+    key: jax.Array  # raw u32 key data of the seed, for steps that draw; none does yet
 
 
 def create(
