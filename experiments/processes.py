@@ -1,8 +1,9 @@
 """Several processes as one run: they start together, agree, and end together.
 
 `launch.local` names each process to itself in three variables; on a TPU slice JAX finds out by
-itself. Every process then runs the same program on the same arrays, each with its own devices and
-its own rows of the batch; process 0 alone writes metrics, model and report.
+itself, and a TPU host that stands alone, as a notebook's does, joins nobody. Every process then
+runs the same program on the same arrays, each with its own devices and its own rows of the batch;
+process 0 alone writes metrics, model and report.
 
 Where one dies, the others must not wait for it. JAX's coordination service misses its heartbeat and
 ends them; and a process that fails ends at once, without the barrier at which JAX would have it
@@ -16,6 +17,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import secrets
 import signal
 import sys
 import traceback
@@ -25,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 
 Tree = Any
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -53,8 +56,10 @@ def start() -> None:
             raise ValueError(f"{found}: set all three, as launch.local does, or none")
         address, count, index = given
         jax.distributed.initialize(address, int(count), int(index), **timeouts)
-    elif on_tpu():
+    elif on_tpu() and not is_only_tpu_host():
         jax.distributed.initialize(**timeouts)
+    if jax.distributed.is_initialized():
+        keep_programs_together()
 
 
 def on_tpu() -> bool:
@@ -64,9 +69,57 @@ def on_tpu() -> bool:
     return allowed and chips and importlib.util.find_spec("libtpu") is not None
 
 
+def is_only_tpu_host() -> bool:
+    """Whether a TPU host's variables say that it has no others, as Colab's and Kaggle's do.
+
+    There JAX would look for others for five minutes, and fail. Hosts that Cloud TPU rents out have
+    none of these variables: JAX asks their metadata server.
+    """
+    if "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
+        return False
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    return "," not in hosts if hosts else "TPU_SKIP_MDS_QUERY" in os.environ
+
+
+def keep_programs_together() -> None:
+    """Keeps no compiled programs where processes have folders of their own; all must call it.
+
+    Process 0 alone writes them, so there nothing is gained. And on GPUs a run would stand still:
+    XLA shares out the tuning of a program among the processes that compile it, so those without
+    it would wait, for a day, for process 0, which has it already.
+    """
+    folder = jax.config.jax_compilation_cache_dir
+    if jax.process_count() == 1 or not folder or "://" in folder:  # a bucket is everybody's
+        return
+    file = pathlib.Path(folder) / f".{gather(secrets.token_hex(8))[0]}"
+    if is_first():
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    gather(None)  # process 0 has written it
+    seen = gather(file.is_file())
+    if is_first():
+        file.unlink(missing_ok=True)
+    if all(seen):
+        return
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # else JAX goes by what it first found
+    if is_first():
+        print(
+            f"compiled programs are not kept: {folder} is not the same folder for all processes, "
+            "set JAX_COMPILATION_CACHE_DIR to one that is",
+            file=sys.stderr,
+        )
+
+
 def is_first() -> bool:
     """Whether this is process 0, which writes what is written once."""
     return jax.process_index() == 0
+
+
+def name() -> str:
+    """What messages call this process."""
+    return f"process {jax.process_index()} of {jax.process_count()}"
 
 
 def gather(value: Any) -> list[Any]:
@@ -93,15 +146,17 @@ def check_shared(file: pathlib.Path) -> None:
 
 
 def to_host(tree: Tree) -> Tree:
-    """Whole arrays of a tree cut among processes, in process 0; all must call it.
+    """Whole arrays of a tree cut among devices, in process 0; all must call it.
 
-    One leaf after the other, so that a device holds one whole leaf at a time. In one process the
-    tree stays as it is, on its devices.
+    One leaf after the other, so that a device holds one whole leaf at a time. What lies on one
+    device stays there; of more, a program that takes it would run on all of them, for which the
+    kernels of attention are not made.
     """
-    if jax.process_count() == 1:
-        return tree
+    alone = jax.process_count() == 1
 
-    def one(leaf: jax.Array) -> np.ndarray | None:
+    def one(leaf: jax.Array) -> jax.Array | np.ndarray | None:
+        if alone:
+            return leaf if len(leaf.sharding.device_set) == 1 else np.asarray(leaf)
         whole = multihost_utils.process_allgather(leaf, tiled=True)
         return whole if is_first() else None
 
@@ -189,7 +244,7 @@ def _say_why(error: BaseException) -> int:
     """Prints what ended this process, and returns the status to end with."""
     if isinstance(error, SystemExit):  # has been said
         return error.code if isinstance(error.code, int) else 1
-    who = f"process {jax.process_index()} of {jax.process_count()}"
+    who = name()
     if isinstance(error, KeyboardInterrupt):
         print(f"{who} is interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -204,4 +259,5 @@ def _say_why(error: BaseException) -> int:
 def _is_loss_of_another(error: BaseException) -> bool:
     """Whether a collective failed because the process at its other end has gone."""
     text = str(error)
-    return "Gloo" in text or "coordination service" in text or "heartbeat" in text
+    signs = ("Gloo", "coordination service", "heartbeat", "remote process exited")  # that is NCCL's
+    return any(sign in text for sign in signs)

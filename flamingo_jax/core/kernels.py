@@ -5,11 +5,13 @@ logits. `xla` is `core.attention.attend`, which runs everywhere and is what the 
 against. `auto` is the platform's own.
 
 A kernel takes what it was written for: no cache, no bias (so no ALiBi and no relative positions),
-and for splash whole blocks of 128 tokens, for cuDNN 16-bit numbers, heads of up to 128 (a multiple
-of 8) and an even number of tokens. Anything else goes through XLA, whatever the name: at the 32 to
-256 tokens of the paper's sequences logits are small.
+rows and key heads that the mesh divides, and for splash whole blocks of 128 tokens, for cuDNN
+16-bit numbers, heads of up to 128 (a multiple of 8) and an even number of tokens. Anything else
+goes through XLA, whatever the name: at the 32 to 256 tokens of the paper's sequences logits are
+small. So does everything on GPUs older than Ampere (a T4, say), which cuDNN's kernel is not for.
 """
 
+import re
 from typing import Literal
 
 import jax
@@ -25,6 +27,9 @@ Kernel = Literal["auto", "xla", "splash", "cudnn"]
 
 PLATFORMS = {"splash": ("tpu",), "cudnn": ("gpu", "cuda")}
 _BLOCK = 128
+_AXES = ("batch", None, "heads", None)
+_KV_AXES = ("batch", None, "kv_heads", None)
+_CUDNN_CAPABILITY = (8, 0)  # docs.nvidia.com/cudnn/operations/Attention, support matrix
 
 
 def resolve(name: Kernel, platform: str) -> Kernel:
@@ -33,16 +38,36 @@ def resolve(name: Kernel, platform: str) -> Kernel:
     Raises:
       ValueError: no such kernel, or not on this platform.
     """
+    known = ["auto", "xla", *PLATFORMS]
+    if name not in known:
+        raise ValueError(f"execution.attention={name!r}: use one of {known}")
+    runs = [k for k, found in PLATFORMS.items() if platform in found]
+    unfit = _without_cudnn(platform)
+    if unfit:
+        runs.remove("cudnn")
     if name == "auto":
-        return next((k for k, found in PLATFORMS.items() if platform in found), "xla")
-    if name != "xla" and name not in PLATFORMS:
-        raise ValueError(f"execution.attention={name!r}: use one of {['auto', 'xla', *PLATFORMS]}")
-    if name != "xla" and platform not in PLATFORMS[name]:
+        return runs[0] if runs else "xla"
+    if name != "xla" and name not in runs:
         raise ValueError(
-            f"execution.attention={name!r} does not run on {platform}: use "
+            f"execution.attention={name!r} does not run on {unfit or platform}: use "
             f"{resolve('auto', platform)!r}, or 'auto'"
         )
     return name
+
+
+def _without_cudnn(platform: str) -> str:
+    """What the GPUs here are where cuDNN's kernel does not run on them; else nothing.
+
+    Of GPUs that are not here, which a program is only compiled for, nothing is known.
+    """
+    if platform != "gpu" or jax.default_backend() != "gpu":
+        return ""
+    device = jax.local_devices()[0]
+    capability = str(getattr(device, "compute_capability", ""))  # 7.5; gfx90a of AMD
+    found = re.fullmatch(r"(\d+)\.(\d+)", capability)
+    if found and tuple(map(int, found.groups())) >= _CUDNN_CAPABILITY:
+        return ""
+    return f"{device.device_kind} (compute capability {capability})"
 
 
 def attend_causally(
@@ -61,44 +86,55 @@ def attend_causally(
     """
     if kernel == "splash" and _fits_splash(q, k):
         return _splash(q, k, v, segments, interpret=interpret)
-    if kernel == "cudnn" and _fits_cudnn(q):
-        # A token sees itself, so that no row is empty.
-        mask = (mask | jnp.eye(q.shape[1], dtype=bool))[:, None]
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+    if kernel == "cudnn" and _fits_cudnn(q, k):
+        return _cudnn(q, k, v, mask)
     return attend(q, k, v, mask)
 
 
-def _fits_splash(q: Array, k: Array) -> bool:
+def _fits_mesh(q: Array, k: Array) -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     tensor = 1 if mesh.empty else mesh.shape["tensor"]
-    whole_rows = q.shape[0] % partition.batch_shards() == 0
-    return q.shape[1] % _BLOCK == 0 and k.shape[2] % tensor == 0 and whole_rows
+    return k.shape[2] % tensor == 0 and q.shape[0] % partition.batch_shards() == 0
 
 
-def _fits_cudnn(q: Array) -> bool:
+def _fits_splash(q: Array, k: Array) -> bool:
+    return q.shape[1] % _BLOCK == 0 and _fits_mesh(q, k)
+
+
+def _fits_cudnn(q: Array, k: Array) -> bool:
     """On every GPU that has it; some newer ones take heads of up to 256."""
     _, t, _, h = q.shape
-    return q.dtype in (jnp.bfloat16, jnp.float16) and t % 2 == 0 and h % 8 == 0 and h <= 128
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    return half and t % 2 == 0 and h % 8 == 0 and h <= 128 and _fits_mesh(q, k)
+
+
+def _cudnn(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """Cut by hand: left to the partitioner, queries and keys that lie otherwise are an error."""
+
+    def on_one_device(q, k, v, mask):
+        # A token sees itself, so that no row is empty.
+        mask = (mask | jnp.eye(q.shape[1], dtype=bool))[:, None]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+
+    axes = (_AXES, _KV_AXES, _KV_AXES, ("batch", None, None))
+    return partition.on_shards(on_one_device, axes, _AXES)(q, k, v, mask)
 
 
 def _splash(q: Array, k: Array, v: Array, segments: Array, *, interpret: bool) -> Array:
     """Padding is a segment of its own, behind or before the real ones."""
-    axes = ("batch", None, "heads", None)
-    kv_axes = ("batch", None, "kv_heads", None)
 
     def on_one_device(q, k, v, segments):
         t, n = q.shape[1:3]
         mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((t, t))] * n)
         block = max(b for b in (_BLOCK, 2 * _BLOCK, 4 * _BLOCK) if t % b == 0)
         sizes = splash_lib.BlockSizes(*[block] * 8)
-        with jax.ensure_compile_time_eval():
-            kernel = splash_lib.make_splash_mha(
-                mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
-            )
+        kernel = splash_lib.make_splash_mha(
+            mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+        )
         q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         heads_first = [x.swapaxes(1, 2) for x in (q, k, v)]
         ids = splash_lib.SegmentIds(segments, segments)
         return jax.vmap(kernel)(*heads_first, ids).swapaxes(1, 2)
 
-    f = partition.on_shards(on_one_device, (axes, kv_axes, kv_axes, ("batch", None)), axes)
-    return f(q, k, v, segments)
+    axes = (_AXES, _KV_AXES, _KV_AXES, ("batch", None))
+    return partition.on_shards(on_one_device, axes, _AXES)(q, k, v, segments)

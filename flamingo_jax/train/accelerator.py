@@ -1,7 +1,8 @@
 """What is known of the devices a run stands on: their published peak, their memory in use.
 
-Peaks are dense bfloat16 matrix products, as the makers publish them, by JAX's name of the device
-(`device_kind`). One device is one chip for every kind listed here.
+Peaks are dense bfloat16 matrix products (summed in float32), as the makers publish them, by JAX's
+name of the device (`device_kind`; of NVIDIA's the driver's name). One device is one chip, but on
+TPU7x half of one. A T4 multiplies no bfloat16, so it has none.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,21 @@ BF16_PEAK_TFLOPS_PER_S = {
     "TPU v5p": 459.0,
     "TPU v6 lite": 918.0,  # v6e
     "TPU v6e": 918.0,
+    "TPU7x": 2307.0 / 2,  # Ironwood
     "NVIDIA A100-SXM4-40GB": 312.0,
     "NVIDIA A100-SXM4-80GB": 312.0,
+    "NVIDIA A100-PCIE-40GB": 312.0,
+    "NVIDIA A100 80GB PCIe": 312.0,
+    "NVIDIA L4": 121.0,
+    "NVIDIA L40S": 362.0,
+    "NVIDIA GeForce RTX 4090": 165.2,
     "NVIDIA H100 80GB HBM3": 989.4,
+    "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
     "NVIDIA H200": 989.4,
+    "NVIDIA GH200 480GB": 989.4,
+    "NVIDIA B200": 2250.0,
+    "NVIDIA GB200": 2500.0,
 }
 
 

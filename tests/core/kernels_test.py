@@ -1,11 +1,13 @@
 """Kernels against plain attention: values and gradients, padding, grouped heads, a mesh."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import topologies
 
 from flamingo_jax.core import partition
 from flamingo_jax.core.kernels import _fits_cudnn, attend_causally, resolve
@@ -54,6 +56,31 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("h", [64, 80, 256])
+def test_splash_compiles_for_chips_that_are_not_here(h, monkeypatch):
+    """With the TPU's own compiler; nothing may be computed on the way."""
+    pytest.importorskip("libtpu")
+    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    slice_ = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    mesh = partition.make_mesh(2, 1, 2, devices=slice_.devices)
+    rows = partition.batch_sharding(mesh)
+
+    def total(q, k, segments):
+        return attend_causally(q, k, k, None, segments, "splash").astype("float32").sum()
+
+    def struct(dtype, *shape):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
+
+    q, k, segments = (
+        struct("bfloat16", B, T, N, h), struct("bfloat16", B, T, K, h), struct("int32", B, T),
+    )  # fmt: skip
+    with jax.set_mesh(mesh):
+        traced = jax.jit(jax.grad(total, (0, 1))).trace(q, k, segments)
+        assert "tpu_custom_call" in traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+
+
 @pytest.mark.parametrize(
     ("t", "h", "dtype"),
     [(8, 64, "float32"), (7, 64, "bfloat16"), (8, 12, "bfloat16"), (8, 256, "bfloat16")],
@@ -64,7 +91,27 @@ def test_what_cudnn_does_not_take_goes_through_xla(t, h, dtype):
     mask, segments = np.tril(np.ones((1, t, t), bool)), np.ones((1, t), np.int32)
     assert attend_causally(q, q, q, mask, segments, "cudnn").shape == q.shape
     fits = jnp.ones((1, 8, 2, 64), "bfloat16")
-    assert _fits_cudnn(fits)
+    assert _fits_cudnn(fits, fits)
+
+
+@pytest.mark.parametrize(("kv_heads", "fits"), [(4, True), (2, False)])
+def test_cudnn_gets_each_devices_part(kv_heads, fits, monkeypatch):
+    """Left to the partitioner, queries cut over `tensor` beside whole keys do not compile."""
+    version = types.SimpleNamespace(cudnn_get_version=lambda: 91_000)
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.cuda_versions", version)
+    q, k = jnp.ones((4, 16, 8, 64), "bfloat16"), jnp.ones((4, 16, kv_heads, 64), "bfloat16")
+    mask, segments = np.ones((4, 16, 16), bool), np.ones((4, 16), np.int32)
+
+    def total(q, k):
+        return attend_causally(q, k, k, mask, segments, "cudnn").astype("float32").sum()
+
+    with jax.set_mesh(partition.make_mesh(2, 1, 4)):
+        traced = jax.jit(jax.value_and_grad(total, (0, 1))).trace(q, k)
+        program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    calls = [line for line in program.splitlines() if "custom_call @__cudnn$fmha" in line]
+    assert bool(calls) == fits
+    assert all("tensor<2x16x2x64xbf16>" in line for line in calls)  # rows and heads, cut
+    assert "CustomSPMDPartitioning" not in program
 
 
 def test_rows_that_no_block_fits_go_through_xla(inputs):
@@ -77,6 +124,27 @@ def test_rows_that_no_block_fits_go_through_xla(inputs):
 def test_auto_is_the_platforms_own():
     assert [resolve("auto", p) for p in ("cpu", "tpu", "gpu")] == ["xla", "splash", "cudnn"]
     assert resolve("xla", "tpu") == "xla"
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "kernel"),
+    [
+        ("Tesla T4", "7.5", "xla"),
+        ("NVIDIA L4", "8.9", "cudnn"),
+        ("NVIDIA GeForce RTX 5090", "12.0", "cudnn"),
+        ("AMD Instinct MI300X", "gfx942", "xla"),
+    ],
+)
+def test_gpus_without_cudnns_kernel_go_through_xla(kind, capability, kernel, monkeypatch):
+    device = types.SimpleNamespace(device_kind=kind, compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert resolve("auto", "gpu") == kernel
+    assert resolve("auto", "tpu") == "splash"  # compiled here for there
+    if kernel == "xla":
+        why = rf"'cudnn' does not run on {kind} \(compute capability {capability}\): use 'xla'"
+        with pytest.raises(ValueError, match=why):
+            resolve("cudnn", "gpu")
 
 
 @pytest.mark.parametrize(

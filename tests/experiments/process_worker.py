@@ -50,6 +50,16 @@ def not_shared(folder: pathlib.Path) -> int:
     return 0
 
 
+def programs(folder: pathlib.Path) -> int:
+    """Compiled programs are kept in a folder of all, and in none where everyone has another."""
+    for name, kept in (("of all", True), (f"of {jax.process_index()}", False)):
+        jax.config.update("jax_compilation_cache_dir", str(folder / name))
+        processes.keep_programs_together()
+        assert jax.config.jax_enable_compilation_cache == kept
+    processes.part()
+    return 0
+
+
 def interrupt(folder: pathlib.Path) -> int:
     """Ctrl-C in process 0 while process 1 waits for it."""
     processes.gather(None)

@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import processes
@@ -38,7 +39,7 @@ def ended(tmp_path_factory):
     began_s = time.monotonic()
     folders = {
         what: tmp_path_factory.mktemp(what)
-        for what in ("agree", "fail", "not_shared", "interrupt", "stop")
+        for what in ("agree", "fail", "not_shared", "programs", "interrupt", "stop")
     }
     started = {what: start(what, folder) for what, folder in folders.items()}
     pid_file = folders["stop"] / "pid"
@@ -83,6 +84,19 @@ def test_a_workdir_that_is_not_shared_is_named_by_all(ended):
     assert "is not seen by processes [1]: give a workdir on a disk" in errors
 
 
+def test_programs_are_kept_where_all_processes_find_them(ended):
+    """Else, on GPUs, those that compile would wait for the one that need not."""
+    status, _, errors, _, folder = ended["programs"]
+    assert status == 0, errors
+    assert not list(folder.rglob(".*"))  # what they tried it with
+    (line,) = [line for line in errors.splitlines() if "programs are not kept" in line]
+    assert line.startswith("[0] compiled programs are not kept: ")
+    assert line.endswith(
+        "/of 0 is not the same folder for all processes, "
+        "set JAX_COMPILATION_CACHE_DIR to one that is"
+    )
+
+
 def test_sigterm_to_one_stops_all_after_the_same_step(ended):
     status, out, errors, _, _ = ended["stop"]
     assert status == 143, errors
@@ -116,9 +130,34 @@ def test_a_tpu_host_is_known_by_its_chips_and_libtpu(monkeypatch):
     assert not processes.on_tpu()
 
 
+@pytest.mark.parametrize(
+    ("variables", "only"),
+    [
+        ({}, False),  # a host of Cloud TPU
+        ({"TPU_PROCESS_ADDRESSES": "local", "TPU_WORKER_HOSTNAMES": "localhost"}, True),  # Kaggle
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, False),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_COORDINATOR_ADDRESS": "b"}, False),
+    ],
+)
+def test_a_tpu_host_that_stands_alone_joins_nobody(variables, only, monkeypatch):
+    joined = []
+    monkeypatch.setattr(processes, "on_tpu", lambda: True)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: joined.append(True))
+    for name in (*processes.VARIABLES, "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    monkeypatch.delenv("MEGASCALE_COORDINATOR_ADDRESS", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.start()
+    assert bool(joined) != only
+
+
 def test_one_process_alone_needs_nobody(tmp_path):
     values = {"a": jax.numpy.ones(2)}
-    assert processes.to_host(values) is values
+    assert processes.to_host(values)["a"] is values["a"]
     assert processes.gather({"b": 1}) == [{"b": 1}]
     assert processes.is_first()
     (tmp_path / "here").touch()
@@ -127,6 +166,17 @@ def test_one_process_alone_needs_nobody(tmp_path):
         processes.check_shared(tmp_path / "not here")
     with pytest.raises(KeyError), processes.ending_together():
         raise KeyError("as it was")
+
+
+def test_what_lies_on_several_devices_is_brought_to_the_host():
+    """A program that takes it would run on all of them, as would its kernels."""
+    mesh = jax.make_mesh((8,), ("all",))
+    for spec in (jax.P("all"), jax.P()):
+        value = jax.device_put(np.arange(8.0, dtype="bfloat16"), jax.NamedSharding(mesh, spec))
+        found = processes.to_host({"a": value})["a"]
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == value.dtype
+        np.testing.assert_array_equal(found, value)
 
 
 def test_the_lock_is_held_while_something_is_built_and_given_back(tmp_path):
