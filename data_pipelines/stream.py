@@ -197,7 +197,7 @@ class Stream:
 
         options = tf.data.Options()
         options.autotune.enabled = False
-        num_workers = config.num_workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        num_workers = config.num_workers or min(_num_cores(), _MOST_WORKERS)
         options.threading.private_threadpool_size = num_workers
         dataset = tf.data.Dataset.range(num_rows).map(
             row, num_parallel_calls=num_workers, deterministic=True
@@ -282,6 +282,12 @@ class Stream:
             f"than max_skipped_share={self.config.max_skipped_share}: {reasons}; the last are "
             f"[{messages}]. Mend or rebuild {self.config.data_dir}, or allow a larger share"
         )
+
+
+def _num_cores() -> int:
+    """Those that a scheduler leaves to this process, where the system tells."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _pixels(config: StreamConfig, preprocessing: ImagePreprocessing) -> Pixels:

@@ -15,7 +15,15 @@ T = TypeVar("T")
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
+Precision = Literal["float32", "bfloat16", "float16"]
 EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
+
+
+def _check_sizes(config: Any, part: str, *names: str, least: int = 1) -> None:
+    """ValueError for the first of these fields that is too small."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(f"{part}.{name}={getattr(config, name)}: use {least} or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +34,9 @@ class DTypePolicy:
     computes in bfloat16. Norm statistics, softmax, gates, logits and the loss are float32 always.
     """
 
-    frozen: str = "bfloat16"
-    trainable: str = "float32"
-    compute: str = "bfloat16"
+    frozen: Precision = "bfloat16"
+    trainable: Precision = "float32"
+    compute: Precision = "bfloat16"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +65,8 @@ class LanguageModelConfig:
     max_length: int = 2048  # trained context; the rows of learned positions
 
     def __post_init__(self):
+        sizes = ("vocab_size", "num_layers", "width", "num_heads", "head_dim", "ffw_width")
+        _check_sizes(self, "language_model", *sizes, "max_length")
         _check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
         rotated = self.head_dim if self.rope_dims is None else self.rope_dims
         if self.positions == "rope" and (rotated % 2 or not 0 < rotated <= self.head_dim):
@@ -83,6 +93,14 @@ class ImagePreprocessing:
     pad: tuple[int, int, int] = (124, 116, 104)  # the paper pads with the mean value
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of values in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        _check_sizes(self, "preprocessing", "size_px")
+        for name in ("background", "pad"):
+            if not all(0 <= value <= 255 for value in getattr(self, name)):
+                raise ValueError(f"preprocessing.{name}={getattr(self, name)}: use 0 to 255")
+        if min(self.std) <= 0:
+            raise ValueError(f"preprocessing.std={self.std}: use more than 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +148,11 @@ class ResamplerConfig:
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
 
+    def __post_init__(self):
+        sizes = ("num_latents", "depth", "width", "num_heads", "head_dim", "ffw_multiplier")
+        _check_sizes(self, "resampler", *sizes)
+        _check_sizes(self, "resampler", "num_frames", least=0)
+
     def check_num_frames(self, num_frames: int, field: str) -> None:
         """ValueError where `field` asks for more frames than there are temporal embeddings for."""
         if num_frames > self.num_frames > 0 and not self.interpolate_frames:
@@ -162,6 +185,12 @@ class CrossAttentionConfig:
     branch_scale: float = 1.0  # of both branches; public LMs can have 10 times the residual stream
     attend: Literal["last", "all_previous"] = "last"
 
+    def __post_init__(self):
+        sizes = ("every", "graft_depth", "num_heads", "head_dim", "ffw_multiplier")
+        _check_sizes(self, "cross_attention", *sizes)
+        if self.media_width is not None:
+            _check_sizes(self, "cross_attention", "media_width")
+
 
 @dataclasses.dataclass(frozen=True)
 class FlamingoConfig:
@@ -171,14 +200,13 @@ class FlamingoConfig:
     vision: VisionConfig
     resampler: ResamplerConfig
     cross_attention: CrossAttentionConfig
-    num_new_tokens: int = 1  # rows beyond the frozen vocabulary: <EOC>, and <image> where it is one
+    num_new_tokens: int = 2  # rows beyond the frozen vocabulary: <image>, <EOC>
     train_new_inputs: bool = True  # False: new rows learn as outputs only, see models/flamingo.py
 
     def __post_init__(self):
         every, offset = self.cross_attention.every, self.cross_attention.offset
         depth = self.language_model.num_layers
-        if every < 1:
-            raise ValueError(f"cross_attention.every={every}: use 1 or more")
+        _check_sizes(self, "model", "num_new_tokens")
         if not 0 <= offset < depth:
             raise ValueError(
                 f"cross_attention.offset={offset}: the language model has {depth} blocks, "
@@ -197,10 +225,6 @@ class FlamingoConfig:
                 f"cross_attention.values_init=identity: visual tokens are {self.media_width} wide, "
                 f"the language model {width}; make resampler.width or cross_attention.media_width "
                 "the same, or use random"
-            )
-        if self.cross_attention.graft_depth < 1:
-            raise ValueError(
-                f"cross_attention.graft_depth={self.cross_attention.graft_depth}: use 1 or more"
             )
 
     @staticmethod
@@ -238,6 +262,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[T], values: typing.Mapping[str, Any], path: str = "") -> T:
     """Dataclass `cls` from nested mappings; ValueError on an unknown, missing or mistyped key."""
+    if not isinstance(values, typing.Mapping):
+        where = path.removesuffix(".") or cls.__name__
+        raise ValueError(f"{where}={values!r}: want the keys of a {cls.__name__}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -265,8 +292,10 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             return None
         return _coerce(next(a for a in args if a is not type(None)), value, path)
     if origin is tuple:
-        item = args[0]
-        return tuple(_coerce(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+        if not isinstance(value, list | tuple) or len(value) != len(args):
+            raise ValueError(f"{path}={value!r}: want {len(args)} values")
+        pairs = zip(args, value, strict=True)
+        return tuple(_coerce(arg, v, f"{path}[{i}]") for i, (arg, v) in enumerate(pairs))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str, bool) and type(value) is not hint:

@@ -6,7 +6,7 @@ batches of like length, each shape is compiled once.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -73,7 +73,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Every text token of a prompt with its log-likelihood (None for one that nothing precedes)."""
+    """Every text token of a prompt with its log-likelihood (None for the first)."""
 
     tokens: tuple[str, ...]
     log_probs: tuple[float | None, ...]
@@ -93,7 +93,9 @@ class Model:
         compute_dtype: str = "float32",
         video_sampling: prompt_batch.VideoSampling = prompt_batch.VideoSampling(),  # noqa: B008
     ):
-        self.config, self.params, self.tokenizer = config, params, tokenizer
+        tokenizer.check_rows(config.language_model.vocab_size, config.num_new_tokens)
+        self.config, self.tokenizer = config, tokenizer
+        self.params = jax.device_put(params)  # once, not with every call
         self.video_sampling = video_sampling
         self.caption_template = caption_template
         self.compute_dtype = compute_dtype
@@ -109,7 +111,7 @@ class Model:
         is drawn for it depends on the seed and on its number among the prompts.
         """
         written: list[Written] = []
-        for window in calls.windows(prompts):
+        for window in calls.windows(_several(prompts)):
             encoded = [self._encode(prompt) for prompt in window]
             written += self._write(encoded, decoding, first=len(written))
         return written
@@ -120,6 +122,7 @@ class Model:
         """Continuations of prompts number `first` and those after it."""
         key, run = jax.random.key(decoding.seed), self._continue(decoding.program())
         longest = prompt_batch.padded_length(max(len(e.tokens) for e in encoded))
+        self._check_length(longest + decoding.max_tokens)
         beams = decoding.num_beams if decoding.method == "beam" else 1
 
         def max_rows(shape: calls.Shape) -> int:
@@ -142,7 +145,9 @@ class Model:
     def score(self, prompts: Iterable[Any]) -> list[Scored]:
         """Log-likelihood of every text token of each prompt, and of its candidates after it."""
         return [
-            scored for window in calls.windows(prompts) for scored in self._score_window(window)
+            scored
+            for window in calls.windows(_several(prompts))
+            for scored in self._score_window(window)
         ]
 
     def _score_window(self, prompts: Sequence[Any]) -> list[Scored]:
@@ -170,9 +175,13 @@ class Model:
         ValueError unless each prompt has its candidates.
         """
         found: list[np.ndarray] = []
-        for window in calls.windows(prompts):
+        if any(isinstance(texts, str) for texts in candidates):
+            raise ValueError("candidates: want a list of texts for each prompt, not one text")
+        for window in calls.windows(_several(prompts)):
             encoded = [self._encode(prompt) for prompt in window]
             texts = candidates[len(found) : len(found) + len(encoded)]
+            if len(texts) < len(encoded):
+                raise ValueError(f"{len(candidates)} lists of candidates for more prompts")
             found += self._likelihoods(encoded, texts, closed=closed)
         if len(found) < len(candidates):
             raise ValueError(f"{len(candidates)} lists of candidates for {len(found)} prompts")
@@ -224,6 +233,7 @@ class Model:
         """f32[tokens] of each prompt, with its padding behind."""
         shapes = [(*e.media_shape, prompt_batch.padded_length(len(e.tokens))) for e in encoded]
         longest = max((length for *_, length in shapes), default=1)
+        self._check_length(longest)
         max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, longest)
 
         def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
@@ -258,11 +268,26 @@ class Model:
         encoded = prompt_batch.encode(
             parts, self.tokenizer, self.config.vision.preprocessing, self.video_sampling
         )
+        vision = self.config.vision
+        for media in encoded.media:
+            if media.ndim == 3 and media.shape[1:] != (vision.num_features, vision.width):
+                raise PromptError(
+                    f"image: array {media.dtype}{list(media.shape[1:])}, want a picture as uint8, "
+                    f"or its features [{vision.num_features}, {vision.width}]"
+                )
         try:
             self.config.resampler.check_num_frames(encoded.num_frames, "video frames")
         except ValueError as error:
             raise PromptError(str(error)) from error
         return encoded
+
+    def _check_length(self, num_slots: int) -> None:
+        lm = self.config.language_model
+        if lm.positions == "learned" and num_slots > lm.max_length:
+            raise PromptError(
+                f"a prompt makes {num_slots} tokens, with padding and what is to be written: the "
+                f"learned positions end at {lm.max_length}; shorten it, or write fewer"
+            )
 
     @functools.cached_property
     def _score(self):
@@ -294,6 +319,13 @@ class Model:
             return sampler.sample(model, batch, keys, config=sampling, **common)
 
         return run
+
+
+def _several(prompts: Iterable[Any]) -> Iterable[Any]:
+    """The same; PromptError for a single prompt, whose parts would each be taken for a prompt."""
+    if isinstance(prompts, str | Mapping | Prompt):
+        raise PromptError("want a list of prompts; for a single one, [prompt]")
+    return prompts
 
 
 def _as_prompt(prompt: Any) -> Prompt:

@@ -62,7 +62,10 @@ def save(
     *,
     embed_frozen: bool = False,
 ) -> None:
-    """Writes a model directory whole or not at all; what was there before is replaced."""
+    """Writes a model directory whole or not at all; what was there before is replaced.
+
+    Until the new one has its name, the old one is there, at the last as `NAME.replaced`.
+    """
     directory = pathlib.Path(directory)
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -79,9 +82,12 @@ def save(
     (partial / _JSON).write_text(text + "\n")
     for file in partial.glob("*.safetensors"):  # which safetensors lets only their owner read
         shutil.copymode(partial / _JSON, file)
+    replaced = directory.with_name(f"{directory.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     if directory.exists():
-        shutil.rmtree(directory)
+        directory.rename(replaced)
     partial.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def load(directory: str | pathlib.Path) -> Model:
@@ -94,6 +100,10 @@ def load(directory: str | pathlib.Path) -> Model:
     directory = find(directory)
     card = read_card(directory)
     tokenizer = Tokenizer.from_file(directory / _TOKENIZER)
+    try:
+        tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
+    except ValueError as error:
+        raise ModelDirectoryError(f"{directory}: {error}") from error
     own = _read_tensors(directory / _WEIGHTS)
     if has_frozen(directory):
         tree = own | _read_tensors(directory / _FROZEN)

@@ -67,6 +67,15 @@ class Tokenizer:
             self.end_of_chunk_id: "<EOC>",
         }
 
+    def check_rows(self, frozen: int, new: int) -> None:
+        """ValueError unless a model's embedding has as many rows, or <EOC> would be another's."""
+        if (frozen, new) != (self.base_vocab_size, self.vocab_size - self.base_vocab_size):
+            raise ValueError(
+                f"the tokenizer has {self.base_vocab_size} ids and 2 new ones, the model rows for "
+                f"{frozen} and {new}: set language_model.vocab_size={self.base_vocab_size} and "
+                "num_new_tokens=2"
+            )
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing is added, and no special id is ever among them."""
         return self._model.encode(text)
@@ -297,7 +306,8 @@ class _SentencePiece:
         return self.processor.encode(text, out_type=int)
 
     def decode(self, ids: list[int]) -> str:
-        return self.processor.decode(ids)
+        size = self.processor.get_piece_size()  # rows behind it only fill up the embedding
+        return self.processor.decode([i for i in ids if i < size])
 
     def save(self, directory: pathlib.Path) -> None:
         (directory / _SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())

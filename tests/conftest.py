@@ -21,10 +21,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 ).strip()
 
-import math
 import pathlib
 
-import numpy as np
 import pytest
 
 
@@ -35,42 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def micro_model_dir(tmp_path_factory) -> pathlib.Path:
-    """A model directory of the micro architecture that sees: gates open, frozen parts embedded.
-
-    Weights are drawn with numpy, as initialising takes JAX ten seconds to compile.
-    """
-    from flax import traverse_util
-
+    """A model directory of the micro architecture that sees: gates open, frozen parts embedded."""
     from experiments.configs import models
-    from flamingo_jax import model_directory
-    from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
-    from flamingo_jax.core import params
-    from flamingo_jax.core.stack import Execution
-    from flamingo_jax.models.flamingo import Flamingo
-    from flamingo_jax.tokenizer import Tokenizer
-    from flamingo_jax.weights.frozen_parts import Source
+    from flamingo_jax.config import FlamingoConfig, from_dict
+    from tests import drawn_model
 
-    config = from_dict(FlamingoConfig, models.micro())
-    _, shapes, _ = params.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))
-    rng = np.random.default_rng(0)
-
-    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-        if path[-1] in ("scale", "std", "attention_gate", "ffw_gate"):
-            return np.ones(shape, np.float32)
-        fan_in = math.prod(shape[:-1]) if path[-1] == "kernel" else 1
-        return rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
-
-    flat = traverse_util.flatten_dict(shapes)
-    weights = {path: draw(path, leaf.shape) for path, leaf in flat.items()}
-    card = model_directory.ModelCard(
-        config,
-        language_model=Source("random"),
-        vision=Source("random"),
-        dtypes=DTypePolicy("float32", "float32", "float32"),
-    )
     directory = tmp_path_factory.mktemp("micro") / "model"
-    tree = traverse_util.unflatten_dict(weights)
-    model_directory.save(directory, card, Tokenizer.byte_level(), tree, embed_frozen=True)
+    drawn_model.save(directory, from_dict(FlamingoConfig, models.micro()))
     return directory
 
 

@@ -19,20 +19,21 @@ from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.frozen_parts import Source
 from tests import tiny_flamingo as tiny
 
+TOKENIZER = Tokenizer.byte_level()
+CONFIG = tiny.changed(lm={"vocab_size": TOKENIZER.base_vocab_size})
 CARD = ModelCard(
-    tiny.CONFIG,
+    CONFIG,
     language_model=Source("random", seed=3),
     vision=Source("random", seed=3),
     dtypes=DTypePolicy("float32", "float32", "float32"),
     caption_template=" a {}",
 )
-TOKENIZER = Tokenizer.byte_level()
 
 
 @pytest.fixture(scope="module")
 def params():
     """Trained parts, alignment drawn; frozen parts from their sources."""
-    drawn = tiny.random_params()
+    drawn = tiny.random_params(CONFIG)
     frozen = model_directory.frozen_params(CARD)
     frozen["vision"]["alignment"] = drawn["vision"]["alignment"]
     return params_lib.merge(params_lib.split(drawn)[0], frozen)
@@ -61,7 +62,7 @@ def test_embedded_and_by_source_give_the_same_logits(tmp_path, params, embedded)
     workdir = tmp_path / "run"
     save(workdir / "model", CARD, TOKENIZER, params)
     assert not (workdir / "model" / "frozen.safetensors").exists()
-    forward, batch = tiny.jit(Flamingo.__call__), tiny.random_batch()
+    forward, batch = tiny.jit(Flamingo.__call__, CONFIG), tiny.random_batch()
     want = np.asarray(forward(params, batch))
     for directory in (embedded, workdir):  # a workdir is taken in its model's place
         model = load(directory)
@@ -104,6 +105,29 @@ def test_no_model_there(tmp_path):
     with pytest.raises(ModelDirectoryError) as error:
         load(tmp_path / "nothing")
     assert "nothing holds no model.json: give the model/ folder" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("config", 3, "config=3: want the keys of a FlamingoConfig"),
+        ("dtypes", {"compute": "bfloat"}, "dtypes.compute='bfloat': use one of"),
+    ],
+)
+def test_a_json_of_other_things_is_one_line(copy, part, value, message):
+    values = json.loads((copy / "model.json").read_text()) | {part: value}
+    (copy / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert message in one_line(error)
+
+
+def test_a_tokenizer_of_another_model_is_refused(copy):
+    """Its <EOC> would be some other row."""
+    Tokenizer.byte_level(300).to_file(copy / "tokenizer")
+    with pytest.raises(ModelDirectoryError) as error:
+        load(copy)
+    assert "the tokenizer has 300 ids and 2 new ones, the model rows for 259" in one_line(error)
 
 
 def test_a_json_that_is_cut_short(copy):

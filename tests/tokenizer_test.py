@@ -146,6 +146,15 @@ def test_sentencepiece_specials(tmp_path):
     assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.image_id]) == "a picture </s> <s>"
 
 
+def test_rows_behind_the_pieces_of_sentencepiece_stand_for_no_text(tmp_path):
+    """As of models whose embedding is filled up to a round number."""
+    _train_sentencepiece(tmp_path / "trained.model")
+    tokenizer = Tokenizer.from_sentencepiece(tmp_path / "trained.model", 512)
+    ids = tokenizer.encode("a picture")
+    assert tokenizer.decode([*ids, 511]) == "a picture"
+    assert tokenizer.token_text(511) == ""
+
+
 def _huggingface(folder, added: list[tuple[int, str, bool]]):
     """A folder of transformers: bytes of a to c, < and >, and added tokens (id, text, special)."""
     vocabulary = {letter: i for i, letter in enumerate("abc<>")}

@@ -116,7 +116,7 @@ LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
     "chinchilla_7b": _chinchilla(32, 4096, 32, 128),  # in Flamingo-9B, by its parameter count
     "chinchilla_70b": _chinchilla(80, 8192, 64, 128),  # in Flamingo-80B
     "llama_7b": _llama(32, 4096, 32, 11_008),
-    "llama_65b": _llama(80, 8192, 64, 22_016),
+    "llama_65b": _llama(80, 8192, 64, 22_016, eps=1e-5),
     "mpt_1b": _mpt(24, 2048, 16, 50_368, qk_norm=True),
     "mpt_7b": _mpt(32, 4096, 32, 50_432, qk_norm=False),
     "redpajama_3b": _gpt_neox(32, 2560, 32, 50_432, rotary=1.0, parallel=False),

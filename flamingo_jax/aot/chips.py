@@ -60,11 +60,6 @@ class Chip:
         """Axes of the torus."""
         return len(next(iter(self.shapes)))
 
-    @property
-    def max_link_rate(self) -> float:
-        """All links of a chip, one direction."""
-        return 2 * self.dims * self.link_rate
-
 
 # Two cores that run as one device; without it the compiler lists them apart.
 _MEGACORE = (("chip_config_name", "megacore"),)

@@ -5,8 +5,8 @@ blocks and the new tokens' embeddings are trained. The split happens before diff
 gradient, optimizer state or checkpoint of a frozen weight ever exists.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,21 +79,6 @@ def cast(trainable: Tree, frozen: Tree, policy: DTypePolicy) -> tuple[Tree, Tree
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
     return to(trainable, policy.trainable), to(frozen, policy.frozen)
-
-
-class Row(NamedTuple):
-    """One parameter, as the table at the start of a run shows it."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    trainable: bool
-
-
-def table(params: Tree) -> Iterator[Row]:
-    """Rows of arrays or shapes, sorted by path."""
-    for path, leaf in sorted(traverse_util.flatten_dict(params).items()):
-        yield Row("/".join(path), tuple(leaf.shape), str(leaf.dtype), is_trainable(path))
 
 
 def count(params: Tree) -> int:

@@ -114,8 +114,10 @@ def _arrange(shape: tuple[int, ...], devices: Any, num_slices: int) -> np.ndarra
 
 
 def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
-    """Mesh axes of one array; ValueError where two dims would share one."""
-    entries = [RULES.get(axis) if axis else None for axis in axes]
+    """Mesh axes of one array; ValueError where two dims would share one, or for no such axis."""
+    if unknown := {*axes} - {*RULES, None}:
+        raise ValueError(f"logical axes {sorted(unknown)}: RULES has {sorted(RULES)}")
+    entries = [RULES[axis] if axis else None for axis in axes]
     used = [m for entry in entries for m in _names(entry)]
     if len(set(used)) < len(used):
         raise ValueError(f"logical axes {axes} map twice to one mesh axis: {entries}")
@@ -173,14 +175,21 @@ def batch_shards(mesh: Any = None) -> int:
     return 1 if mesh.empty else _size(mesh, RULES["batch"])
 
 
-def check_batch(name: str, batch_size: int, mesh: Any) -> None:
-    """ValueError, with the nearest size that works, where the mesh does not divide a batch."""
-    parts = batch_shards(mesh)
+def check_batch(name: str, batch_size: int, mesh: Any, num_microbatches: int = 1) -> None:
+    """ValueError, with the nearest size that works, where the mesh does not divide a batch.
+
+    Of microbatches, every one is cut among the devices.
+    """
+    if num_microbatches < 1:
+        raise ValueError(f"microbatches={num_microbatches}: use 1 or more")
+    shards = batch_shards(mesh)
+    parts = shards * num_microbatches
     if batch_size % parts:
         near = max(parts, round(batch_size / parts) * parts)
+        times = f" x {num_microbatches} microbatches" if num_microbatches > 1 else ""
         raise ValueError(
-            f"{name}.batch_size={batch_size} does not divide among {parts} devices "
-            f"(slice x data x fsdp): use {near}"
+            f"{name}.batch_size={batch_size} does not divide among {shards} devices "
+            f"(slice x data x fsdp){times}: use {near}"
         )
 
 

@@ -122,15 +122,20 @@ def to_batch(
     side: Literal["left", "right"],
     min_length: int = 0,
 ) -> Batch:
-    """One batch; `loss_mask` marks text tokens. Lengths are rounded up to save recompilation."""
+    """One batch; `loss_mask` marks text tokens. Lengths are rounded up to save recompilation.
+
+    PromptError where some media are pixels and others features.
+    """
     length = padded_length(max(min_length, *(len(p.tokens) for p in prompts)))
     num_media = max(1, *(len(p.media) for p in prompts)) if prompts else 1
     num_frames = max(p.num_frames for p in prompts)
+    kinds = {(i.shape[1:], i.dtype) for p in prompts for i in p.media}
+    if len(kinds) > 1:
+        raise PromptError("pictures and cached features in one call: give either, or call twice")
     b = len(prompts)
     tokens = np.full((b, length), tokenizer.pad_id, np.int32)
     token_mask, loss_mask = np.zeros((b, length), bool), np.zeros((b, length), bool)
-    shape = next((i.shape[1:] for p in prompts for i in p.media), media_shape)
-    dtype = next((i.dtype for p in prompts for i in p.media), np.dtype(np.uint8))
+    shape, dtype = next(iter(kinds), (media_shape, np.dtype(np.uint8)))
     media = np.zeros((b, num_media, num_frames, *shape), dtype)
     media_mask = np.zeros((b, num_media, num_frames), bool)
     for row, prompt in enumerate(prompts):

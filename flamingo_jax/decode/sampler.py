@@ -27,7 +27,7 @@ class SamplingConfig:
     top_p: float = 1.0
 
     def __post_init__(self):
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature}: use 0 (greedy) or more")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k}: use 0 (all tokens) or more")

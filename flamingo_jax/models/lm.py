@@ -125,7 +125,7 @@ class Block(nnx.Module):
         x: Array,  # [B, T, D]
         context: Context,
         cache: Cache | None = None,
-        between: Callable[[Array], Array] | None = None,  # after attention; none in the paper
+        between: Callable[[Array], Array] | None = None,  # after attention, for `vanilla`
     ) -> tuple[Array, Cache | None]:
         x = constrain(x, *RESIDUAL)
         seen, cache = self.attention(self.attention_norm(x), context, cache)

@@ -7,6 +7,8 @@ Paper: section 3.3, Table 3, row vi: "given a parameter budget"; no more is said
 * `mlp`: every feature passes the same residual feed-forward layers, alone. A hidden layer is wider
   by what attention's projections would have taken. As features cannot be summed up by an MLP of
   each, they stay P visual tokens a media item, and of a video each place's mean over the frames.
+
+Their feed-forwards start random; those of the Perceiver Resampler start as nothing.
 """
 
 import jax

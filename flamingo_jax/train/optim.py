@@ -28,6 +28,18 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     gate_multiplier: float = 1.0
 
+    def __post_init__(self):
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "gate_multiplier"):
+            if not getattr(self, name) >= 0:  # a NaN is not
+                raise ValueError(f"optim.{name}={getattr(self, name)}: use 0 or more")
+        for name in ("eps", "clip_norm"):
+            if not getattr(self, name) > 0:
+                hint = "; inf clips nothing" if name == "clip_norm" else ""
+                raise ValueError(f"optim.{name}={getattr(self, name)}: use more than 0{hint}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: use 0 to below 1")
+
     def schedule(self) -> optax.Schedule:
         """Step to learning rate: linear from 0, then constant; constant without warm-up."""
         if not self.warmup_steps:

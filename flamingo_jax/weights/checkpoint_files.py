@@ -18,7 +18,7 @@ from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 CONFIG = "config.json"
-_PATTERNS = ("*.safetensors", "pytorch_model*.bin", "*.pt", "*.pth")  # the first that is there
+_PATTERNS = ("*.safetensors", "*pytorch_model*.bin", "*.pt", "*.pth")  # the first that is there
 
 
 def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -43,7 +43,10 @@ def tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     for file in weight_files(path):
         new = _safetensors(file) if file.suffix == ".safetensors" else load_state_dict(file)
         if twice := sorted(found.keys() & new.keys()):
-            raise BadWeightsFile(f"{file}: tensor {twice[0]} is in another shard too")
+            raise BadWeightsFile(
+                f"{file}: tensor {twice[0]} is in another shard too; where the folder "
+                "holds two checkpoints, name the file of one"
+            )
         found |= new
     return found
 

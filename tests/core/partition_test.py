@@ -71,6 +71,11 @@ def test_two_dims_on_one_mesh_axis_are_refused():
         partition.spec(("batch", "embed"))  # the batch is cut over fsdp as well
 
 
+def test_a_misspelt_axis_is_refused_and_not_left_whole():
+    with pytest.raises(ValueError, match=r"logical axes \['hedas'\]: RULES has"):
+        partition.spec(("hedas", "embed"))
+
+
 def test_a_dim_that_does_not_divide_is_named_with_its_path():
     mesh = partition.make_mesh(1, 1, 8)
     shapes = {"block": {"up": jax.ShapeDtypeStruct((16, 36), jnp.float32)}}

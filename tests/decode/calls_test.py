@@ -8,6 +8,7 @@ from flamingo_jax.decode import calls
 from flamingo_jax.decode.cache import empty_cache, row_bytes
 from flamingo_jax.model import Decoding
 from flamingo_jax.models import insertion
+from flamingo_jax.prompts import Prompt, PromptError, TextPart
 from tests import tiny_flamingo as tiny
 
 
@@ -88,8 +89,28 @@ def test_every_prompt_needs_candidates(micro_model, monkeypatch):
     texts = [["a"], ["b"], ["c"]]
     with pytest.raises(ValueError, match="3 lists of candidates for 2 prompts"):
         micro_model.likelihoods([prompt(0), prompt(3)], texts)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="1 lists of candidates for more prompts"):
         micro_model.likelihoods([prompt(0), prompt(3)], texts[:1])
+
+
+def test_one_prompt_is_no_list_of_prompts(micro_model):
+    """Each part, or each letter, would be read as a prompt of its own."""
+    for one in ("hello", {"text": "a"}, Prompt("q", (TextPart("a"),))):
+        for ask in (micro_model.generate, micro_model.score):
+            with pytest.raises(PromptError, match=r"for a single one, \[prompt\]"):
+                ask(one)
+    with pytest.raises(ValueError, match="a list of texts for each prompt"):
+        micro_model.likelihoods([prompt(0)], ["cat"])
+
+
+def test_an_array_that_is_neither_picture_nor_features_is_named(micro_model):
+    grey = np.zeros((64, 64), np.float32)
+    with pytest.raises(PromptError, match=r"float32\[64, 64\], want a picture as uint8, or its"):
+        micro_model.generate([[{"image": grey}, {"text": "a"}]])
+    features = np.zeros((4, 1280), np.float32)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(PromptError, match="pictures and cached features in one call"):
+        micro_model.score([[{"image": x}, {"text": "a"}] for x in (features, picture)])
 
 
 def test_seeds_of_any_size_and_of_one_program():

@@ -196,6 +196,8 @@ def test_a_graft_is_numbered_on_from_the_language_model():
         ({"kind": "graft", "graft_depth": 0}, r"graft_depth=0: use 1 or more"),
         ({"offset": 6}, r"offset=6: the language model has 6 blocks, so use 0 to 5"),
         ({"every": 0}, r"every=0: use 1 or more"),
+        ({"num_heads": 0}, r"num_heads=0: use 1 or more"),
+        ({"ffw_multiplier": -1}, r"ffw_multiplier=-1: use 1 or more"),
     ],
 )
 def test_what_does_not_exist_is_said_in_one_line(changes, message):

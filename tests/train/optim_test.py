@@ -30,6 +30,16 @@ def tree(value=1.0):
     }
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("learning_rate", -1.0), ("learning_rate", float("nan")), ("clip_norm", 0.0), ("b1", 1.0)],
+)
+def test_a_number_that_would_train_nothing_is_refused(field, value):
+    """A clip_norm of 0 is no "off": it makes every update 0."""
+    with pytest.raises(ValueError, match=f"^optim.{field}={value}: use "):
+        OptimizerConfig(**{field: value})
+
+
 def second_update(config, gradient, params=None):
     """The update of step 1, the first with a learning rate, where step 0's gradient is the same."""
     params = tree() if params is None else params
