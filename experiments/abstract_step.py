@@ -32,6 +32,7 @@ class AbstractStep:
     state: TrainState
     frozen: Tree
     batches: dict[str, Batch]
+    microbatches: int  # that they are cut into
     mesh: Mesh
     platform: str
     model_flops: float  # of one step, all devices together, nothing counted twice
@@ -72,12 +73,17 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     )
     cached = recipe.data.cache_features
     datasets = summary.streams(recipe)
-    costs = {n: _flops(config, d, encode_media=not cached) for n, d in datasets.items()}
+    for name, dataset in datasets.items():
+        partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh, recipe.microbatches)
+    costs = {
+        name: flops.train_step(
+            config, [dataset], encode_media=not cached, num_microbatches=recipe.microbatches
+        )
+        for name, dataset in datasets.items()
+    }
     if not recipe.accumulate:
         costliest = max(costs, key=costs.get)
         datasets, costs = {costliest: datasets[costliest]}, {costliest: costs[costliest]}
-    for name, dataset in datasets.items():
-        partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)
     graph, shapes, axes = params_lib.abstract(
         lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
     )
@@ -104,14 +110,11 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     )
     batches = {name: _batch(d, config, mesh, cached) for name, d in datasets.items()}
     weights = {name: d.weight for name, d in recipe.data.train.items()}
-    step = make_train_step(graph, config, optimizer, weights)
+    step = make_train_step(graph, config, optimizer, weights, recipe.microbatches)
     total = sum(costs.values())
     options = dict(recipe.compiler_options.get(platform, {}))
-    return AbstractStep(step, state, frozen, batches, mesh, platform, total, options)
-
-
-def _flops(config: FlamingoConfig, dataset: StreamConfig, *, encode_media: bool) -> float:
-    return flops.train_step(config, [dataset], encode_media=encode_media)
+    parts = recipe.microbatches
+    return AbstractStep(step, state, frozen, batches, parts, mesh, platform, total, options)
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:

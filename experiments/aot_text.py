@@ -12,6 +12,8 @@ def render(report: dict[str, Any]) -> str:
     batches = ", ".join(
         f"{name} {b['sequences']} x {b['tokens']}" for name, b in report["batches"].items()
     )
+    if report["microbatches"] > 1:
+        batches += f", in {report['microbatches']} parts"
     hbm, seconds = report["hbm"], report["seconds"]
     lines = [
         f"{report['topology']}{slices}: {report['num_chips']} chips, mesh {mesh or 'of one'}",

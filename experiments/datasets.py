@@ -1,6 +1,7 @@
 """The datasets of a recipe: prepared on disk, opened as streams, read whole where small."""
 
 import collections
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -41,6 +42,29 @@ def stream_configs(config: Any) -> list[StreamConfig]:
         _num_records(root, dataset.split, f"data.train.{name}.split")
         shared = {"seed": config.seed, "max_skipped_share": config.data.max_skipped_share}
         streams.append(StreamConfig.of(name, dataset, data_dir=str(root), **shared))
+    return streams
+
+
+def validation_configs(config: Any) -> dict[str, StreamConfig]:
+    """A `StreamConfig` for every dataset that validation reads; ValueError for one too small.
+
+    Which records are read does not depend on the recipe's seed: runs that differ in it compare.
+    """
+    streams = {}
+    for name, dataset in config.data.validation.items():
+        field, root = f"data.validation.{name}", folder(config, dataset.path)
+        there = _num_records(root, dataset.split, f"{field}.split")
+        share = config.data.max_skipped_share
+        stream = StreamConfig.of(field, dataset, data_dir=str(root), max_skipped_share=share)
+        asked = stream.batch_size * stream.pairs_per_row
+        if asked * config.validation_batches > there:
+            raise ValueError(
+                f"{field}: validation_batches={config.validation_batches} of {asked} records each, "
+                f"but split {dataset.split!r} of {root} has {there}: "
+                + (f"use {there // asked} or fewer" if there >= asked else "use smaller batches")
+            )
+        # Drawn from the whole split, whose beginning may be of one kind.
+        streams[name] = dataclasses.replace(stream.for_evaluation(), shuffle=True)
     return streams
 
 

@@ -43,6 +43,7 @@ def prepare(
     read = [(d.path, d.split) for d in config.data.train.values()]
     if heldout.path:
         read += [(heldout.path, heldout.split), (heldout.path, heldout.support)]
+    read += [(d.path, d.split) for d in config.data.validation.values()]
     folders: dict[pathlib.Path, list[str]] = {}
     for path, split in read:
         splits = folders.setdefault(datasets.folder(config, path), [])

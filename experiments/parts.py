@@ -34,9 +34,10 @@ def model_card(config: Any) -> ModelCard:
     """The recipe's model, checked, with the hashes of its frozen parts, which `bring` brings."""
     model = config_lib.from_dict(FlamingoConfig, config.model.to_dict(), "model.")
     vision.check(model.vision)
-    for name, dataset in config.data.train.items():
-        field = f"data.train.{name}.num_frames"
-        model.resampler.check_num_frames(dataset.get("num_frames", 1), field)
+    for use in ("train", "validation"):
+        for name, dataset in config.data[use].items():
+            field = f"data.{use}.{name}.num_frames"
+            model.resampler.check_num_frames(dataset.get("num_frames", 1), field)
     return ModelCard(
         model,
         language_model=source("language_model", config.frozen.language_model, config.seed),
@@ -78,7 +79,16 @@ def source(part: str, value: str, seed: int) -> Source:
 
 
 def tokenizer(card: ModelCard) -> Tokenizer:
-    """The tokenizer that the language model was trained with; bytes for a random one."""
+    """The tokenizer that the language model was trained with; bytes for a random one.
+
+    ValueError where it does not go with the model's rows, or cannot be read.
+    """
+    found = _tokenizer(card)
+    found.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
+    return found
+
+
+def _tokenizer(card: ModelCard) -> Tokenizer:
     rows = card.config.language_model.vocab_size
     if card.language_model.format == "random":
         return Tokenizer.byte_level(rows)

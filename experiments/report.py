@@ -50,6 +50,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     ]
     if rows and rows[-1].get("loss") is not None:
         lines.append(f"| last training loss | {rows[-1]['loss']:.3f} nats a token |")
+    lines += _validation_lines(rows)
     if (heldout := report.heldout) is not None:
         share, difference = heldout.rank1, heldout.nll_difference
         lines += [
@@ -104,6 +105,23 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     if report.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in report.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _validation_lines(rows: metrics.Rows) -> list[str]:
+    """The last values of each dataset."""
+    prefix = "validation_difference/"
+    last = {
+        key.removeprefix(prefix): row
+        for row in rows
+        for key in row
+        if key.startswith(prefix) and row[key] is not None
+    }
+    return [
+        f"| validation of {_cell(name)}, step {row['step']} | "
+        f"{row[f'validation/{name}']:.3f} nats a token; "
+        f"{row[f'validation_shuffled/{name}']:.3f} with another row's pictures |"
+        for name, row in last.items()
+    ]
 
 
 def _few_shot_line(score: FewShotScore) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report_data import FewShotScore, Heldout, Report, SamplePicture
@@ -36,6 +37,7 @@ _CYCLE = (_BLUE, _PINK, _AMBER, _GREEN, "#7a5cc0", "#4aa5a5")
 _SMOOTHED_SHARE = 0.05  # of the run, under the thick loss curve; the thin one was measured
 _LINE_STYLES = ("-", "--", ":", "-.")  # in turn, each for all colours of the cycle
 _MAX_LEGEND = 12
+_MAX_DOTS = 30  # or some more, of a validation's line
 _MAX_NAME = 24  # characters of a dataset's name in the legend
 _TEXT_COLUMNS, _TEXT_LINES, _CUT = 24, 2, " ..."  # below a picture
 
@@ -147,14 +149,33 @@ def _draw_loss(ax: Axes, rows: Rows) -> None:
         label = _short_name(key.removeprefix("loss/"))
         ax.plot(steps, values, color=color, alpha=0.25, linewidth=1)
         ax.plot(steps, _smooth(values), style, color=color, linewidth=2, label=label)
-    ax.set_title("Training loss")
+    handles, names = ax.get_legend_handles_labels()
+    handles, names = handles[:_MAX_LEGEND], names[:_MAX_LEGEND]
+    if validated := _keys(rows, "validation/"):
+        drawn = _draw_validation(ax, rows, [key.removeprefix("validation/") for key in validated])
+        handles, names = handles + drawn, names + [line.get_label() for line in drawn]
+    ax.set_title("Training loss, and held out (dots)" if validated else "Training loss")
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("nats a token")
-    handles, names = ax.get_legend_handles_labels()
     title = f"{_MAX_LEGEND} of {len(keys)} datasets" if len(keys) > _MAX_LEGEND else None
-    columns = 1 + (len(keys) > 6)
-    ax.legend(handles[:_MAX_LEGEND], names[:_MAX_LEGEND], title=title, ncols=columns)
+    columns = 1 + (len(handles) > 6)
+    ax.legend(handles, names, title=title, ncols=columns)
+
+
+def _draw_validation(ax: Axes, rows: Rows, names: Sequence[str]) -> list[Line2D]:
+    """Right and other pictures of each dataset, and between them what seeing saves; the lines."""
+    lines = []
+    for name, color in zip(names, itertools.cycle((*_CYCLE[3:], *_CYCLE[:3])), strict=False):
+        keys = f"validation/{name}", f"validation_shuffled/{name}"
+        both = [row for row in rows if all(row.get(key) is not None for key in keys)]
+        (steps, right), (_, other) = (_series(both, key) for key in keys)
+        short, dots = _short_name(name), max(1, len(steps) // _MAX_DOTS)
+        line = {"color": color, "linewidth": 1.5, "markersize": 4, "markevery": dots}
+        lines += ax.plot(steps, other, "o:", mfc="white", label=f"{short}, other pictures", **line)
+        lines += ax.plot(steps, right, "o-", label=f"{short}, held out", **line)
+        ax.fill_between(steps, right, other, color=color, alpha=0.1, linewidth=0)
+    return lines
 
 
 def _short_name(name: str) -> str:

@@ -4,8 +4,9 @@ With several processes a row speaks of all of them: counts are added up, waiting
 those of the process that has most. Process 0 writes it.
 """
 
+import contextlib
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,6 +44,7 @@ class RunLog:
         kind = jax.local_devices()[0].device_kind
         self._peak = accelerator.peak_tflops_per_s(kind, compute_dtype)
         self._compiling = CompileTime().start()
+        self._compile_s = 0.0  # since the last row, before the last pause
         self.writers: list[metrics.MetricsWriter] = []
         if processes.is_first():
             self.writers.append(metrics.JsonlWriter(workdir / metrics.FILE_NAME, start))
@@ -52,6 +54,14 @@ class RunLog:
     def count(self, batches: Mapping[str, Batch]) -> None:
         """One more step, with this process's rows of its batches, on the host."""
         self.window.count(batches)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is no step: neither its time nor its compiling is counted."""
+        self._compile_s += self._compiling.seconds()
+        with self.window.paused():
+            yield
+        self._compiling.seconds()
 
     def write(self, row: metrics.Row, data: Mixture) -> metrics.Row:
         """Completes a row with what was counted since the last one, and writes it.
@@ -83,10 +93,11 @@ class RunLog:
         row = {
             **row,
             **speed,
-            "compile_s": self._compiling.seconds(),
+            "compile_s": self._compile_s + self._compiling.seconds(),
             **{key: _most(e["memory"][key] for e in everyone) for key in mine["memory"]},
             **{f"skipped/{name}": sum(p["skipped"].values()) for name, p in place.items()},
         }
+        self._compile_s = 0.0
         for writer in self.writers:
             writer.write(row)
         return row

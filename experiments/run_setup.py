@@ -16,14 +16,19 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import optim
+from flamingo_jax.train import optim, validation
 
 Tree = Any
 _AT_LEAST = {
     "steps": 1,
+    "microbatches": 1,
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
+    "keep_every": 0,
+    "stall_minutes": 0,
+    "validate_every": 0,
+    "validation_batches": 1,
     "report.num_queries": 0,
     "report.num_candidates": 2,
     "report.num_captions": 2,  # CIDEr's idf is 0 with one
@@ -39,6 +44,7 @@ class Setup(NamedTuple):
     execution: Execution
     optimizer: optim.OptimizerConfig
     streams: list[StreamConfig]
+    validation: dict[str, StreamConfig]
     profile_steps: tuple[int, int] | None
     mesh: Mesh
     share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
@@ -74,10 +80,28 @@ def check(config: Any) -> Setup:
     if config.init_from:
         model_directory.check_same_model(config.init_from, card)
     streams = datasets.stream_configs(config)
+    held_out = datasets.validation_configs(config)
     datasets.check_heldout(config)
     for stream in streams:
-        partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
-    return Setup(card, execution, optimizer, streams, profile_steps, mesh, share, graph, where)
+        name = f"data.train.{stream.name}"
+        partition.check_batch(name, stream.batch_size, mesh, config.microbatches)
+        _check_num_tokens(name, stream, card)
+    for stream in held_out.values():
+        _check_num_tokens(stream.name, stream, card)
+        validation.check_batch(stream.name, stream.batch_size, mesh)
+    return Setup(
+        card, execution, optimizer, streams, held_out, profile_steps, mesh, share, graph, where
+    )
+
+
+def _check_num_tokens(name: str, stream: StreamConfig, card: ModelCard) -> None:
+    """ValueError for rows that are longer than the language model has positions for."""
+    lm = card.config.language_model
+    if lm.positions == "learned" and stream.num_tokens > lm.max_length:
+        raise ValueError(
+            f"{name}.num_tokens={stream.num_tokens}: the language model's learned positions "
+            f"end at {lm.max_length}: use that or fewer"
+        )
 
 
 def check_numbers(config: Any) -> None:
@@ -91,6 +115,12 @@ def check_numbers(config: Any) -> None:
     if config.report.num_queries == 1:
         raise ValueError(
             "report.num_queries=1: use 2 or more, as each needs another's picture, or 0"
+        )
+    if config.keep_every % config.checkpoint_every:
+        near = -(-config.keep_every // config.checkpoint_every) * config.checkpoint_every
+        raise ValueError(
+            f"keep_every={config.keep_every} keeps checkpoints that are made, each "
+            f"checkpoint_every={config.checkpoint_every} steps: use a multiple, such as {near}"
         )
     if any(shots < 0 for shots in config.report.shots):
         raise ValueError(f"report.shots={tuple(config.report.shots)}: use 0 or more")

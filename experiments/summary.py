@@ -15,7 +15,7 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import flops, optim
+from flamingo_jax.train import flops, optim, validation
 
 Tree = Any
 Path = tuple[str, ...]
@@ -38,13 +38,15 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     mesh = abstract_mesh(recipe.mesh.to_dict(), num_devices)
     datasets = streams(recipe)
     for name, stream in datasets.items():
-        partition.check_batch(f"data.train.{name}", stream.batch_size, mesh)
+        partition.check_batch(f"data.train.{name}", stream.batch_size, mesh, recipe.microbatches)
+    for name, dataset in recipe.data.validation.items():
+        validation.check_batch(f"data.validation.{name}", dataset.batch_size, mesh)
     # Stacked layers whatever the recipe's execution: the same parameters, and few leaves.
     _, shapes, axes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))
     trainable, frozen = typed(shapes, policy)
     where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh))
     opt_state = jax.eval_shape(optimizer.init, trainable)
-    batches = {name: flops.Batch.of(stream) for name, stream in datasets.items()}
+    batches = {n: flops.Batch.of(s, recipe.microbatches) for n, s in datasets.items()}
     return {
         "variant": recipe.variant,
         "mesh": dict(mesh.shape),
@@ -147,5 +149,6 @@ def costs(config: FlamingoConfig, recipe: Any, batches: dict[str, flops.Batch]) 
             for name, b in batches.items()
         },
         "accumulate": recipe.accumulate,
+        "microbatches": recipe.microbatches,
         "encode_media": encode_media,
     }

@@ -21,6 +21,8 @@ from experiments import cli, datasets, parts, processes, run_report, run_setup, 
 from experiments.profiling import Profiler
 from experiments.progress import Progress
 from experiments.run_log import RunLog, check_finite
+from experiments.stall import StallWatch
+from experiments.validation import Validation
 from flamingo_jax import model_directory
 from flamingo_jax.core import hosts
 from flamingo_jax.core import params as params_lib
@@ -48,8 +50,8 @@ def main() -> int:
     with cli.user_input():
         processes.start()
         setup = run_setup.check(config)
+        tokenizer = parts.tokenizer(setup.card)
     card, mesh, execution = setup.card, setup.mesh, setup.execution
-    tokenizer = parts.tokenizer(card)
     workdir.mkdir(parents=True, exist_ok=True)
     first = processes.is_first()
     if first:
@@ -60,29 +62,41 @@ def main() -> int:
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(setup.optimizer)
     now = state.create(trainable, optimizer, config.seed, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    kept = config.keep_checkpoints, config.keep_every
+    checkpoints = Checkpoints(workdir / "checkpoints", *kept)
     place = None
     if checkpoints.latest_step is not None:
         now, place = checkpoints.restore(now)
     share, num_shares = setup.share
+    reading = {
+        "preprocessing": None if features else card.config.vision.preprocessing,
+        "features": features,
+        "process_index": share,
+        "process_count": num_shares,
+    }
     with cli.user_input():
-        data = Mixture(
-            setup.streams,
-            tokenizer,
-            preprocessing=None if features else card.config.vision.preprocessing,
-            features=features,
-            process_index=share,
-            process_count=num_shares,
-            state=place,
-        )
+        data = Mixture(setup.streams, tokenizer, **reading, state=place)
     if first:
         write_config(workdir, config)
     start = int(now.step)
+    compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
-        make_train_step(setup.graph, card.config, optimizer, datasets.weights(config)),
+        make_train_step(
+            setup.graph, card.config, optimizer, datasets.weights(config), config.microbatches
+        ),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
-        compiler_options=dict(config.compiler_options.get(jax.default_backend(), {})),
+        compiler_options=compiler_options,
+    )
+    validation = Validation(
+        setup.validation,
+        tokenizer,
+        setup.graph,
+        mesh,
+        every=config.validate_every,
+        num_batches=config.validation_batches,
+        reading=reading,
+        compiler_options=compiler_options,
     )
 
     stop = processes.StopRequest()
@@ -90,7 +104,12 @@ def main() -> int:
         workdir,
         start,
         share=share,
-        flops=flops.train_step(card.config, setup.streams, accumulate=config.accumulate),
+        flops=flops.train_step(
+            card.config,
+            setup.streams,
+            accumulate=config.accumulate,
+            num_microbatches=config.microbatches,
+        ),
         flops_per_frame=0.0 if config.data.cache_features else flops.encoder(card.config.vision),
         num_devices=mesh.size,
         compute_dtype=card.dtypes.compute,
@@ -99,7 +118,9 @@ def main() -> int:
     schedule = setup.optimizer.schedule()
     losses = {}  # the newest of each dataset, as round-robin visits one a step
     saving = checkpoints.finished_on(cli.MENDABLE)
-    with jax.set_mesh(mesh), saving, Progress(config.steps, initial=start, show=first) as progress:
+    watch = StallWatch(config.stall_minutes, processes.name())
+    progress = Progress(config.steps, initial=start, show=first)
+    with jax.set_mesh(mesh), saving, watch, progress:
         for step in range(start + 1, config.steps + 1):
             with profiler.around(step):
                 with log.window.waiting():
@@ -108,8 +129,12 @@ def main() -> int:
                 now, row = train_step(now, frozen, hosts.place_rows(batches, mesh))
                 losses |= {key: value for key, value in row.items() if key.startswith("loss/")}
             profiler.after(step, now)
-            if step % config.log_every == 0 or step in (start + 1, config.steps):
+            validating = validation.is_due(step, config.steps)
+            if step % config.log_every == 0 or step in (start + 1, config.steps) or validating:
                 row = {"step": step} | jax.device_get(losses | row)  # waits for the step
+                if validating:
+                    with log.paused():
+                        row |= validation.measure(now, frozen, progress.say)
                 row = log.write(row | {"lr": float(schedule(step - 1))}, data)
                 progress.update(step, loss=float(row["loss"]))
                 if first:
@@ -119,6 +144,7 @@ def main() -> int:
             if stopping or step % config.checkpoint_every == 0 or step == config.steps:
                 check_finite({"step": step} | row)
                 checkpoints.save(now, log.place(data))
+            watch.moved()
             if stopping and step < config.steps:
                 progress.say(f"{stopping.name}: saved step {step}")
                 profiler.close()

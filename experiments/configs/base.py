@@ -19,9 +19,14 @@ def base() -> ml_collections.ConfigDict:
     c.steps = 500_000
     c.log_every = 50
     c.checkpoint_every = 1_000
-    c.keep_checkpoints = 2
+    c.keep_checkpoints = 2  # the newest
+    c.keep_every = 0  # steps whose checkpoints are kept for good too; 0: none
+    c.validate_every = 1_000  # steps, and after the last one; 0: never
+    c.validation_batches = 8  # of each dataset
+    c.stall_minutes = 30  # without a step before the run ends itself; 0: it waits for ever
     c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
+    c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
 
     c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}
     c.execution = {"scan": True, "remat": "full", "images_at_once": 8, "attention": "auto"}
@@ -56,6 +61,8 @@ def base() -> ml_collections.ConfigDict:
     c.data.cache_features = False  # encode every picture once, before training; no augmentation
     c.data.max_skipped_share = 0.05
     c.data.train = ml_collections.ConfigDict()
+    # Held-out loss while training; made with pairs() and pages() too, a weight means nothing here.
+    c.data.validation = ml_collections.ConfigDict()
     # Of pairs; needed where num_queries is not 0. Prompts show examples from the split `support`.
     c.data.heldout = {"path": "", "split": "heldout", "support": "train"}
     c.report = {

@@ -39,6 +39,11 @@ def micro() -> ml_collections.ConfigDict:
         "pages": pages(path="synthetic_pages", batch_size=4, num_tokens=96, max_media=3),
         "pairs": pairs(path="synthetic_pairs", batch_size=8, num_tokens=32),
     }
+    c.data.validation = {
+        "pairs": pairs(path="synthetic_pairs", split="heldout", batch_size=8, num_tokens=32)
+    }
+    c.validate_every = 5
+    c.validation_batches = 2
     c.data.heldout.path = "synthetic_pairs"
     c.report.num_queries = 8
     c.report.num_candidates = 4
@@ -84,6 +89,18 @@ def demo() -> ml_collections.ConfigDict:
             score_template=False,
         ),
     }
+    c.data.validation = {
+        "pairs": pairs(
+            path="emoji_pairs",
+            split="heldout",
+            batch_size=24,
+            num_tokens=10,
+            template=c.caption_template,
+            score_template=False,
+        )
+    }
+    c.validate_every = 45
+    c.validation_batches = 1  # takes as long as half a step
     c.data.heldout.path = "emoji_pairs"
     c.report.num_queries = 160
     c.report.num_support = 0  # RICES shows the most similar of all training pictures

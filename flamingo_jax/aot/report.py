@@ -52,6 +52,7 @@ def report(compiled: jax.stages.Compiled, step: Any, topology: chips.Topology) -
             name: {"sequences": b.tokens.shape[0], "tokens": b.tokens.shape[1]}
             for name, b in step.batches.items()
         },
+        "microbatches": step.microbatches,
         "hbm": {
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
@@ -95,8 +96,8 @@ def _does_not_fit(message: str, topology: chips.Topology) -> str:
     needed, available = sizes[:2] if len(sizes) > 1 else ("more", "less")
     return (
         f"the step does not fit: it needs {needed} of HBM a chip, {topology.chip.name} has "
-        f"{available}; raise the chips of --topology, --config.mesh.fsdp or --config.mesh.tensor, "
-        "or set --config.execution.remat=full"
+        f"{available}; raise --config.microbatches, the chips of --topology, --config.mesh.fsdp or "
+        "--config.mesh.tensor, or set --config.execution.remat=full"
     )
 
 

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import traverse_util
 from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
 
 from flamingo_jax.train.state import TrainState
 
@@ -29,10 +30,15 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints under one folder, the newest `max_to_keep` of them."""
+    """The checkpoints under one folder: the newest `max_to_keep`, and milestones.
 
-    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
+    Milestones are of the steps that `keep_every` divides, and never deleted; 0: there are none.
+    """
+
+    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2, keep_every: int = 0):
         self.directory = pathlib.Path(directory).absolute()
+        kept = [policies.LatestN(max_to_keep)]
+        kept += [policies.EveryNSteps(keep_every)] if keep_every else []
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=("state", "data"),
@@ -41,7 +47,9 @@ class Checkpoints:
                 "data": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=max_to_keep, enable_async_checkpointing=True, create=True
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                enable_async_checkpointing=True,
+                create=True,
             ),
         )
 

@@ -4,7 +4,8 @@ Only matrix products and convolutions count, two operations a multiply-add. What
 forward pass, and the gradient of its activations where something trained lies below: above the
 lowest cross-attention, or everywhere if the new tokens' rows are trained as inputs. It never needs
 the gradient of its weights, and the vision encoder needs none at all. What is trained needs all
-three. What remat computes again does not count.
+three. What remat computes again does not count. What microbatches do again, each for itself, does:
+projecting a block's relative positions, once a batch.
 """
 
 import dataclasses
@@ -49,12 +50,14 @@ class Batch:
     num_tokens: int
     num_media: int
     num_frames: int = 1
+    num_microbatches: int = 1  # of `size / num_microbatches` each
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Batch":
+    def of(cls, dataset: Dataset, num_microbatches: int = 1) -> "Batch":
         """Pairs have one media item each, pages room for several."""
         media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
-        return cls(dataset.batch_size, dataset.num_tokens, media, dataset.num_frames)
+        sizes = dataset.batch_size, dataset.num_tokens, media, dataset.num_frames
+        return cls(*sizes, num_microbatches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +89,10 @@ def train_step(
     *,
     encode_media: bool = False,
     accumulate: bool = True,
+    num_microbatches: int = 1,
 ) -> float:
     """FLOPs of one update; with the vision encoder where it runs in the step."""
-    batches = map(Batch.of, datasets)
+    batches = [Batch.of(dataset, num_microbatches) for dataset in datasets]
     parts = step(config, batches, encode_media=encode_media, accumulate=accumulate)
     return sum(passes.total for passes in parts.values())
 
@@ -115,6 +119,8 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
 
     `forward` alone is what it costs to score the batch.
     """
+    times = b.num_microbatches
+    b = dataclasses.replace(b, size=b.size // times, num_microbatches=1)
     frames = b.size * b.num_media * b.num_frames
     parts = {
         "vision": _vision(config.vision, encode=encode_media) * frames,
@@ -124,7 +130,7 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
         "graft": _graft(config, b),
         "head": _head(config, b),
     }
-    return {name: passes for name, passes in parts.items() if passes.total}
+    return {name: passes * times for name, passes in parts.items() if passes.total}
 
 
 def _vision(vision: VisionConfig, *, encode: bool) -> Passes:

@@ -5,7 +5,8 @@ A row has `step`, `loss`, `loss/<dataset>`, `grad_norm`, `lr`, `step_time_s`, `d
 not known), `num_steps` that these are means of, `compile_s` that went into compiling among them,
 `hbm_gib` and `hbm_peak_gib` (None where a device does not count), and `gate/<layer>`, the value
 that multiplies the block's output: tanh of the parameter, scaled where the config scales it. Not in
-the paper, but its per-layer gates are (appendix on model ablations).
+the paper, but its per-layer gates are (appendix on model ablations). Where a step was validated
+there are also the entries of `experiments/validation.py`.
 """
 
 import contextlib
@@ -137,6 +138,13 @@ class Window:
         began_s = time.perf_counter()
         yield
         self._waited_s += time.perf_counter() - began_s
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is no step and is begun when the device waits, such as validation."""
+        began_s = time.perf_counter()
+        yield
+        self._began_s += time.perf_counter() - began_s
 
     def count(self, batches: Mapping[str, Batch]) -> None:
         """One more step, with the real tokens and pictures of its batches (on the host)."""

@@ -3,6 +3,9 @@
 Paper, section 2.4 and appendix B.1.2: one gradient a dataset and update, weighted by lambda and
 summed before a single optimizer step; better than visiting the datasets round-robin (70.7 to 62.9),
 which is the same step given a batch of one dataset at a time.
+
+Batches too large for the memory are cut into microbatches. A part's loss is its sum over the number
+of targets of the whole batch, so that losses and gradients of the parts add up to the batch's.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,17 +21,24 @@ from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig
 from flamingo_jax.core import params, partition
 from flamingo_jax.core.stack import Segment, reroll
 from flamingo_jax.models.insertion import cross_attention_segments
-from flamingo_jax.train.losses import next_token_loss
+from flamingo_jax.train import microbatches
+from flamingo_jax.train.losses import next_token_loss, next_token_targets
 from flamingo_jax.train.state import TrainState
 
 Tree = Any
 Metrics = dict[str, jax.Array]
 
 
-def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch) -> jax.Array:
-    """Mean negative log-likelihood of a batch's targets, nats a token."""
+def batch_loss(
+    graph: nnx.GraphDef,
+    trainable: Tree,
+    frozen: Tree,
+    batch: Batch,
+    count: jax.Array | None = None,  # f32[], targets of the whole batch where this is a part
+) -> jax.Array:
+    """Mean negative log-likelihood of a batch's targets, nats a token; of a part, its share."""
     model = nnx.merge(graph, params.merge(trainable, frozen))
-    total, count = next_token_loss(
+    total, own_count = next_token_loss(
         model.hidden(batch),
         jax.lax.stop_gradient(model.language_model.output_embedding),
         model.new_tokens.output_embedding,
@@ -36,7 +46,12 @@ def batch_loss(graph: nnx.GraphDef, trainable: Tree, frozen: Tree, batch: Batch)
         batch.loss_mask,
         shards=partition.batch_shards(),
     )
-    return total / jnp.maximum(count, 1.0)
+    return total / jnp.maximum(own_count if count is None else count, 1.0)
+
+
+def num_targets(batches: Mapping[str, Batch]) -> dict[str, jax.Array]:
+    """Of every dataset's batch, f32[]."""
+    return {n: next_token_targets(b.tokens, b.loss_mask)[1].sum() for n, b in batches.items()}
 
 
 def encode_media(
@@ -66,26 +81,36 @@ def make_train_step(
     config: FlamingoConfig,
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, float],
+    num_microbatches: int = 1,
 ) -> Callable[[TrainState, Tree, dict[str, Batch]], tuple[TrainState, Metrics]]:
     """A function (state, frozen, batches by dataset) -> (state, metrics), to be jitted once.
 
-    `batches` are of all datasets that `weights` names, or, round-robin, of those visited.
+    `batches` are of all datasets that `weights` names, or, round-robin, of those visited; their
+    sizes divide by `num_microbatches` on every device that holds rows of them.
     """
     segments = cross_attention_segments(config)
 
-    def gradient(trainable, frozen, name, batch):
+    def gradient(trainable, frozen, name, batch, counts):
         def loss(trainable):
-            return batch_loss(graph, trainable, frozen, batch)
+            return batch_loss(graph, trainable, frozen, batch, counts.get(name))
 
         value, grads = jax.value_and_grad(loss)(trainable)
         return value, jax.tree.map(lambda g: weights[name] * g.astype(jnp.float32), grads)
 
-    def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):
+    def visit_all(state, frozen, batches, counts):
+        """Losses by dataset, and the sum of their weighted gradients; `counts` of whole batches."""
         batches = encode_media(graph, state, frozen, batches)
         losses, grads = {}, None
         for name in filter(batches.__contains__, weights):
-            losses[name], of_one = gradient(state.trainable, frozen, name, batches[name])
+            losses[name], of_one = gradient(state.trainable, frozen, name, batches[name], counts)
             grads = of_one if grads is None else jax.tree.map(jnp.add, grads, of_one)
+        return losses, grads
+
+    def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):
+        counts = num_targets(batches) if num_microbatches > 1 else {}
+        losses, grads = microbatches.total(
+            lambda part: visit_all(state, frozen, part, counts), batches, num_microbatches
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         metrics = {f"loss/{name}": value for name, value in losses.items()}

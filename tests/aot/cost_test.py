@@ -110,6 +110,16 @@ def test_a_scan_counts_as_often_as_it_runs():
     assert of(jax.grad(f, 1), x, w).flops == pytest.approx(3 * 7 * 2 * 8 * 64**2, rel=0.15)
 
 
+def test_a_scan_in_a_loop_counts_as_often_as_both_run():
+    def f(x, w):
+        def part(i, total):
+            return total + jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x[i], w)[0]
+
+        return jax.lax.fori_loop(0, 3, part, jnp.zeros(x.shape[1:]))
+
+    assert of(f, jnp.ones((3, 8, 64)), jnp.ones((7, 64, 64))).flops == 3 * 7 * 2 * 8 * 64**2
+
+
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 4)])
 def test_convolutions_count_taps_on_the_picture(stride, groups):
     def f(x, w):

@@ -16,6 +16,7 @@ def test_the_report_of_a_product():
     step = types.SimpleNamespace(
         mesh=partition.make_mesh(data=1, devices=jax.devices()[:1]),
         batches={"pages": types.SimpleNamespace(tokens=x)},
+        microbatches=1,
         model_flops=2.0 * 256 * 256 * 512,
     )
     compiled = jax.jit(lambda x: x @ x.T).lower(x).compile()
@@ -41,7 +42,7 @@ def test_a_program_that_does_not_fit_says_what_it_needs_and_what_to_raise(libtpu
         report.compile_for(topology, lowered)
     text = str(caught.value)
     assert "it needs 96.00G of HBM a chip, v5e has 15.75G;" in text
-    for word in ("--topology", "mesh.fsdp", "mesh.tensor", "execution.remat=full"):
+    for word in ("microbatches", "--topology", "mesh.fsdp", "mesh.tensor", "execution.remat=full"):
         assert word in text
 
 

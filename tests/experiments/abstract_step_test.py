@@ -6,7 +6,7 @@ import pytest
 
 from experiments import abstract_step
 from experiments.configs import flamingo
-from flamingo_jax.core import partition
+from flamingo_jax.core import op_count, partition
 
 
 def device_bytes(tree) -> int:
@@ -50,3 +50,19 @@ def test_a_recipes_options_reach_the_compiler_they_are_for():
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made():
     with pytest.raises(ValueError, match=r"data\.train\.pages"):
         abstract_step.make(recipe("9b_public", pages=12, pairs=32), partition.make_mesh())
+    found = recipe("9b_public", pages=16, pairs=24)
+    found.microbatches = 2
+    with pytest.raises(ValueError, match=r"pairs\.batch_size=24 .* 8 .* x 2 microb.*: use 32"):
+        abstract_step.make(found, partition.make_mesh())
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_the_recipes_microbatches_are_a_loop_around_the_step(accumulate):
+    found = recipe("micro", pages=16, pairs=16)
+    found.microbatches, found.accumulate = 2, accumulate
+    step = abstract_step.make(found, partition.make_mesh())
+    with jax.set_mesh(step.mesh):
+        jaxpr = jax.make_jaxpr(step.step)(step.state, step.frozen, step.batches)
+    loops = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert [loop.params["length"] for loop in loops] == [2]
+    assert step.model_flops == op_count.flops(step.step, step.state, step.frozen, step.batches)

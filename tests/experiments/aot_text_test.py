@@ -11,6 +11,7 @@ REPORT = {
         "pages": {"sequences": 64, "tokens": 256},
         "pairs": {"sequences": 512, "tokens": 32},
     },
+    "microbatches": 4,
     "hbm": {
         "arguments": 20 * 2**30,
         "temporaries": 56 * 2**30,
@@ -49,7 +50,7 @@ REPORT = {
 
 TEXT = """\
 v5p:4x4x8, 2 slices: 256 chips, mesh slice 2 x data 16 x tensor 8
-batches pages 64 x 256, pairs 512 x 32
+batches pages 64 x 256, pairs 512 x 32, in 4 parts
 lowered in 31 s (30 s of processor), compiled in 200 s (301 s of processor) with effort -1
 
 HBM a chip       76.00 GiB of 95, 20% to spare
@@ -76,8 +77,9 @@ def test_every_number_has_its_place():
 def test_one_chip_and_what_does_not_fit():
     hbm = REPORT["hbm"] | {"peak": 114 * 2**30, "spare": -0.2}
     changes = {"topology": "v5e:1x1", "num_slices": 1, "num_chips": 1, "effort": 0.0, "hbm": hbm}
-    text = aot_text.render(REPORT | changes | {"mesh": {"data": 1, "tensor": 1}})
-    first, _, took, _, memory, *_ = text.splitlines()
+    changes |= {"mesh": {"data": 1, "tensor": 1}, "microbatches": 1}
+    first, batches, took, _, memory, *_ = aot_text.render(REPORT | changes).splitlines()
     assert first == "v5e:1x1: 1 chips, mesh of one"
+    assert batches == "batches pages 64 x 256, pairs 512 x 32"
     assert took.endswith("(301 s of processor)")
     assert memory.endswith("114.00 GiB of 95, -20% to spare: does not fit")

@@ -147,10 +147,11 @@ def test_a_model_that_cannot_be_is_one_line_with_what_would(key, value, message)
     assert "\n" not in str(raised.value)
 
 
-def test_more_frames_than_embeddings_without_interpolation():
+@pytest.mark.parametrize("use", ["train", "validation"])
+def test_more_frames_than_embeddings_without_interpolation(use):
     recipe = changed("resampler.interpolate_frames", False)
-    recipe.data.train.pairs.num_frames = 4
-    message = r"^data.train.pairs.num_frames=4: resampler.num_frames=2 and .*=False: use 1 to 2"
+    recipe.data[use].pairs.num_frames = 4
+    message = rf"^data.{use}.pairs.num_frames=4: resampler.num_frames=2 and .*=False: use 1 to 2"
     with pytest.raises(ValueError, match=message):
         parts.model_card(recipe)
     recipe.model.resampler.interpolate_frames = True

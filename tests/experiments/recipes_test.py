@@ -133,7 +133,7 @@ def test_every_axis_and_every_field_of_a_stream_can_be_set(variant):
         "pair": {"max_media", "p_next"},
     }
     fields = {f.name for f in dataclasses.fields(StreamConfig)} - shared
-    for dataset in recipe.data.train.values():
+    for dataset in (*recipe.data.train.values(), *recipe.data.validation.values()):
         assert set(dataset) == {"path", "weight"} | fields - of_other_kind[dataset.kind]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import report_figure
+from experiments import report, report_figure
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Heldout, Report, SamplePicture
 from flamingo_jax.eval.bootstrap import Interval
@@ -118,6 +118,28 @@ def test_markdown_says_the_same_numbers(workdir):
         assert part in text
 
 
+def validated(step, right, other):
+    return {
+        "step": step, "loss": 3.0, "loss/emoji": 3.0,
+        "validation/emoji": right, "validation_shuffled/emoji": other,
+        "validation_difference/emoji": None if other is None else other - right,
+    }  # fmt: skip
+
+
+def test_validation_is_drawn_beside_the_training_loss_and_its_last_values_told(tmp_path):
+    rows = [validated(4, 3.5, 3.5), validated(6, 3.0, None), validated(8, 2.25, 4.125)]
+    figure = report_figure.draw_report(Report("demo", 1.0, 1.0), rows)
+    ax = axes_titled(figure, "Training loss, and held out")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+    assert lines["emoji, held out"] == [[4, 3.5], [8, 2.25]]
+    assert lines["emoji, other pictures"] == [[4, 3.5], [8, 4.125]]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["emoji", "emoji, other pictures", "emoji, held out"]
+    text = report.render_markdown(Report("demo", 1.0, 1.0), [*rows, {"step": 9, "loss": 2.0}])
+    line = "| validation of emoji, step 8 | 2.250 nats a token; 4.125 with another row's pictures |"
+    assert line in text.splitlines()
+
+
 def test_the_number_of_candidates_is_told(workdir):
     few = dataclasses.replace(FULL.heldout, num_candidates=4)
     write_report(workdir, dataclasses.replace(FULL, heldout=few))
@@ -163,8 +185,8 @@ def test_right_means_one_of_the_true_names(written, truth, right):
 
 
 def test_a_right_text_is_drawn_in_green_and_a_wrong_one_is_not(tmp_path):
-    def greens(report):
-        write_report(tmp_path, report)
+    def greens(values):
+        write_report(tmp_path, values)
         pixels = np.asarray(Image.open(tmp_path / "report.png")).astype(int)
         return (abs(pixels - GREEN).sum(-1) < 10).sum()
 

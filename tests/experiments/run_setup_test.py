@@ -20,6 +20,34 @@ def data_dir(tmp_path_factory):
     [
         ({"log_every": 0}, "^log_every=0: use 1 or more"),
         ({"checkpoint_every": 0}, "^checkpoint_every=0: use 1"),
+        ({"microbatches": 0}, "^microbatches=0: use 1 or more"),
+        ({"stall_minutes": -1}, "^stall_minutes=-1: use 0 or more"),
+        ({"optim.clip_norm": 0.0}, "^optim.clip_norm=0.0: use more than 0; inf clips nothing"),
+        ({"dtypes.compute": "bfloat"}, "^dtypes.compute='bfloat': use one of .*'bfloat16'"),
+        ({"model.resampler.num_heads": 0}, "^resampler.num_heads=0: use 1 or more"),
+        (
+            {"model.language_model.positions": "learned", "model.language_model.max_length": 64},
+            "^data.train.pages.num_tokens=96: .* learned positions end at 64: use that or fewer",
+        ),
+        (
+            {"microbatches": 3},
+            r"^data.train.pages.batch_size=8 does not divide among 8 devices \(slice x data x "
+            r"fsdp\) x 3 microbatches: use 24",
+        ),
+        ({"keep_every": -5}, "^keep_every=-5: use 0 or more"),
+        ({"keep_every": 7}, "^keep_every=7 .* checkpoint_every=5 steps: use .* such as 10$"),
+        ({"validate_every": -1}, "^validate_every=-1: use 0 or more"),
+        ({"validation_batches": 0}, "^validation_batches=0: use 1 or more"),
+        (
+            {"validation_batches": 2},
+            "^data.validation.pairs: validation_batches=2 of 16 .* 'heldout' .* has 24: use 1 or",
+        ),
+        ({"data.validation.pairs.batch_size": 32}, "of 32 .* has 24: use smaller batches"),
+        (
+            {"data.validation.pairs.batch_size": 12},
+            "^data.validation.pairs.batch_size=12: .* there are 8 devices .*: use 16$",
+        ),
+        ({"data.validation.pairs.split": "x"}, "^data.validation.pairs.split: no split 'x' in"),
         ({"report.num_candidates": 1}, "^report.num_candidates=1: use 2"),
         ({"report.shots": (0, -4)}, r"^report.shots=\(0, -4\): use 0"),
         ({"report.num_queries": 1}, "^report.num_queries=1: use 2 or more"),
@@ -42,6 +70,7 @@ def data_dir(tmp_path_factory):
 def test_what_does_not_hold_together_is_said_before_training(data_dir, changes, message):
     recipe = flamingo.get_config("micro")
     recipe.data.dir = data_dir
+    recipe.data.validation.pairs.batch_size, recipe.validation_batches = 16, 1
     recipe.update_from_flattened_dict({"mesh.data": 1, "mesh.fsdp": -1} | changes)
     recipe.data.train.pages.batch_size = recipe.data.train.pairs.batch_size = 8
     with pytest.raises(ValueError, match=message):

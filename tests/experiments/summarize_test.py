@@ -81,6 +81,22 @@ def test_flops_are_the_steps(micro):
     }  # fmt: skip
 
 
+def test_microbatches_are_counted_and_shown_and_must_divide(micro):
+    recipe = micro.copy_and_resolve_references()
+    recipe.microbatches = 2
+    with pytest.raises(ValueError, match=r"pages\.batch_size=4 .* 4 .* x 2 microbatches: use 8$"):
+        summary.summarize(recipe)
+    recipe.data.train.pages.batch_size = 8
+    found = summary.summarize(recipe)
+    config = from_dict(FlamingoConfig, micro.model.to_dict())
+    parts = flops.step(config, [flops.Batch(4, 96, 3), flops.Batch(4, 32, 1)], encode_media=True)
+    assert found["flops_per_step"]["total"] == 2 * sum(p.total for p in parts.values())
+    assert "visited every step, in 2 parts" in summary_text.render(found)
+    recipe.microbatches = 0
+    with pytest.raises(ValueError, match=r"^microbatches=0: use 1 or more"):
+        summary.summarize(recipe)
+
+
 def test_what_the_step_does_not_do_is_not_counted(micro):
     recipe = micro.copy_and_resolve_references()
     both = summary.summarize(recipe)["flops_per_step"]

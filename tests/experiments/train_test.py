@@ -21,7 +21,7 @@ from flamingo_jax.train import metrics
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 24
 TIMES = (
-    *("step_time_s", "data_wait_s", "compile_s"),
+    *("step_time_s", "data_wait_s", "compile_s", "validation_s"),
     *("tokens_per_s", "images_per_s", "tflops_per_s_per_device"),
 )
 
@@ -114,7 +114,8 @@ SMALL = ("--config.model.language_model.num_layers=2", "--config.model.cross_att
 def recipe(bad_data):
     """Options of the run that is done in several ways; it survives the bad records."""
     run = (f"--config.steps={STEPS}", "--config.data.max_skipped_share=0.5")
-    return (*bad_data, *SMALL, *run)
+    validation = ("--config.data.validation.pairs.split=train", "--config.validate_every=10")
+    return (*bad_data, *SMALL, *run, *validation, "--config.keep_every=10")
 
 
 REPORT, NO_REPORT = (
@@ -174,7 +175,8 @@ def test_config_json_says_what_ran(whole):
 def test_metrics_have_the_promised_keys_and_the_loss_falls(bench, whole):
     rows = bench.rows("whole")
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    promised = {"loss", "loss/pages", "loss/pairs", "grad_norm", "lr", "mfu", *TIMES}
+    times = set(TIMES) - {"validation_s"}
+    promised = {"loss", "loss/pages", "loss/pairs", "grad_norm", "lr", "mfu", *times}
     for row in rows:
         assert promised <= set(row)
         assert row["mfu"] is None  # the peak of this processor is not known
@@ -185,6 +187,24 @@ def test_metrics_have_the_promised_keys_and_the_loss_falls(bench, whole):
     assert [rows[i]["lr"] for i in range(4)] == pytest.approx([0, 5e-3, 1e-2, 1e-2])
     first, last = (sum(row["loss"] for row in part) / 10 for part in (rows[:10], rows[-10:]))
     assert last < first
+
+
+def test_validation_is_where_it_was_asked_for_and_its_loss_falls_too(bench, whole):
+    found = {row["step"]: row for row in bench.rows("whole") if "validation/pairs" in row}
+    assert list(found) == [10, 20, STEPS]
+    assert found[STEPS]["validation/pairs"] < found[10]["validation/pairs"]
+    assert found[10]["compile_s"] < 0.1 < found[10]["validation_s"]  # its own is in no step's
+    skipped = [row["validation_skipped/pairs"] for row in found.values()]
+    assert skipped[0] > 0
+    assert len(set(skipped)) == 1
+    report = (whole / "report.md").read_text()
+    assert f"| validation of pairs, step {STEPS} |" in report
+
+
+def test_milestones_are_kept_beside_the_newest(whole):
+    """Of the checkpoints every 5 steps."""
+    kept = {p.name for p in (whole / "checkpoints").iterdir() if p.name.isdigit()}
+    assert kept == {"10", "20", str(STEPS)}
 
 
 def test_the_report_has_the_promised_numbers(whole):
@@ -273,8 +293,11 @@ def test_fewer_processes_go_on_to_the_same_end(bench, whole, lost):
     assert [row["step"] for row in found] == [row["step"] for row in want]
     for key in ("loss", "loss/pages", "loss/pairs", "grad_norm", "gate/1.attention"):
         assert [r[key] for r in found] == pytest.approx([r[key] for r in want], abs=1e-5), key
-    for key in ("skipped/pages", "skipped/pairs"):
-        assert [r[key] for r in found] == [r[key] for r in want]
+    for key in ("skipped/pages", "skipped/pairs", "validation_skipped/pairs"):
+        assert [r.get(key) for r in found] == [r.get(key) for r in want]
+    for key in ("validation/pairs", "validation_shuffled/pairs"):
+        found_at, want_at = ([r[key] for r in rows if key in r] for rows in (found, want))
+        assert found_at == pytest.approx(want_at, abs=1e-5), key
     found, want = (json.loads((d / "report.json").read_text()) for d in (workdir, whole))
     assert found["data"] == want["data"]
 
@@ -293,7 +316,7 @@ def one_line(status_and_errors) -> str:
 def stopped(bench, bad_data, whole):
     """A run that begins with the finished model, and allows fewer bad records than there are."""
     begin = f"--config.init_from={whole}"
-    options = (*bad_data, *SMALL, f"--config.steps={STEPS}", begin)
+    options = (*bad_data, *SMALL, f"--config.steps={STEPS}", begin, "--config.validate_every=0")
     return bench.finish(bench.start("stopped", *options))
 
 

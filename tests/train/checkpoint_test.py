@@ -69,6 +69,18 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
 
 
+def test_milestones_are_kept_beside_the_newest_also_by_a_run_that_goes_on(tmp_path):
+    for steps in ((1, 2, 3, 4, 5), (6, 7, 8, 9)):
+        checkpoints = Checkpoints(tmp_path, max_to_keep=2, keep_every=3)
+        for step in steps:
+            checkpoints.save(make_state(step), place(step))
+        checkpoints.close()
+    assert {p.name for p in tmp_path.iterdir() if p.name.isdigit()} == {"3", "6", "8", "9"}
+    found, data = Checkpoints(tmp_path).restore(make_state(0))
+    assert int(found.step) == 9
+    assert data == place(9)
+
+
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(folder, caplog):
     damage(folder, 2)
     caplog.set_level("WARNING", logger="absl")  # commands run by other tests may have raised it

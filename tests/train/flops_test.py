@@ -105,7 +105,7 @@ def shapes(config, dataset, *, pixels=True):
     )
 
 
-def train_step(config, datasets, *, execution=tiny.UNROLLED, pixels=True):
+def train_step(config, datasets, *, execution=tiny.UNROLLED, pixels=True, num_microbatches=1):
     """A whole update with its optimizer, and the shapes of its arguments."""
     graph, tree, _ = tiny.abstract(config, execution)
     trainable, frozen = params_lib.split(tree)
@@ -116,7 +116,8 @@ def train_step(config, datasets, *, execution=tiny.UNROLLED, pixels=True):
         jax.eval_shape(optimizer.init, trainable),
         jax.ShapeDtypeStruct((2,), jnp.uint32),
     )
-    step = make_train_step(graph, config, optimizer, dict.fromkeys(datasets, 1.0))
+    weights = dict.fromkeys(datasets, 1.0)
+    step = make_train_step(graph, config, optimizer, weights, num_microbatches)
     batches = {name: shapes(config, d, pixels=pixels) for name, d in datasets.items()}
     return jax.jit(step), (state, frozen, batches)
 
@@ -129,6 +130,20 @@ def test_a_step_counts_the_products_of_its_trace_and_what_xla_counts(name):
     assert found == op_count.flops(step, *args)
     found -= loops(CONFIGS[name])
     np.testing.assert_allclose(found, step.lower(*args).cost_analysis()["flops"], rtol=0.03)
+
+
+def test_microbatches_count_as_many_chunks_and_positions_as_they_compute():
+    """Relative positions are projected in every part; a part's chunks of logits are smaller."""
+    name = "no gradient below"
+    step, args = train_step(CONFIGS[name], DATASETS, num_microbatches=2)
+    found, whole = (
+        flops.train_step(CONFIGS[name], DATASETS.values(), encode_media=True, num_microbatches=n)
+        for n in (2, 1)
+    )
+    assert found == op_count.flops(step, *args)
+    lm = CONFIGS[name].language_model
+    tokens = sum(d.num_tokens for d in DATASETS.values())
+    assert found - whole == 2 * lm.num_layers * tokens * lm.width**2
 
 
 def test_a_compiled_step_counts_the_same():

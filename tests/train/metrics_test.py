@@ -101,6 +101,17 @@ def test_window_by_hand(monkeypatch):
     assert window.close(flops=1.0, num_devices=1)["mfu"] is None
 
 
+def test_a_pause_is_in_no_steps_time(monkeypatch):
+    clock = iter([0.0, 1.0, 6.0, 8.0, 8.0])  # open, pause, pause ends, close, open
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
+    real = np.array([[True, True, False]])
+    window = metrics.Window()
+    window.count({"pages": Batch(None, real, None, None, None, np.array([[[True], [False]]]))})
+    with window.paused():
+        pass
+    assert window.close(flops=1.0, num_devices=1)["step_time_s"] == 3.0
+
+
 def test_counts_of_several_processes_take_the_place_of_ones_own(monkeypatch):
     clock = iter([0.0, 2.0, 2.0])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
