@@ -29,6 +29,10 @@ def main() -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> None:
+    if not 0 < args.seconds < float("inf"):
+        raise ValueError(f"--seconds={args.seconds}: use more than 0")
+    if args.num_workers < 1:
+        raise ValueError(f"--num_workers={args.num_workers}: use 1 or more")
     stream, _, tokenizer_name = commands.open_stream(
         args, batch_size=args.batch_size, num_workers=args.num_workers
     )

@@ -36,6 +36,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 def main() -> None:
     """Parses the flags, builds, prints what was read, kept and dropped."""
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns of Python types it does not know
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it raises them too
     args, source, options = _parse(sys.argv[1:])
     output = epath.Path(args.output)
     job = Job(
@@ -79,13 +80,15 @@ def _parse(argv: list[str]):
 
 def _check_beam_flags(rest: list[str]) -> None:
     """Beam passes over what it does not know, so a misspelt flag would be lost."""
-    beam = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    beam = commands.Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     kinds = [PipelineOptions]
     for kind in kinds:
         kinds += kind.__subclasses__()
         if "_add_argparse_args" in vars(kind):
             kind._add_argparse_args(beam)
     unknown = beam.parse_known_args(rest)[1]
+    if unknown and not unknown[0].startswith("-"):
+        raise ValueError(f"unexpected argument {unknown[0]}: put the pattern of --input in quotes")
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]}: neither ours nor Beam's (see --help)")
 
@@ -97,23 +100,27 @@ def _input_files(pattern: str) -> tuple[str, ...]:
         found = [str(path) for path in epath.Path(fixed).glob(pattern[len(fixed) + 1 :])]
     else:
         found = [path for path in glob.glob(pattern, recursive=True) if epath.Path(path).is_file()]
+    if not found and epath.Path(pattern).is_dir():
+        raise ValueError(f"--input={pattern} is a folder: give a pattern, such as '{pattern}/*'")
     if not found:
         raise ValueError(f"--input={pattern}: no such file: check the pattern, and quote it")
     return tuple(sorted(found))
 
 
 def _dataset_name(output: epath.Path) -> str:
-    """TFDS's name of the dataset: that of the folder, or of the one above a version."""
+    """TFDS's name of the dataset: that of the folder, or of the one above a version.
+
+    TFDS finds the shards of names in ASCII only.
+    """
     name = output.parent.name if _VERSION.fullmatch(output.name) else output.name
-    name = re.sub(r"\W+", "_", name.lower()).strip("_")
+    name = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
     return name if name[:1].isalpha() else f"data_{name}".rstrip("_")
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: want 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: want a whole number, 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

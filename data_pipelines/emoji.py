@@ -7,13 +7,12 @@ Paper: section 2.4, image-text pairs and M3W; the pictures are public where the 
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
-import tqdm
 
+from data_pipelines import progress_bar
 from data_pipelines.emoji_concepts import Emoji, load_emoji
 from data_pipelines.emoji_pages import draw_pages
 from data_pipelines.emoji_pictures import ARTISTS, Picture, draw_pictures
@@ -115,7 +114,7 @@ def prepare(data_dir: str | os.PathLike) -> dict[str, tfds.core.DatasetBuilder]:
     emoji = _load_emoji()
     for artist in ARTISTS:
         fetch(artist.package)  # before the bar, which its lines would break
-    with _bar(total=len(ARTISTS) * len(emoji)) as bar:
+    with progress_bar.bar(len(ARTISTS) * len(emoji), "building emoji data", "pictures") as bar:
         pictures = tuple(draw_pictures(emoji, tick=bar.update))
         trained = sum(split_of(picture.emoji) == "train" for picture in pictures)
         # A training picture stands in one pair and on about four pages.
@@ -130,14 +129,3 @@ def prepare(data_dir: str | os.PathLike) -> dict[str, tfds.core.DatasetBuilder]:
 
 def _load_emoji() -> list[Emoji]:
     return load_emoji(fetch("emojibase-data") / "package" / "en")
-
-
-def _bar(total: int) -> tqdm.tqdm:
-    """Redrawn often on a terminal, a line every five seconds in a log."""
-    return tqdm.tqdm(
-        total=total,
-        desc="building emoji data",
-        unit=" pictures",
-        mininterval=0.2 if sys.stderr.isatty() else 5.0,
-        file=sys.stderr,
-    )

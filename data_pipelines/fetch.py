@@ -285,6 +285,8 @@ def main() -> None:
                 copy_files(name, args.to)
     except (FetchError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted\n")  # 128 + SIGINT
 
 
 if __name__ == "__main__":

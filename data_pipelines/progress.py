@@ -3,8 +3,7 @@
 import sys
 import threading
 
-import tqdm
-
+from data_pipelines import progress_bar
 from data_pipelines.staging import Job
 
 # Step to the folder and the kind of file that each of its tasks leaves.
@@ -25,7 +24,7 @@ class Progress:
 
     def __init__(self, job: Job):
         self._job = job
-        self._bar: tqdm.tqdm | None = None
+        self._bar = None
         self._step = ""
         self._interval_s = _TTY_S if sys.stderr.isatty() else _LOG_S
         self._ended = threading.Event()
@@ -35,9 +34,7 @@ class Progress:
         """The step before is over, `name` begins."""
         self._close()
         self._step = name
-        self._bar = tqdm.tqdm(
-            total=num_tasks, desc=name, unit=" tasks", mininterval=0.0, file=sys.stderr
-        )
+        self._bar = progress_bar.bar(num_tasks, name, "tasks")
 
     def __enter__(self) -> "Progress":
         self._thread.start()
@@ -59,7 +56,7 @@ class Progress:
         bar.n = len(self._job.files(*_DONE[self._step]))
         if self._step == "stage":
             chunks = len(self._job.files("chunks", "json"))
-            bar.set_postfix_str(f"about {chunks * self._job.records_per_chunk} records", False)
+            bar.set_postfix_str(f"at most {chunks * self._job.records_per_chunk} records", False)
         bar.refresh()
 
     def _close(self, completed: bool = True) -> None:

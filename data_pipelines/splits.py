@@ -11,14 +11,21 @@ def shard_slices(data_dir: str | os.PathLike, split: str, field: str) -> list[Sh
     """The slices of a split in TFDS notation, in order; `field` begins the message of an error.
 
     Raises:
-      ValueError: no dataset there, none of TFRecords, no such split, or an empty one.
+      ValueError: no dataset there, a damaged one, or none of TFRecords; no such split, or an empty
+        one.
     """
     if not os.path.isfile(os.path.join(data_dir, "dataset_info.json")):
         raise ValueError(
             f"{field}: {data_dir} has no dataset_info.json: data_dir must be the "
             "folder of one version of a TFDS dataset, such as DIR/emoji/1.0.0"
         )
-    info = tfds.builder_from_directory(data_dir).info
+    try:
+        info = tfds.builder_from_directory(data_dir).info
+    except Exception as error:  # TFDS's own, JSON's, protobuf's
+        raise ValueError(
+            f"{field}: {data_dir} is damaged, for TFDS cannot read its metadata ({error}): copy or "
+            "build it anew"
+        ) from error
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"{field}: {data_dir} is {info.file_format}, not tfrecord")
     try:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from data_pipelines.packing import MIN_TOKENS
 
+MAX_WORKERS = 1024  # threads; a mistyped number would start for minutes
+
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
@@ -63,9 +65,12 @@ class StreamConfig:
         for field in ("p_next", "prepend_space", "flip", "color", "max_skipped_share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 to 1")
-        for field in ("seed", "num_workers"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 0 or more")
+        if self.seed < 0:
+            raise ValueError(f"{self.name}: seed={self.seed}: use 0 or more")
+        if not 0 <= self.num_workers <= MAX_WORKERS:
+            raise ValueError(
+                f"{self.name}: num_workers={self.num_workers}: use 0 (one a core) to {MAX_WORKERS}"
+            )
 
     @classmethod
     def of(cls, name: str, dataset: Mapping[str, Any], **fields: Any) -> "StreamConfig":

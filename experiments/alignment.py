@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from data_pipelines import progress_bar
 from data_pipelines.records import Document
 from data_pipelines.whole_files import open_whole
-from experiments import progress
 from experiments.feature_cache import FeatureCache
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train.contrastive import contrastive_loss
@@ -156,7 +156,7 @@ def fit(
         return optax.apply_updates(params, updates), state, value
 
     batch_size = min(config.batch_size, len(documents))
-    with progress.bar(config.steps, "aligning features with words", "steps") as bar:
+    with progress_bar.bar(config.steps, "aligning features with words", "steps") as bar:
         for number in range(config.steps):
             rows = rng.choice(len(documents), batch_size, replace=False)
             ids = texts.draw(rows, config.other_texts, rng)
@@ -165,7 +165,7 @@ def fit(
                 params, state, pooled[rows], texts.vectors[ids], ids, step_key
             )
             if number % 50 == 49:
-                bar.set_postfix(loss=f"{float(value):.2f}", refresh=False)
+                bar.set_postfix_str(f"loss {float(value):.2f}", False)
             bar.update()
     kernel = np.asarray(params["picture"]) @ np.asarray(params["text"]).T / texts.std
     kernel /= std[:, None] * (pooled @ kernel).std()

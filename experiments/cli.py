@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -19,6 +20,10 @@ from flamingo_jax.train.checkpoint import CheckpointError
 from flamingo_jax.weights.errors import BadWeightsFile
 
 USAGE = 2
+_UNREADABLE_RECIPE = re.compile(
+    r"earlier failure to load:.*\[Errno \d+\] ([^:]+): '(.*)'", re.DOTALL
+)
+_LOOKED_UP = re.compile(r"Attempting to lookup: (\S+)")
 
 
 class UserError(Exception):
@@ -89,6 +94,10 @@ def _guarded(main: Callable[[], int | None]) -> int | None:
                 return main()
             except MENDABLE as error:
                 fail(_one_line(error))
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not (message := _out_of_memory(error)):
+                    raise
+                fail(message)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return processes.INTERRUPTED
@@ -114,11 +123,31 @@ def _no_such_key(error: Exception) -> str | None:
     if not isinstance(inner, KeyError):
         return None
     key, _, hint = str(inner.args[0]).partition("\n")
+    if found := _LOOKED_UP.search(key):  # below a number or a text
+        key = repr(found[1])
     return f"the recipe has no key {key}. {hint or 'Its keys are in its file'}"
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """What to do where memory has run out, on the host or on a device."""
+    _, exhausted, said = str(error).partition("RESOURCE_EXHAUSTED: ")
+    if not exhausted and not isinstance(error, MemoryError):
+        return None
+    said = (said or str(error)).strip().partition("\n")[0]
+    return (
+        f"out of memory ({said}): use shorter or fewer prompts; in training smaller batches, more "
+        "microbatches or more devices"
+    )
 
 
 def _one_line(error: BaseException) -> str:
     """The message; of one that quotes a whole traceback, as flags do, what was raised there."""
+    if recipe := _UNREADABLE_RECIPE.search(str(error)):
+        reason, path = recipe.groups()
+        example = "experiments/configs/flamingo.py:demo"
+        return f"recipe {path}: {reason}: write PATH.py:VARIANT, as {example}"
+    if "has no attribute 'get_config'" in str(error):
+        return "the file is no recipe, for it has no function get_config"
     lines = str(error).strip().splitlines()
     if any(line.startswith("Traceback") or ": Traceback" in line for line in lines):
         return lines[-1].partition(": ")[2] or lines[-1]

@@ -38,8 +38,11 @@ def stream_configs(config: Any) -> list[StreamConfig]:
     """A `StreamConfig` for every training dataset of the recipe; ValueError for one not there."""
     streams = []
     for name, dataset in config.data.train.items():
-        root = folder(config, dataset.path)
-        _num_records(root, dataset.split, f"data.train.{name}.split")
+        field = f"data.train.{name}"
+        if not 0 <= dataset.weight < float("inf"):
+            raise ValueError(f"{field}.weight={dataset.weight}: use 0 or more")
+        root = folder(config, dataset.path, f"{field}.path")
+        _num_records(root, dataset.split, f"{field}.split")
         shared = {"seed": config.seed, "max_skipped_share": config.data.max_skipped_share}
         streams.append(StreamConfig.of(name, dataset, data_dir=str(root), **shared))
     return streams
@@ -49,10 +52,14 @@ def validation_configs(config: Any) -> dict[str, StreamConfig]:
     """A `StreamConfig` for every dataset that validation reads; ValueError for one too small.
 
     Which records are read does not depend on the recipe's seed: runs that differ in it compare.
+    With validate_every=0 there are none, unless features are cached, which are theirs too.
     """
     streams = {}
+    if not config.validate_every and not config.data.cache_features:
+        return streams
     for name, dataset in config.data.validation.items():
-        field, root = f"data.validation.{name}", folder(config, dataset.path)
+        field = f"data.validation.{name}"
+        root = folder(config, dataset.path, f"{field}.path")
         there = _num_records(root, dataset.split, f"{field}.split")
         share = config.data.max_skipped_share
         stream = StreamConfig.of(field, dataset, data_dir=str(root), max_skipped_share=share)
@@ -73,14 +80,18 @@ def weights(config: Any) -> dict[str, float]:
     return {name: dataset.weight for name, dataset in config.data.train.items()}
 
 
-def folder(config: Any, path: str) -> pathlib.Path:
-    """The newest version of dataset `path`; ValueError where it is not there."""
+def folder(config: Any, path: str, field: str = "") -> pathlib.Path:
+    """The newest version of dataset `path`, which recipe key `field` names; ValueError for none."""
+    where = field and f"{field}={path!r}: "
     root = data_dir(config) / path
     found = newest_versions(root)
     if not found:
-        raise ValueError(f"no TFDS dataset in {root}: build it, or set data.source or data.dir")
+        raise ValueError(
+            f"{where}no TFDS dataset in {root}: build it, or set data.source or data.dir"
+        )
     if len(found) > 1:
-        raise ValueError(f"{root} holds {len(found)} datasets: name one of {list(map(str, found))}")
+        several = list(map(str, found))
+        raise ValueError(f"{where}{root} holds {len(found)} datasets: name one of {several}")
     return found[0]
 
 
@@ -95,7 +106,7 @@ def check_heldout(config: Any) -> None:
             f"report.num_queries={settings.num_queries} asks about held-out pairs: name their "
             "dataset in data.heldout.path, or set report.num_queries=0"
         )
-    root = folder(config, where.path)
+    root = folder(config, where.path, "data.heldout.path")
     queries = _num_records(root, where.split, "data.heldout.split")
     examples = _num_records(root, where.support, "data.heldout.support")
     examples -= where.support == where.split  # no query is an example of its own

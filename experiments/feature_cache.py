@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from flax import nnx
 
+from data_pipelines import progress_bar
 from data_pipelines.whole_files import read_json, write_json
-from experiments import progress
 from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model_directory import ModelCard
@@ -107,7 +107,7 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
     shape = (len(pictures), config.num_features, config.width)
     out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
     names: list[str] = []
-    bar = progress.bar(len(pictures), "encoding pictures", "pictures")
+    bar = progress_bar.bar(len(pictures), "encoding pictures", "pictures")
     ids = list(pictures)
     with ThreadPoolExecutor(2) as pool, bar:
         for start in range(0, len(ids), _CHUNK):

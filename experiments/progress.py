@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines in a log.
+"""How far training is: a bar on a terminal, plain lines in a log.
 
 Both show the step, the loss, the time a step takes and the time left.
 """
@@ -10,12 +10,6 @@ from typing import Self, TextIO
 import tqdm
 
 _LINE_EVERY_S = 10.0
-
-
-def bar(total: int, doing: str, unit: str) -> tqdm.tqdm:
-    """For work before the steps: redrawn often on a terminal, now and then in a log."""
-    often = 0.1 if sys.stderr.isatty() else _LINE_EVERY_S
-    return tqdm.tqdm(total=total, desc=doing, unit=f" {unit}", mininterval=often)
 
 
 class Progress:

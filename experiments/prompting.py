@@ -1,10 +1,13 @@
 """What `sample` and `score` share: which model and prompts, and one answer a line."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
 
+from data_pipelines import progress_bar
 from experiments import cli, parts
 from flamingo_jax import model_directory
 from flamingo_jax.model import Model
@@ -23,12 +26,22 @@ def prompts() -> list[Prompt]:
 
 def model() -> Model:
     """What `--model` names, its frozen parts brought into the cache first where they are not."""
-    directory = _MODEL.value
+    directory = cli.local_path("--model", _MODEL.value)
     if not model_directory.has_frozen(directory):
         card = model_directory.read_card(directory)
         parts.bring([card.language_model.package, card.vision.package])
     with cli.user_input():
         return model_directory.load(directory)
+
+
+@contextlib.contextmanager
+def progress(total: int, doing: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """What to call with how many of `total` are done; nothing is shown of a single one."""
+    if total < 2:
+        yield lambda number: None
+        return
+    with progress_bar.bar(total, doing, unit) as bar:
+        yield bar.update
 
 
 def print_json(answer: dict[str, Any]) -> None:

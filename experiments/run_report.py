@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from data_pipelines import progress_bar
 from data_pipelines.whole_files import read_json, write_json
 from experiments import datasets, heldout
-from experiments.progress import bar
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
 from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS
@@ -103,7 +103,7 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
     test = heldout.NameTest.draw(queries, names, num_candidates, config.seed)
     asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
-    with bar(1 + len(rounds), "evaluating", "rounds") as progress:
+    with progress_bar.bar(1 + len(rounds), "evaluating", "rounds") as progress:
         scores = heldout.losses_and_ranks(model, test, config.seed)
         progress.update()
         for shots, kind in rounds:

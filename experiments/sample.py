@@ -31,9 +31,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of --decode=sample.", lower_bound=0)
 
 def main() -> None:
     """Prints a continuation of every prompt."""
-    prompts = prompting.prompts()
+    prompts, asked = prompting.prompts(), decoding()
     model = prompting.model()
-    for answer in answers(model, prompts, decoding()):
+    for answer in answers(model, prompts, asked):
         if prompting.JSON.value:
             prompting.print_json(answer)
         elif len(prompts) == 1:
@@ -44,15 +44,16 @@ def main() -> None:
 
 def decoding() -> Decoding:
     """What the flags ask for."""
-    return Decoding(
-        method=_DECODE.value,
-        num_beams=_NUM_BEAMS.value,
-        temperature=_TEMPERATURE.value,
-        top_k=_TOP_K.value,
-        top_p=_TOP_P.value,
-        max_tokens=_MAX_TOKENS.value,
-        seed=_SEED.value,
-    )
+    with cli.user_input():
+        return Decoding(
+            method=_DECODE.value,
+            num_beams=_NUM_BEAMS.value,
+            temperature=_TEMPERATURE.value,
+            top_k=_TOP_K.value,
+            top_p=_TOP_P.value,
+            max_tokens=_MAX_TOKENS.value,
+            seed=_SEED.value,
+        )
 
 
 def answers(model: Model, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[dict]:
@@ -62,7 +63,9 @@ def answers(model: Model, prompts: Sequence[Prompt], decoding: Decoding) -> Iter
             f"--top_k={decoding.top_k}: the model has {model.config.vocab_size} tokens; use 0 to "
             "sample among all"
         )
-    for prompt, written in zip(prompts, model.generate(prompts, decoding), strict=True):
+    with prompting.progress(len(prompts), "writing", "answers") as tick:
+        found = model.generate(prompts, decoding, tick=tick)
+    for prompt, written in zip(prompts, found, strict=True):
         answer: dict[str, Any] = {"id": prompt.id, "text": written.text}
         yield answer | {"tokens": list(written.tokens), "logprob": written.log_prob}
 

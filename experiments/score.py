@@ -21,7 +21,11 @@ flags.adopt_module_key_flags(prompting)  # so that --help lists them
 def main() -> None:
     """Prints the likelihoods of every prompt."""
     prompts = prompting.prompts()
-    for prompt, scored in zip(prompts, prompting.model().score(prompts), strict=True):
+    model = prompting.model()
+    readings = len(prompts) + sum(bool(prompt.candidates) for prompt in prompts)
+    with prompting.progress(readings, "scoring", "readings") as tick:
+        found = model.score(prompts, tick=tick)
+    for prompt, scored in zip(prompts, found, strict=True):
         if prompting.JSON.value:
             prompting.print_json(answer(scored))
         else:

@@ -25,6 +25,12 @@ from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
+Tick = Callable[[int], object]
+_MAX_SEED = 2**32 - 1
+
+
+def _no_tick(number: int) -> None:
+    """For callers that show no progress."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Decoding:
         for field in ("num_beams", "max_tokens"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}: use 1 or more")
+        if not 0 <= self.seed <= _MAX_SEED:  # JAX would take the lower 32 bits of a larger one
+            raise ValueError(f"seed={self.seed}: use 0 to {_MAX_SEED}")
+        sampler.SamplingConfig(self.temperature, self.top_k, self.top_p)
 
     def program(self) -> "Decoding":
         """The same without what changes nothing in the compiled program."""
@@ -103,21 +112,28 @@ class Model:
             lambda rngs: Flamingo(config, Execution(), dtype=compute_dtype, rngs=rngs)
         )
 
-    def generate(self, prompts: Iterable[Any], decoding: Decoding = Decoding()) -> list[Written]:
+    def generate(
+        self,
+        prompts: Iterable[Any],
+        decoding: Decoding = Decoding(),
+        *,
+        tick: Tick = _no_tick,
+    ) -> list[Written]:
         """Continues each prompt until `<EOC>`, end of text, or `max_tokens`.
 
         A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"video": path, bytes
         or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`. What
-        is drawn for it depends on the seed and on its number among the prompts.
+        is drawn for it depends on the seed and on its number among the prompts. `tick` is called
+        with the number of prompts that were done just now.
         """
         written: list[Written] = []
         for window in calls.windows(_several(prompts)):
             encoded = [self._encode(prompt) for prompt in window]
-            written += self._write(encoded, decoding, first=len(written))
+            written += self._write(encoded, decoding, len(written), tick)
         return written
 
     def _write(
-        self, encoded: Sequence[prompt_batch.Encoded], decoding: Decoding, first: int
+        self, encoded: Sequence[prompt_batch.Encoded], decoding: Decoding, first: int, tick: Tick
     ) -> list[Written]:
         """Continuations of prompts number `first` and those after it."""
         key, run = jax.random.key(decoding.seed), self._continue(decoding.program())
@@ -139,25 +155,29 @@ class Model:
 
         # One length for all of them: padding is cheaper than compiling again.
         return self._by_call(
-            encoded, [e.media_shape for e in encoded], max_rows, one_call, length=longest
+            encoded, [e.media_shape for e in encoded], max_rows, one_call, length=longest, tick=tick
         )
 
-    def score(self, prompts: Iterable[Any]) -> list[Scored]:
-        """Log-likelihood of every text token of each prompt, and of its candidates after it."""
+    def score(self, prompts: Iterable[Any], *, tick: Tick = _no_tick) -> list[Scored]:
+        """Log-likelihood of every text token of each prompt, and of its candidates after it.
+
+        `tick` is called with the number of prompts that were read just now, those with candidates
+        once more for them.
+        """
         return [
             scored
             for window in calls.windows(_several(prompts))
-            for scored in self._score_window(window)
+            for scored in self._score_window(window, tick)
         ]
 
-    def _score_window(self, prompts: Sequence[Any]) -> list[Scored]:
+    def _score_window(self, prompts: Sequence[Any], tick: Tick) -> list[Scored]:
         prompts = [_as_prompt(prompt) for prompt in prompts]
         encoded = [self._encode(prompt) for prompt in prompts]
         results = []
         for one, log_probs, candidates in zip(
             encoded,
-            self._token_log_probs(encoded),
-            self._candidates(prompts, encoded),
+            self._token_log_probs(encoded, tick),
+            self._candidates(prompts, encoded, tick),
             strict=True,
         ):
             text = [i for i, is_text in enumerate(one.is_text) if is_text]
@@ -193,6 +213,7 @@ class Model:
         candidates: Sequence[Sequence[str]],
         *,
         closed: bool,
+        tick: Tick = _no_tick,
     ) -> list[np.ndarray]:
         end = [self.tokenizer.end_of_chunk_id] if closed else []
         answers = [[[*self.tokenizer.encode(t), *end] for t in texts] for texts in candidates]
@@ -210,15 +231,16 @@ class Model:
             return np.asarray(self._score_candidates(self.params, batch, these))
 
         max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, num_places)
-        return self._by_call(encoded, shapes, lambda _: max_rows, one_call)
+        return self._by_call(encoded, shapes, lambda _: max_rows, one_call, tick=tick)
 
     def _candidates(
-        self, prompts: Sequence[Prompt], encoded: Sequence[prompt_batch.Encoded]
+        self, prompts: Sequence[Prompt], encoded: Sequence[prompt_batch.Encoded], tick: Tick
     ) -> list[tuple[Candidate, ...]]:
         """Those of each prompt; none where it lists none."""
         asked = [i for i, prompt in enumerate(prompts) if prompt.candidates]
         texts = [prompts[i].candidates for i in asked]
-        scores = iter(self._likelihoods([encoded[i] for i in asked], texts, closed=False))
+        found = self._likelihoods([encoded[i] for i in asked], texts, closed=False, tick=tick)
+        scores = iter(found)
         return [
             tuple(
                 Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
@@ -229,7 +251,9 @@ class Model:
             for prompt in prompts
         ]
 
-    def _token_log_probs(self, encoded: Sequence[prompt_batch.Encoded]) -> list[np.ndarray]:
+    def _token_log_probs(
+        self, encoded: Sequence[prompt_batch.Encoded], tick: Tick
+    ) -> list[np.ndarray]:
         """f32[tokens] of each prompt, with its padding behind."""
         shapes = [(*e.media_shape, prompt_batch.padded_length(len(e.tokens))) for e in encoded]
         longest = max((length for *_, length in shapes), default=1)
@@ -239,7 +263,7 @@ class Model:
         def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
             return np.asarray(self._score(self.params, batch))
 
-        return self._by_call(encoded, shapes, lambda _: max_rows, one_call, side="right")
+        return self._by_call(encoded, shapes, lambda _: max_rows, one_call, side="right", tick=tick)
 
     def _by_call(
         self,
@@ -250,6 +274,7 @@ class Model:
         *,
         side: Literal["left", "right"] = "left",
         length: int = 0,
+        tick: Tick = _no_tick,
     ) -> list[Any]:
         """A result for each prompt, in their order, computed some at a time."""
         size = self.config.vision.preprocessing.size_px
@@ -261,6 +286,7 @@ class Model:
             )
             for i, result in zip(rows, one_call(batch, rows), strict=False):  # filled ones are last
                 found[i] = result
+            tick(len(rows))
         return found
 
     def _encode(self, prompt: Any) -> prompt_batch.Encoded:

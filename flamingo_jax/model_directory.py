@@ -65,8 +65,14 @@ def save(
     """Writes a model directory whole or not at all; what was there before is replaced.
 
     Until the new one has its name, the old one is there, at the last as `NAME.replaced`.
+    ModelDirectoryError for a folder of other files, which stays.
     """
     directory = pathlib.Path(directory)
+    if directory.exists() and not (directory / _JSON).is_file() and any(directory.iterdir()):
+        raise ModelDirectoryError(
+            f"{directory} holds other files than a model's: move them away, and give the same "
+            "command again"
+        )
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -138,6 +144,11 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
     """`model.json`, checked."""
     directory = find(directory)
     path = directory / _JSON
+    if not path.is_file() and (directory / "checkpoints").is_dir():
+        raise ModelDirectoryError(
+            f"{directory} holds checkpoints and no model yet, which a run writes at its end: give "
+            "its command of experiments.train again"
+        )
     if not path.is_file():
         raise ModelDirectoryError(
             f"{directory} holds no {_JSON}: give the model/ folder of a finished training run, "

@@ -119,6 +119,7 @@ def _parse_part(value: Any, where: str) -> Part:
     if key == "text":
         if not isinstance(content, str) or not content:
             raise PromptError(f"{where}: text must be a string that is not empty")
+        _check_text(content, f"{where}: text")
         return TextPart(content)
     if key == "end_of_chunk":
         if content is not True:
@@ -142,13 +143,27 @@ def _parse_prompt(value: Any, default_id: str, where: str) -> Prompt:
     prompt_id = value.get("id", default_id)
     if not isinstance(prompt_id, str):
         raise PromptError(f"{where}: id must be a string, got {prompt_id!r}")
+    _check_text(prompt_id, f"{where}: id")
     candidates = value.get("candidates", [])
     if not isinstance(candidates, list) or not all(isinstance(c, str) and c for c in candidates):
         raise PromptError(f"{where}: candidates must be a list of strings that are not empty")
     if "candidates" in value and not candidates:
         raise PromptError(f"{where}: candidates is empty; list the texts to score or leave it out")
+    for candidate in candidates:
+        _check_text(candidate, f"{where}: candidate {candidate!r}")
     parts = parse_parts(value["prompt"], f"{where}: prompt")
     return Prompt(prompt_id, parts, tuple(candidates))
+
+
+def _check_text(text: str, where: str) -> None:
+    """PromptError for half of a pair of JSON's \\u escapes, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise PromptError(
+            f"{where}: {half} is half a character; write both halves or leave it out"
+        ) from None
 
 
 def _files_exist(parts: Sequence[Part], folder: Path, where: str) -> tuple[Part, ...]:
@@ -161,6 +176,11 @@ def _files_exist(parts: Sequence[Part], folder: Path, where: str) -> tuple[Part,
             )
             if not isinstance(content, str):
                 raise PromptError(f"{where}: part {i}: {kind} must be a path")
+            if "://" in content:
+                raise PromptError(
+                    f"{where}: part {i}: {kind}: {content} is an address; download it and give "
+                    "the file's path"
+                )
             file = folder / content
             if not file.is_file():
                 raise PromptError(f"{where}: part {i}: {kind}: no such file {file}")
@@ -181,6 +201,8 @@ def _load(text: str, where: str) -> Any:
     except json.JSONDecodeError as e:
         line = f" line {e.lineno}" if "\n" in text.strip() else ""
         raise PromptError(f"{where}:{line} not JSON at column {e.colno} ({e.msg})") from None
+    except RecursionError:
+        raise PromptError(f"{where}: brackets in brackets, too many to be a prompt") from None
 
 
 def _suggest(key: str, valid: Sequence[str]) -> str:

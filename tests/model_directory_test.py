@@ -101,6 +101,26 @@ def test_a_save_that_fails_leaves_what_was_there(copy, params, monkeypatch):
     assert model_directory.read_card(copy) == CARD
 
 
+def test_a_folder_of_other_files_is_not_replaced(tmp_path, params):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "thesis.tex").write_text("mine")
+    with pytest.raises(ModelDirectoryError) as error:
+        save(directory, CARD, TOKENIZER, params)
+    assert "holds other files than a model's: move them away" in one_line(error)
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "thesis.tex"]
+    (directory / "thesis.tex").unlink()
+    save(directory, CARD, TOKENIZER, params)
+    assert model_directory.read_card(directory) == CARD
+
+
+def test_an_unfinished_run_is_called_so(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ModelDirectoryError) as error:
+        load(tmp_path / "run")
+    assert "run holds checkpoints and no model yet" in one_line(error)
+
+
 def test_no_model_there(tmp_path):
     with pytest.raises(ModelDirectoryError) as error:
         load(tmp_path / "nothing")

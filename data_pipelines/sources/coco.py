@@ -21,7 +21,7 @@ from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput
-from data_pipelines.sources.media_files import MediaFiles, checked_picture
+from data_pipelines.sources.media_files import MediaFiles, check_folder, checked_picture
 from data_pipelines.sources.source import Dropped
 
 
@@ -65,7 +65,7 @@ class Coco(NamedByInput):
             id=f"coco/{item.id}",
             text=item.text.strip(),
             media_positions=(0,),
-            media=(checked_picture(MediaFiles(self.media).read(*item.files)),),
+            media=(checked_picture(MediaFiles(self.media).read(*item.files), item.files[0]),),
             metadata={
                 "source": "coco",
                 "licence": item.licence,
@@ -124,6 +124,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def source(args: argparse.Namespace) -> Coco:
     """The source that the flags describe; ValueError without its folder."""
-    if not pathlib.Path(args.media).is_dir() and "://" not in args.media:
-        raise ValueError(f"--media={args.media}: no such folder: give the one with the pictures")
+    check_folder("--media", args.media)
     return Coco(args.media, tuple(args.splits.split(",")), args.licence)

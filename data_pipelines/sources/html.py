@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 from data_pipelines.page_extraction import MAX_HTML_BYTES
 from data_pipelines.sources import pages
 from data_pipelines.sources.image_files import read_inside
+from data_pipelines.sources.media_files import check_folder
 from data_pipelines.sources.pages import Pages, RawPage
 from data_pipelines.sources.source import Dropped
 from flamingo_jax.images import BadMedia
@@ -63,4 +64,5 @@ def add_flags(parser: Any) -> None:
 
 def source(args: Any) -> Html:
     """The source that the flags describe; ValueError."""
+    check_folder("--root", args.root)
     return Html(root=args.root, **pages.flags(args))

@@ -5,12 +5,14 @@ names the tables give, or `url_name` or `mirror_name` does. A file is only ever 
 that identifies it: never by the last part of an address, which many pictures share.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
 from etils import epath
@@ -19,7 +21,7 @@ from data_pipelines.errors import BadRecord
 from data_pipelines.sources.lines import ARCHIVE_ERRORS
 from data_pipelines.sources.tar_members import MAX_MEMBER_BYTES, Member, members
 from flamingo_jax.config import ImagePreprocessing
-from flamingo_jax.images import decode_image
+from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.videos import decode_video
 
 _SMALL = ImagePreprocessing(size_px=32)  # decoding to this tells damage at an eighth of the time
@@ -46,16 +48,32 @@ def mirror_name(url: str) -> str:
     return f"{parts.hostname}/{unquote(parts.path).lstrip('/')}{query}"
 
 
-def checked_picture(data: bytes) -> bytes:
-    """`data` if it can be decoded; raises BadMedia."""
-    decode_image(data, _SMALL)
+def checked_picture(data: bytes, name: str = "") -> bytes:
+    """`data` if it can be decoded; raises BadMedia, with the `name` of what it belongs to."""
+    with _naming(name):
+        decode_image(data, _SMALL)
     return data
 
 
-def checked_video(data: bytes) -> bytes:
-    """`data` if a frame in the middle of it can be decoded; raises BadMedia."""
-    decode_video(data, _SMALL, num_frames=1)
+def checked_video(data: bytes, name: str) -> bytes:
+    """`data` if a frame in the middle of it can be decoded; raises BadMedia with its `name`."""
+    with _naming(name):
+        decode_video(data, _SMALL, num_frames=1)
     return data
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BadMedia as error:
+        raise BadMedia(error.reason, f"{name}: {error}" if name else str(error)) from error
+
+
+def check_folder(flag: str, folder: str | None) -> None:
+    """ValueError where a flag names a folder that is not there."""
+    if folder and "://" not in folder and not pathlib.Path(folder).is_dir():
+        raise ValueError(f"{flag}={folder}: no such folder: give the one with the files")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput
 from data_pipelines.sources.lines import lines
-from data_pipelines.sources.media_files import MediaFiles, checked_picture
+from data_pipelines.sources.media_files import MediaFiles, check_folder, checked_picture
 from data_pipelines.sources.source import Dropped
 from data_pipelines.sources.tar_members import Member, samples
 from flamingo_jax.images import BadMedia
@@ -152,5 +152,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def source(args: argparse.Namespace) -> Mmc4:
-    """The source that the flags describe."""
+    """The source that the flags describe; ValueError without its folder."""
+    check_folder("--media", args.media)
     return Mmc4(args.media, args.min_similarity, args.strict_urls)

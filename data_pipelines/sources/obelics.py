@@ -23,6 +23,7 @@ from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput
 from data_pipelines.sources.media_files import (
     MediaFiles,
+    check_folder,
     checked_picture,
     mirror_name,
     url_name,
@@ -144,5 +145,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def source(args: argparse.Namespace) -> Obelics:
-    """The source that the flags describe."""
+    """The source that the flags describe; ValueError without its folder."""
+    check_folder("--media", args.media)
     return Obelics(args.media)

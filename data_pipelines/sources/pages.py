@@ -11,6 +11,7 @@ import glob
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -23,9 +24,11 @@ from data_pipelines.page_filters import GOPHER, TextFilters, check_text
 from data_pipelines.page_images import ImageFilters, SeenImage, evaluation_hashes, look
 from data_pipelines.records import Document, media_id
 from data_pipelines.sources.image_files import data_uri, from_folder
+from data_pipelines.sources.media_files import check_folder
 from data_pipelines.sources.source import Source
 from flamingo_jax.images import BadMedia
 
+_LANGUAGE = re.compile("[a-z]{2}")  # as py3langid names them
 _TEXT_LIMITS = {"pages": TextFilters(), "gopher": GOPHER}
 
 
@@ -155,9 +158,14 @@ def flags(args: Any) -> dict[str, Any]:
     """Fields of `Pages` from the flags; ValueError for what is wrong with them."""
     values = _filters(args.filters)
     values["text_filters"]["language"] = "" if args.language == "any" else args.language
+    if args.language != "any" and not _LANGUAGE.fullmatch(args.language):
+        raise ValueError(
+            f"--language={args.language}: use a code of two letters, such as en, or any for all"
+        )
     limits = _TEXT_LIMITS[args.text_limits]
     if args.explicit:
         _function(args.explicit)
+    check_folder("--image_folder", args.image_folder)
     return {
         "text_filters": dataclasses.replace(limits, **values["text_filters"]),
         "image_filters": ImageFilters(**values["image_filters"]),
@@ -181,7 +189,10 @@ def _filters(text: str) -> dict[str, dict[str, Any]]:
                 value = given.pop(field.name)
                 value = tuple(value) if isinstance(value, list) else value
                 if type(value) is not type(field.default) and not isinstance(value, int):
-                    raise ValueError(f"--filters: {field.name}={value!r}: want {field.default!r}")
+                    raise ValueError(
+                        f"--filters: {field.name}={value!r}: want such as {field.default!r}, which "
+                        "is the default"
+                    )
                 found[name][field.name] = value
     if given:
         known = [f.name for kind in (TextFilters, ImageFilters) for f in dataclasses.fields(kind)]

@@ -59,7 +59,7 @@ class WebDataset(NamedByInput):
             id=f"webdataset/{name}",
             text=_caption(name, sample, columns),
             media_positions=(0,),
-            media=(checked_picture(picture.read()),),
+            media=(checked_picture(picture.read(), name),),
             metadata=metadata
             | {
                 "source": "webdataset",

@@ -8,14 +8,13 @@ in a tar or a zip there.
 import argparse
 import csv
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.lines import lines
-from data_pipelines.sources.media_files import MediaFiles, checked_video
+from data_pipelines.sources.media_files import MediaFiles, check_folder, checked_video
 from data_pipelines.sources.source import Dropped, Source
 
 _REQUIRED = ("videoid", "name")
@@ -67,7 +66,7 @@ class WebVid(Source):
             id=f"webvid/{number}",
             text=caption.strip(),
             media_positions=(0,),
-            media=(checked_video(MediaFiles(self.media).read(*names)),),
+            media=(checked_video(MediaFiles(self.media).read(*names), f"webvid {number}"),),
             metadata={
                 "source": "webvid",
                 "url": item.get("contentUrl") or "",
@@ -94,6 +93,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def source(args: argparse.Namespace) -> WebVid:
     """The source that the flags describe; ValueError without its folder."""
-    if not pathlib.Path(args.media).is_dir() and "://" not in args.media:
-        raise ValueError(f"--media={args.media}: no such folder: give the one with the videos")
+    check_folder("--media", args.media)
     return WebVid(args.media, args.licence)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -181,9 +182,17 @@ def test_a_page_whose_pictures_all_go_does_not_drive_out_its_like(tmp_path):
     [
         (["--input={tmp}/none/*.html"], "no such file"),
         (["--input={site}/*.html", "--launguage=de"], "unknown argument --launguage=de"),
-        (["--input={site}/*.html", "--records_per_chunk=0"], "want 1 or more"),
+        (["--input={site}/*.html", "--records_per_chunk=0"], "0: want a whole number, 1 or more"),
+        (["--input={site}/*.html", "--records_per_chunk=x"], "x: want a whole number, 1 or more"),
+        (["--input={site}/*.html", "--direct_num_workers=x"], "invalid int value: 'x'"),
+        (
+            ["--input", "{site}/page1.html", "{site}/page2.html"],
+            "put the pattern of --input in quo",
+        ),
+        (["--input={site}"], "is a folder: give a pattern, such as '{site}/*'"),
         (["--input={site}/*.html", "--output={tmp}/full"], "holds other files"),
-        (["--input={site}/logo_only.html", "--language=de"], "no record was kept"),
+        (["--input={site}/logo_only.html", "--language=de"], "1 dropped; 1 other_language ("),
+        (["--input={site}/page1.html", "--source=warc"], "there is none in the input"),
         ([], "--input"),
         (["--input={site}/*.html", "--filters={{"], "want a JSON object"),
     ],
@@ -192,6 +201,7 @@ def test_what_a_user_can_mend_is_one_line(site, tmp_path, monkeypatch, capsys, w
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
     words = [word.format(tmp=tmp_path, site=site) for word in words]
+    message = message.format(site=site)
     output = f"--output={tmp_path}/out"
     status, _, err = command(monkeypatch, capsys, "--source=html", output, *words)
     assert status == 2
@@ -276,6 +286,34 @@ def test_a_full_disk_is_one_line_and_leaves_whole_files_only(site, tmp_path, mon
     assert (status, "12 kept" in out) == (0, True)
 
 
+@pytest.mark.parametrize("name", ["猫", "Größe-2"])
+def test_a_folder_may_have_any_name(site, tmp_path, monkeypatch, capsys, name):
+    output = tmp_path / name / "1.0.0"
+    words = ("--source=html", f"--input={site}/page1.html", f"--output={output}")
+    status, _, err = command(monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert tfds.builder_from_directory(output).info.splits["train"].num_examples == 1
+
+
+def test_ctrl_c_in_a_worker_is_a_word(site, tmp_path, monkeypatch, capsys, caplog):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(staging, "open_whole", interrupted)
+    words = ("--source=html", f"--input={site}/*.html", f"--output={tmp_path}/out")
+    status, _, err = command(monkeypatch, capsys, *words)
+    assert (status, err.splitlines()[-1]) == (130, "interrupted")
+    assert "Traceback" not in caplog.text
+
+
+def test_help_says_nothing_else():
+    done = subprocess.run(
+        [sys.executable, "-m", "data_pipelines.build", "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "example: python -m data_pipelines.build" in done.stdout
+
+
 def test_several_shards_are_one_dataset(tmp_path):
     site = tmp_path / "site"
     write_html(site, 12)
@@ -316,3 +354,5 @@ def test_beam_flags_are_passed_on_and_no_others():
     assert build._dataset_name(build.epath.Path("data/My Pages/1.0.0")) == "my_pages"
     assert build._dataset_name(build.epath.Path("data/pages")) == "pages"
     assert build._dataset_name(build.epath.Path("/1")) == "data_1"
+    assert build._dataset_name(build.epath.Path("data/Ünï-cödé 猫/1.0.0")) == "n_c_d"
+    assert build._dataset_name(build.epath.Path("data/猫/1.0.0")) == "data"

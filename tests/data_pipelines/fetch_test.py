@@ -98,6 +98,16 @@ def test_the_command_prints_the_folder_and_copies_the_files(install, tmp_path, m
     assert copied == {"a.png": b"a", "b.png": b"b"}
 
 
+def test_ctrl_c_is_a_word(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch_lib, "fetch", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        run_command(monkeypatch, "some-package")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("arguments", [["no-such-package"], [], ["--from=here", "some-package"]])
 def test_a_wrong_command_gets_one_line_and_status_2(install, monkeypatch, capsys, arguments):
     install(package_of(b""), b"")

@@ -1,6 +1,8 @@
 """The page of training sequences: what it shows, and that nothing in a dataset can break it."""
 
 import html.parser
+import pathlib
+import re
 import struct
 import sys
 
@@ -120,13 +122,49 @@ def test_the_commands(build_dataset, tmp_path, run, capsys):
     printed = run(benchmark, *flags, "--seconds=0.2")
     assert f"{data_dir}: 4 records as pairs" in printed
     assert "examples/s" in printed
+    for wrong, message in (
+        ("--data=nowhere", "--data=nowhere: no dataset_info.json"),
+        ("--seconds=nan", "--seconds=nan: use more than 0"),
+        ("--num_workers=0", "--num_workers=0: use 1 or more"),
+        ("--num_workers=100000", "tiny: num_workers=100000: use 0 (one a core) to 1024"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(benchmark, *flags, wrong)
+        assert ended.value.code == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"error: {message}")
+        assert len(printed.err.splitlines()) == 1
+
+
+def test_a_dataset_copied_in_part_is_named(build_dataset, tmp_path):
+    data_dir = pathlib.Path(build_dataset(pairs(3)))
+    (shard,) = data_dir.glob("*.tfrecord*")
+    shard.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=f"1 of 1 shards are missing, .*{shard.name}"):
+        commands._peek(data_dir, "train")
+    (tmp_path / "elsewhere").rename(shard)
+    (data_dir / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match=f"^--split: {data_dir} is damaged, .*: copy or build it"):
+        commands._peek(data_dir, "train")
+
+
+def test_the_first_record_may_be_damaged(build_dataset):
+    data_dir = pathlib.Path(build_dataset(pairs(3)))
+    (shard,) = data_dir.glob("*.tfrecord*")
+    data = bytearray(shard.read_bytes())
+    data[20] ^= 1
+    shard.write_bytes(data)
+    assert commands._peek(data_dir, "train") == (True, False)
+
+
+def test_ctrl_c_is_a_word(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
     with pytest.raises(SystemExit) as ended:
-        run(benchmark, "--data=nowhere")
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: --data=nowhere: no dataset_info.json")
-    assert len(printed.err.splitlines()) == 1
+        commands.run(interrupted)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 def test_what_the_flags_leave_open_is_told_from_the_records(build_dataset, tmp_path):
@@ -144,8 +182,13 @@ def test_what_the_flags_leave_open_is_told_from_the_records(build_dataset, tmp_p
     assert (mixed.kind, mixed.num_tokens, mixed.num_frames) == ("page", 256, 8)
     with pytest.raises(ValueError, match="holds 2 datasets"):
         opened(tmp_path)
-    with pytest.raises(ValueError, match="no split 'test'"):
-        opened(f"{tmp_path}/paired", "--split=test")
+    for split in ("test", "train[10"):
+        with pytest.raises(ValueError, match=rf"^--split: no split {re.escape(repr(split))} in"):
+            opened(f"{tmp_path}/paired", f"--split={split}")
+    assert opened(f"{tmp_path}/paired", "--split=train[:2]+train[2:]").kind == "pair"
+    for wrong in ("--num_tokens=0", "--num_frames=0"):
+        with pytest.raises(ValueError, match=f"{wrong[2:]}: use 1 or more"):
+            opened(f"{tmp_path}/paired", wrong)
     with pytest.raises(ValueError, match="no such file"):
         opened(f"{tmp_path}/paired", "--tokenizer=nowhere.model")
     damaged = tmp_path / "damaged.gguf"

@@ -72,7 +72,9 @@ def test_each_prompt_gets_its_own_continuation(micro_model, monkeypatch, limits)
         return tokens, np.ones(len(numbers), int), -numbers.astype(np.float32)
 
     monkeypatch.setattr(type(micro_model), "_continue", lambda self, decoding: run)
-    written = micro_model.generate(map(prompt, range(10)), Decoding("sample", max_tokens=2))
+    decoding, done = Decoding("sample", max_tokens=2), []
+    written = micro_model.generate(map(prompt, range(10)), decoding, tick=done.append)
+    assert done == seen
     assert [w.log_prob for w in written] == [-i for i in range(10)]
     assert [w.tokens for w in written] == [(ord("0") + i,) for i in range(10)]
     assert sum(seen) == 10
@@ -118,3 +120,15 @@ def test_seeds_of_any_size_and_of_one_program():
     assert decoding.program() == Decoding("sample", seed=7, temperature=0.5).program()
     assert decoding.program() != Decoding("sample", temperature=0.7).program()
     assert Decoding("greedy", num_beams=5, top_k=3).program() == Decoding("greedy").program()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"seed": -1}, {"seed": 2**32}, {"temperature": float("nan")}, {"temperature": -1}),
+        *({"top_p": 0}, {"top_p": float("nan")}, {"top_k": -1}),
+    ],
+)
+def test_what_no_decoding_can_do_is_refused_when_it_is_asked_for(wrong):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.*: use "):
+        Decoding("sample", **wrong)

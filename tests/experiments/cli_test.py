@@ -25,13 +25,24 @@ SCRIPT = textwrap.dedent(
     from absl import flags
     from experiments import cli
     from flamingo_jax.prompts import PromptError
+    import jax
+    from ml_collections import config_flags
     KIND = flags.DEFINE_string("kind", "good", "How to end.")
+    CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe.")
     def main():
         if KIND.value == "mendable":
             raise PromptError("a.json:\\n no such file")
         if KIND.value == "read":
             with cli.user_input():
                 int("x")
+        if KIND.value == "recipe":
+            CONFIG.value.steps
+        if KIND.value == "device memory":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Allocating 9 bytes.\\n and more")
+        if KIND.value == "host memory":
+            raise MemoryError("Unable to allocate 9 GiB")
+        if KIND.value == "device":
+            raise jax.errors.JaxRuntimeError("INTERNAL: a mistake of ours")
         if KIND.value == "interrupted":
             raise KeyboardInterrupt
         if KIND.value == "ours":
@@ -58,6 +69,40 @@ ENDS = [
     (["--kind=stopped"], 143, ""),
     (["--kind=mendable"], 2, "error: a.json: no such file\n"),
     (["--kind=read"], 2, "error: invalid literal for int() with base 10: 'x'\n"),
+    (
+        ["--kind=device memory"],
+        2,
+        "error: out of memory (Allocating 9 bytes.): use shorter or fewer prompts; in training "
+        "smaller batches, more microbatches or more devices\n",
+    ),
+    (
+        ["--kind=host memory"],
+        2,
+        "error: out of memory (Unable to allocate 9 GiB): use shorter or fewer prompts; in "
+        "training smaller batches, more microbatches or more devices\n",
+    ),
+    (
+        ["--kind=recipe", "--config=none.py:demo"],
+        2,
+        "error: recipe none.py: No such file or directory: write PATH.py:VARIANT, as "
+        "experiments/configs/flamingo.py:demo\n",
+    ),
+    (
+        ["--config=none.py", "--config.steps=3"],
+        2,
+        "error: --config: recipe none.py: No such file or directory: write PATH.py:VARIANT, as "
+        "experiments/configs/flamingo.py:demo\n",
+    ),
+    (
+        ["--config=experiments/configs/base.py"],
+        2,
+        "error: --config: the file is no recipe, for it has no function get_config\n",
+    ),
+    (
+        ["--config=experiments/configs/flamingo.py:micro", "--config.steps.x=1"],
+        2,
+        "error: --config: the recipe has no key 'steps.x'. Its keys are in its file\n",
+    ),
     (["--kind=interrupted"], 130, "interrupted\n"),
     (
         ["--kin=x"],
@@ -66,13 +111,13 @@ ENDS = [
     ),
     (["x"], 2, "error: unexpected argument 'x': every option starts with -- (see --help)\n"),
 ]
-OURS, HELP = ["--kind=ours"], ["--help"]
+OURS, DEVICE, HELP = ["--kind=ours"], ["--kind=device"], ["--help"]
 
 
 @pytest.fixture(scope="module")
 def ended():
     """(status, output, errors) by arguments."""
-    asked = [*(arguments for arguments, *_ in ENDS), OURS, HELP]
+    asked = [*(arguments for arguments, *_ in ENDS), OURS, DEVICE, HELP]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(asked)],
         capture_output=True,
@@ -90,8 +135,9 @@ def test_status_and_one_line(ended, arguments, status, stderr):
     assert (found, errors) == (status, stderr)
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(ended):
-    status, _, errors = ended[str(OURS)]
+@pytest.mark.parametrize("arguments", [OURS, DEVICE])
+def test_a_mistake_of_ours_keeps_its_traceback(ended, arguments):
+    status, _, errors = ended[str(arguments)]
     assert status not in (0, 2)
     assert "Traceback" in errors
 

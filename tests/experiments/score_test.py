@@ -29,6 +29,7 @@ def test_json_has_the_promised_keys(tmp_path, micro_model_dir):
         "experiments.score", f"--model={micro_model_dir}", f"--prompt={file}", "--json"
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("scoring: 3 of 3 readings in ")
     first, second = map(json.loads, done.stdout.splitlines())
     assert list(first) == ["tokens", "logprobs", "candidates"]
     assert first["tokens"] == list("A circle:Output:")  # text only: no picture, no mark

@@ -159,6 +159,15 @@ def test_the_records_are_those_of_every_seed_and_nothing_of_them_is_drawn(recipe
     assert not any((stream.p_next, stream.random_window, stream.flip, stream.color, stream.repeat))
 
 
+def test_datasets_that_are_never_read_need_not_be_there(recipe):
+    other = recipe.copy_and_resolve_references()
+    other.validate_every, other.data.validation.pages.path = 0, "nowhere"
+    assert datasets.validation_configs(other) == {}
+    other.data.cache_features = True  # of these too
+    with pytest.raises(ValueError, match=r"^data.validation.pages.path='nowhere': no TFDS data"):
+        datasets.validation_configs(other)
+
+
 def test_a_dataset_of_bad_records_alone_ends_the_run(measure, reading):
     bad = reading | {"features": {"another": np.zeros((2, 10), np.float32)}}
     with pytest.raises(TooManyBadRecords, match=r"data.validation.pages: .*'no_features'"):

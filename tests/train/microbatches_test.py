@@ -28,6 +28,7 @@ WEIGHTS = {"pages": 1.0, "pairs": 0.2}
 VISION = VisionConfig("vit", "thin", 0, 0, preprocessing=ImagePreprocessing(size_px=SIZE_PX))
 CONFIG = tiny.changed(
     lm={"num_layers": 2},
+    resampler={"depth": 1},
     cross_attention={"offset": 0},
     vision=dataclasses.replace(
         VISION, **dict(zip(("num_features", "width"), output_shape(VISION), strict=True))

@@ -152,13 +152,20 @@ def test_flags(module, tmp_path):
     for words, message in (
         (["--filters={"], "want a JSON object"),
         (['--filters={"min_word": 7}'], "no filter 'min_word'"),
-        (['--filters={"min_words": "7"}'], "min_words='7'"),
+        (['--filters={"min_words": "7"}'], "min_words='7': want such as 10, which is the default"),
+        (["--language=english"], "--language=english: use a code of two letters"),
+        ([f"--image_folder={tmp_path}/none"], r"--image_folder=.*/none: no such folder"),
         (["--explicit=nowhere:f"], "MODULE:FUNCTION"),
         ([f"--evaluation_images={tmp_path}/*.png"], "no such file"),
         ([f"--evaluation_images={tmp_path}/*.gif"], r"picture .*cut\.gif cannot be read"),
     ):
         with pytest.raises(ValueError, match=message):
             flags(module, *words)
+
+
+def test_the_root_is_there(tmp_path):
+    with pytest.raises(ValueError, match=r"--root=.*/none: no such folder"):
+        flags(html, f"--root={tmp_path}/none")
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -68,6 +68,7 @@ def test_bad_samples_are_counted_by_reason_and_their_neighbours_kept(tmp_path):
         "damaged": 1, "no_picture": 1, "no_caption": 1, "not_utf8": 3, "not_downloaded": 1,
         "bad_json": 2, "empty": 1, "no_text": 1, "unsafe_path": 1,
     }  # fmt: skip
+    assert counts.examples["damaged"].startswith("0/b: picture of 40 bytes")
 
 
 OFFICIAL = {

@@ -87,7 +87,7 @@ def test_flags_describe_the_source(tmp_path, name):
     needs_media = name in ("coco", "webvid")
     args = parser.parse_args([f"--media={tmp_path}"] if needs_media else [])
     assert isinstance(module.source(args), KINDS[name][1])
-    if needs_media:
+    if name != "webdataset":
         args = parser.parse_args([f"--media={tmp_path}/nowhere"])
         with pytest.raises(ValueError, match="no such folder"):
             module.source(args)
