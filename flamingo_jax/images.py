@@ -95,6 +95,12 @@ def _open(data) -> Image.Image:
                 data = file.read()
         except OSError as error:
             raise BadMedia("not_found", f"cannot read the picture {data}: {error}") from error
+        except TypeError as error:
+            raise BadMedia(
+                "not_an_image",
+                f"picture of type {type(data).__name__}: want a path, the file's bytes, a PIL "
+                "image or a uint8 array",
+            ) from error
     if not data:
         raise BadMedia("empty", "picture of 0 bytes")
     try:

@@ -63,11 +63,17 @@ def decode_video(
             raise BadMedia("empty", "video of 0 bytes")
         name, file = f"of {len(data)} bytes", io.BytesIO(data)
     else:
-        name = os.fspath(data)
         try:
+            name = os.fspath(data)
             file = open(name, "rb")  # noqa: SIM115, closed below
         except OSError as error:
             raise BadMedia("not_found", f"cannot read the video {name}: {error}") from error
+        except TypeError as error:
+            raise BadMedia(
+                "not_a_video",
+                f"video of type {type(data).__name__}: want a path, the file's bytes or, in a "
+                "prompt, a uint8 array",
+            ) from error
     try:
         with file:
             head = file.read(_HEAD_BYTES)

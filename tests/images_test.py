@@ -192,6 +192,8 @@ def test_bomb_is_known_by_its_header_before_it_is_decoded():
         (b"", "empty"),
         (b"<html>not found</html>", "not_an_image"),
         ("no/such/file.png", "not_found"),
+        (io.BytesIO(b"x"), "not_an_image"),
+        ([1, 2], "not_an_image"),
         (np.zeros((4, 4, 3), np.float32), "not_an_image"),
         (np.zeros((4, 4, 2), np.uint8), "not_an_image"),
         (np.zeros((0, 4, 3), np.uint8), "empty"),

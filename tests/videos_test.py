@@ -128,6 +128,7 @@ def test_bad_videos_are_named_by_reason(tmp_path):
 
     assert reason(b"") == "empty"
     assert reason(tmp_path / "none.mp4") == "not_found"
+    assert reason([np.zeros((4, 4, 3), np.uint8)]) == "not_a_video"
     assert reason(b"\0\0\0\x18ftypisom" + b"x" * 500) == "not_a_video"
     assert reason(video(12)[:200]) == "not_a_video"
 
