@@ -70,10 +70,13 @@ def user_input() -> Iterator[None]:
 
 
 def local_path(name: str, value: str) -> pathlib.Path:
-    """The path that option `name` was given; UserError for the address of a bucket.
+    """The path that option `name` was given; UserError for none, or for the address of a bucket.
 
-    As a path `gs://bucket/run` would be a folder `gs:` here, in silence.
+    In silence the first, as of a shell variable that is not set, would be the current folder, and
+    `gs://bucket/run` a folder `gs:` in it.
     """
+    if not value:
+        raise UserError(f"{name} is empty: give a folder")
     if "://" in value:
         raise UserError(
             f"{name}={value}: mount the bucket (with gcsfuse, say) or copy it, and give the path"

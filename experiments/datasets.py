@@ -52,10 +52,10 @@ def validation_configs(config: Any) -> dict[str, StreamConfig]:
     """A `StreamConfig` for every dataset that validation reads; ValueError for one too small.
 
     Which records are read does not depend on the recipe's seed: runs that differ in it compare.
-    With validate_every=0 there are none, unless features are cached, which are theirs too.
+    With validate_every=0 there are none.
     """
     streams = {}
-    if not config.validate_every and not config.data.cache_features:
+    if not config.validate_every:
         return streams
     for name, dataset in config.data.validation.items():
         field = f"data.validation.{name}"

@@ -41,9 +41,10 @@ def prepare(
     """
     heldout = config.data.heldout
     read = [(d.path, d.split) for d in config.data.train.values()]
-    if heldout.path:
+    if heldout.path and config.report.num_queries:
         read += [(heldout.path, heldout.split), (heldout.path, heldout.support)]
-    read += [(d.path, d.split) for d in config.data.validation.values()]
+    if config.validate_every:
+        read += [(d.path, d.split) for d in config.data.validation.values()]
     folders: dict[pathlib.Path, list[str]] = {}
     for path, split in read:
         splits = folders.setdefault(datasets.folder(config, path), [])

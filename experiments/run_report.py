@@ -31,8 +31,12 @@ class Clock:
 
     @classmethod
     def start(cls, workdir: pathlib.Path) -> "Clock":
+        """Goes on from the time that was kept; ValueError where its file is damaged."""
         path = workdir / _CLOCK_FILE
-        before_s = read_json(path)["wall_s"] if path.is_file() else 0.0
+        try:
+            before_s = float(read_json(path)["wall_s"]) if path.is_file() else 0.0
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: delete it, and time counts from now") from error
         return cls(path, before_s, time.monotonic())
 
     def wall_s(self) -> float:

@@ -94,6 +94,15 @@ def check(config: Any) -> Setup:
     )
 
 
+def check_steps(steps: int, done: int) -> None:
+    """ValueError where a checkpoint is behind the last step that the recipe asks for."""
+    if done > steps:
+        raise ValueError(
+            f"steps={steps}: the newest checkpoint is of step {done}: ask for more steps, or give "
+            "another workdir"
+        )
+
+
 def _check_num_tokens(name: str, stream: StreamConfig, card: ModelCard) -> None:
     """ValueError for rows that are longer than the language model has positions for."""
     lm = card.config.language_model

@@ -45,9 +45,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def main() -> int:
     """Trains to `config.steps`, then writes model and report."""
     config, workdir = _CONFIG.value, cli.local_path("--workdir", _WORKDIR.value)
-    cli.local_path("data.dir", config.data.dir or "")
-    clock = run_report.Clock.start(workdir)
+    if config.data.dir is not None:
+        cli.local_path("data.dir", config.data.dir)
     with cli.user_input():
+        clock = run_report.Clock.start(workdir)
         processes.start()
         setup = run_setup.check(config)
         tokenizer = parts.tokenizer(setup.card)
@@ -66,6 +67,8 @@ def main() -> int:
     checkpoints = Checkpoints(workdir / "checkpoints", *kept)
     place = None
     if checkpoints.latest_step is not None:
+        with cli.user_input():
+            run_setup.check_steps(config.steps, checkpoints.latest_step)
         now, place = checkpoints.restore(now)
     share, num_shares = setup.share
     reading = {
@@ -76,9 +79,11 @@ def main() -> int:
     }
     with cli.user_input():
         data = Mixture(setup.streams, tokenizer, **reading, state=place)
-    if first:
-        write_config(workdir, config)
     start = int(now.step)
+    if first and start == config.steps:
+        print(f"{workdir} has all its {start} steps: only the report is made", file=sys.stderr)
+    elif first:
+        write_config(workdir, config)
     compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
         make_train_step(

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16"]
 EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
 
 

@@ -21,6 +21,14 @@ def test_a_clock_goes_on_from_the_time_that_was_kept(tmp_path):
     assert Clock.start(tmp_path).wall_s() > kept_s
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"wall_s": null}'])
+def test_a_clock_that_is_damaged_says_what_to_do(tmp_path, text):
+    clock = Clock.start(tmp_path)
+    clock.path.write_text(text)
+    with pytest.raises(ValueError, match=r"clock\.json is damaged: delete it"):
+        Clock.start(tmp_path)
+
+
 def test_saving_never_cuts_the_file_that_a_restart_would_read(tmp_path):
     """A file that is written over in place is empty for a moment, and a kill then leaves it so."""
     clock = Clock.start(tmp_path)

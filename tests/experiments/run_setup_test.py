@@ -85,6 +85,19 @@ def test_what_does_not_hold_together_is_said_before_training(data_dir, changes, 
         run_setup.check(recipe)
 
 
+def test_a_checkpoint_behind_the_last_step_is_named():
+    run_setup.check_steps(14, 14)
+    with pytest.raises(ValueError, match=r"^steps=5: the newest checkpoint is of step 14: ask for"):
+        run_setup.check_steps(5, 14)
+
+
+@pytest.mark.parametrize("value", ["", "gs://bucket/run"])
+def test_a_workdir_that_is_no_folder_is_refused(value):
+    """An empty one would fill the current folder."""
+    with pytest.raises(cli.UserError, match=r"^--workdir"):
+        cli.local_path("--workdir", value)
+
+
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 def test_numbers_that_are_none_end_a_run_before_they_are_saved(name):
     row = {"step": 3, "loss": np.float32(1), "grad_norm": np.float32(1)}
