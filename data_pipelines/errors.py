@@ -1,5 +1,7 @@
 """What is wrong with data, by name, so that it can be counted and said."""
 
+INTERRUPTED = 130  # status of a command that Ctrl-C ends: 128 + SIGINT
+
 
 class BadRecord(Exception):
     """A record that cannot be used; `reason` is a short snake_case word to count it by."""

@@ -25,6 +25,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 
+from data_pipelines.errors import INTERRUPTED
 from data_pipelines.packages import NODE_WHEEL, PACKAGES, Package
 from flamingo_jax.cache import CACHE_VARIABLE, cache_dir
 
@@ -286,7 +287,7 @@ def main() -> None:
     except (FetchError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "interrupted\n")  # 128 + SIGINT
+        parser.exit(INTERRUPTED, "interrupted\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def base() -> ml_collections.ConfigDict:
     c.keep_every = 0  # steps whose checkpoints are kept for good too; 0: none
     c.validate_every = 1_000  # steps, and after the last one; 0: never
     c.validation_batches = 8  # of each dataset
-    c.stall_minutes = 30  # without a step before the run ends itself; 0: it waits for ever
+    c.stall_minutes = 30  # without a step, the first with its compiling; 0: a run waits for ever
     c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
     c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
