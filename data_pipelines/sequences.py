@@ -7,7 +7,8 @@ Paper: section 2.4, appendix A.1.2 and A.3.1. A page becomes
 of which a random window of `num_tokens` tokens is taken, with the first `max_media` images in it; a
 pair becomes `<BOS><image>caption<EOC><EOS>`. Where the paper is silent, it is done as follows:
 
-*   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`.
+*   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`, which tokenizers of
+    models that never saw it leave out (`Tokenizer.prefix`).
 *   The window is uniform among those that hold an image; the paper does not say what is done with a
     window that holds none. A pair is never windowed: a long caption loses its end.
 *   An image beyond `max_media` is dropped with its tag and the `<EOC>` before it; its text stays.
@@ -112,13 +113,14 @@ def pair_sequence(
     before = (" " if rng.random() < prepend_space else "") + before
     text = tokenizer.encode(before + caption + after)
     num_fixed = 0 if score_template else _common_prefix(tokenizer.encode(before), text)
-    tokens = [tokenizer.bos_id, tokenizer.image_id, *text]
+    tag = len(tokenizer.prefix)
+    tokens = [*tokenizer.prefix, tokenizer.image_id, *text]
     tokens += [tokenizer.end_of_chunk_id, tokenizer.eos_id]
     positions = np.arange(min(len(tokens), num_tokens))
     return _padded(
         np.asarray(tokens, np.int32)[positions],
-        scored=positions >= 2 + num_fixed,
-        media_index=(positions >= 1).astype(np.int32),
+        scored=positions > tag + num_fixed,
+        media_index=(positions >= tag).astype(np.int32),
         kept_media=np.zeros(1, np.int32),
         num_tokens=num_tokens,
         pad_id=tokenizer.pad_id,
@@ -136,11 +138,12 @@ def _page_tokens(
             "bad_positions",
             f"media positions {cuts[1:-1]} are not offsets in order into {cuts[-1]} bytes of text",
         )
-    tokens, tags = [tokenizer.bos_id], []
+    tokens, tags = [*tokenizer.prefix], []
+    begun = len(tokens)
     for start, stop in itertools.pairwise(cuts):
         if start < stop:
             tokens += tokenizer.encode(_decode(document.text[start:stop]))
-        if len(tokens) > 1:
+        if len(tokens) > begun:
             tokens.append(tokenizer.end_of_chunk_id)
         tags.append(len(tokens))
         tokens.append(tokenizer.image_id)

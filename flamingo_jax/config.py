@@ -6,12 +6,10 @@ and the values that work. `from_dict` and `to_dict` are the only way in and out 
 """
 
 import dataclasses
-import difflib
-import types
-import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-T = TypeVar("T")
+from flamingo_jax.checked_dict import from_dict as from_dict
+from flamingo_jax.checked_dict import to_dict as to_dict
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
@@ -86,9 +84,14 @@ class LanguageModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ImagePreprocessing:
-    """From a decoded picture to the uint8 square the encoder takes, and on to its input range."""
+    """From a decoded picture to the uint8 square the encoder takes, and on to its input range.
+
+    `fit`: the whole picture with `pad` beside it (the paper), its middle square (CLIP), or the
+    whole picture stretched (IDEFICS).
+    """
 
     size_px: int = 320
+    fit: Literal["pad", "crop", "stretch"] = "pad"
     background: tuple[int, int, int] = (255, 255, 255)  # seen through transparent pixels
     pad: tuple[int, int, int] = (124, 116, 104)  # the paper pads with the mean value
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of values in [0, 1]
@@ -253,51 +256,3 @@ def _check_divides(field: str, value: int, whole_field: str, whole: int) -> None
         raise ValueError(
             f"{field}={value} does not divide {whole_field}={whole}: use one of {valid}"
         )
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A nested dict of JSON values."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(cls: type[T], values: typing.Mapping[str, Any], path: str = "") -> T:
-    """Dataclass `cls` from nested mappings; ValueError on an unknown, missing or mistyped key."""
-    if not isinstance(values, typing.Mapping):
-        where = path.removesuffix(".") or cls.__name__
-        raise ValueError(f"{where}={values!r}: want the keys of a {cls.__name__}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {path}{close[0]}?" if close else f"valid: {sorted(fields)}"
-            raise ValueError(f"unknown config key {path}{key}: {hint}")
-    required = (f.name for f in fields.values() if f.default is dataclasses.MISSING)
-    if missing := [name for name in required if name not in values]:
-        raise ValueError(f"missing config key {path}{missing[0]} (of {cls.__name__})")
-    return cls(**{k: _coerce(hints[k], v, f"{path}{k}") for k, v in values.items()})
-
-
-def _coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` as `hint` says: nested dataclasses built, lists made tuples, types checked."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else from_dict(hint, value, f"{path}.")
-    if origin is Literal:
-        if value not in args:
-            raise ValueError(f"{path}={value!r}: use one of {list(args)}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _coerce(next(a for a in args if a is not type(None)), value, path)
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(args):
-            raise ValueError(f"{path}={value!r}: want {len(args)} values")
-        pairs = zip(args, value, strict=True)
-        return tuple(_coerce(arg, v, f"{path}[{i}]") for i, (arg, v) in enumerate(pairs))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool) and type(value) is not hint:
-        raise ValueError(f"{path}={value!r}: want {hint.__name__}, got {type(value).__name__}")
-    return value

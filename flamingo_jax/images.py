@@ -49,11 +49,11 @@ def decode_image(
     pp: ImagePreprocessing,
     augment: Callable[[Image.Image], Image.Image] | None = None,
 ) -> np.ndarray:  # u8[size_px, size_px, 3], RGB
-    """The picture on a square: aspect ratio kept, bicubic with antialiasing, centred on `pp.pad`.
+    """The picture on a square: bicubic with antialiasing, fitted as `pp.fit` says.
 
-    `augment` changes the resized RGB picture, not its size, before it is padded. `data` is the
-    compressed file (PNG, JPEG, WebP, GIF, BMP), a path to one, a PIL image, or an array u8[H, W],
-    u8[H, W, 3] or u8[H, W, 4]. Raises BadMedia with the reason `not_found`, `empty`,
+    `augment` changes the resized RGB picture, not its size, before it is padded or cropped. `data`
+    is the compressed file (PNG, JPEG, WebP, GIF, BMP), a path to one, a PIL image, or an array
+    u8[H, W], u8[H, W, 3] or u8[H, W, 4]. Raises BadMedia with the reason `not_found`, `empty`,
     `not_an_image`, `too_large`, `truncated`, `damaged` or `unsupported_mode`.
     """
     image = _open(data)
@@ -63,9 +63,11 @@ def decode_image(
             "too_large",
             f"picture of {width} x {height} pixels: more than {MAX_PIXELS}, so it is not decoded",
         )
-    size = _fit(width, height, pp.size_px)
+    size = _SIZES[pp.fit](width, height, pp.size_px)
+    if size[0] * size[1] > MAX_PIXELS:  # a sliver, whose shorter side is to be the square's
+        raise BadMedia("too_large", f"picture of {width} x {height} pixels: too narrow to crop")
     try:
-        if image is not data:  # a caller's own picture is not to change
+        if image is not data and pp.fit == "pad":  # a caller's own picture is not to change
             image.draft(None, size)  # JPEG only
         image.load()
         orientation = _orientation(image)
@@ -75,7 +77,8 @@ def decode_image(
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
         raise _damaged(error) from error
     if image.size != size:
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
+        gap = _REDUCING_GAP if pp.fit == "pad" else None
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
     if orientation in _TRANSPOSES:
         image = image.transpose(_TRANSPOSES[orientation])
     if augment is not None:
@@ -141,6 +144,19 @@ def _fit(width: int, height: int, size_px: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _cover(width: int, height: int, size_px: int) -> tuple[int, int]:
+    """The size whose shorter side is the square's; the longer is cut to whole pixels."""
+    shorter = min(width, height)
+    return width * size_px // shorter, height * size_px // shorter
+
+
+_SIZES: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
+    "pad": _fit,
+    "crop": _cover,
+    "stretch": lambda width, height, size_px: (size_px, size_px),
+}
+
+
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """RGB of any mode, `background` behind transparency."""
     if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip at 255
@@ -171,6 +187,9 @@ def _centre(
     height, width = picture.shape[:2]
     if picture.shape[:2] == (pp.size_px, pp.size_px):
         return picture
+    if pp.fit == "crop":
+        top, left = round((height - pp.size_px) / 2), round((width - pp.size_px) / 2)
+        return picture[top : top + pp.size_px, left : left + pp.size_px]
     square = _blank(pp.size_px, pp.pad).copy()
     top, left = (pp.size_px - height) // 2, (pp.size_px - width) // 2
     square[top : top + height, left : left + width] = picture

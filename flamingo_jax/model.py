@@ -331,7 +331,7 @@ class Model:
             "max_tokens": decoding.max_tokens,
             "stop_ids": (t.end_of_chunk_id, t.eos_id),
             "pad_id": t.pad_id,
-            "never_ids": tuple({t.image_id, t.pad_id} - {t.eos_id}),
+            "never_ids": tuple(t.never_written),
         }
         temperature = decoding.temperature if decoding.method == "sample" else 0.0
         sampling = sampler.SamplingConfig(temperature, decoding.top_k, decoding.top_p)

@@ -2,7 +2,8 @@
 
 Paper, section 2.4 and appendix A.1.4: the frozen language model's own vocabulary plus `<EOC>`,
 written after each chunk of text, and a mark for the place of an image. They are new rows behind the
-frozen ones: `image_id = base_vocab_size`, `end_of_chunk_id = base_vocab_size + 1`.
+frozen ones: `image_id = base_vocab_size`, `end_of_chunk_id = base_vocab_size + 1`. Published models
+have theirs in another order, and more of them: `with_conventions`.
 
 Two libraries do the splitting: `tokenizers` for byte-level BPE and `sentencepiece` for its own
 models. Differs from their usual front ends in that a special token is only ever an *id* the program
@@ -11,7 +12,7 @@ puts there: "<|endoftext|>" or "<image>" inside a web page stays ordinary text.
 
 import json
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import sentencepiece
@@ -21,6 +22,9 @@ from tokenizers import decoders, models, pre_tokenizers
 _FILE = "tokenizer.json"
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _SPECIALS_FILE = "special_tokens.json"
+
+IMAGE, END_OF_CHUNK = "<image>", "<EOC>"
+NEW_TOKENS = (IMAGE, END_OF_CHUNK)
 
 _CONTROL = 3  # GGUF token type of special tokens
 # Base models part documents with this token and have seen nothing else around plain text; files of
@@ -48,32 +52,64 @@ class Tokenizer:
         eos_id: int,
         pad_id: int,
         control_tokens: Mapping[int, str],
+        new_tokens: Sequence[str] = NEW_TOKENS,
+        starts_with_bos: bool = True,
     ):
-        """`control_tokens`: names of the ids that stand for no text, the three special ones too."""
+        """`control_tokens`: names of the ids that stand for no text, the three special ones too.
+
+        `new_tokens`: names of the rows behind the frozen ones, in their order. Without one called
+        `<EOC>` a chunk ends with eos. `starts_with_bos`: whether a prompt does.
+        """
         for name, value in {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}.items():
             if not 0 <= value < base_vocab_size:
                 raise ValueError(f"{name}={value} is not in the vocabulary of {base_vocab_size}")
+        self.new_tokens = tuple(new_tokens)
+        if IMAGE not in self.new_tokens or len({*self.new_tokens}) < len(self.new_tokens):
+            raise ValueError(f"new_tokens={list(new_tokens)}: want {IMAGE} once, and others once")
         self._model = model
         self.base_vocab_size = base_vocab_size  # rows of the frozen embedding
         self.bos_id = bos_id
         self.eos_id = eos_id
         self.pad_id = pad_id
-        self.image_id = base_vocab_size
-        self.end_of_chunk_id = base_vocab_size + 1
-        self.vocab_size = base_vocab_size + 2
-        self._names = {
-            **control_tokens,
-            self.image_id: "<image>",
-            self.end_of_chunk_id: "<EOC>",
-        }
+        self.starts_with_bos = starts_with_bos
+        new_ids = {name: base_vocab_size + i for i, name in enumerate(self.new_tokens)}
+        self.image_id = new_ids[IMAGE]
+        self.end_of_chunk_id = new_ids.get(END_OF_CHUNK, eos_id)
+        self.vocab_size = base_vocab_size + len(new_ids)
+        self._names = {**control_tokens, **{i: name for name, i in new_ids.items()}}
+
+    @property
+    def prefix(self) -> list[int]:
+        """What every prompt and every document begins with: bos, or nothing."""
+        return [self.bos_id] if self.starts_with_bos else []
+
+    @property
+    def never_written(self) -> set[int]:
+        """Ids that no continuation may hold: padding, and new tokens but `<EOC>`."""
+        new = {*range(self.base_vocab_size, self.vocab_size)} - {self.end_of_chunk_id}
+        return (new | {self.pad_id}) - {self.eos_id}
+
+    def with_conventions(self, new_tokens: Sequence[str], *, starts_with_bos: bool) -> "Tokenizer":
+        """The same vocabulary with another model's new tokens, and with or without bos."""
+        control = {i: n for i, n in self._names.items() if i < self.base_vocab_size}
+        return Tokenizer(
+            self._model,
+            base_vocab_size=self.base_vocab_size,
+            bos_id=self.bos_id,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
+            control_tokens=control,
+            new_tokens=new_tokens,
+            starts_with_bos=starts_with_bos,
+        )
 
     def check_rows(self, frozen: int, new: int) -> None:
         """ValueError unless a model's embedding has as many rows, or <EOC> would be another's."""
-        if (frozen, new) != (self.base_vocab_size, self.vocab_size - self.base_vocab_size):
+        own, added = self.base_vocab_size, len(self.new_tokens)
+        if (frozen, new) != (own, added):
             raise ValueError(
-                f"the tokenizer has {self.base_vocab_size} ids and 2 new ones, the model rows for "
-                f"{frozen} and {new}: set language_model.vocab_size={self.base_vocab_size} and "
-                "num_new_tokens=2"
+                f"the tokenizer has {own} ids and {added} new ones, the model rows for {frozen} "
+                f"and {new}: set language_model.vocab_size={own} and num_new_tokens={added}"
             )
 
     def encode(self, text: str) -> list[int]:
@@ -96,14 +132,19 @@ class Tokenizer:
         directory = pathlib.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._model.save(directory)
-        own = (self.image_id, self.end_of_chunk_id)
         specials = {
             "base_vocab_size": self.base_vocab_size,
             "bos_id": self.bos_id,
             "eos_id": self.eos_id,
             "pad_id": self.pad_id,
-            "control_tokens": {str(i): n for i, n in self._names.items() if i not in own},
+            "control_tokens": {
+                str(i): n for i, n in self._names.items() if i < self.base_vocab_size
+            },
         }
+        if self.new_tokens != NEW_TOKENS:
+            specials["new_tokens"] = self.new_tokens
+        if not self.starts_with_bos:
+            specials["starts_with_bos"] = False
         (directory / _SPECIALS_FILE).write_text(json.dumps(specials, indent=2, ensure_ascii=False))
 
     @classmethod

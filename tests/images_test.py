@@ -1,5 +1,6 @@
 """What every kind of picture becomes, with values worked out by hand."""
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -10,6 +11,7 @@ from PIL import Image
 
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import BadMedia, decode_image
+from tests.torch_reference import import_torch
 
 PP = ImagePreprocessing(size_px=8, background=(255, 255, 255), pad=(10, 20, 30))
 
@@ -219,3 +221,44 @@ def test_mutated_files_decode_or_are_bad_media_and_nothing_else(file_format):
         except BadMedia as error:
             outcome = error.reason
         assert outcome in ((8, 8, 3), "truncated", "damaged", "not_an_image", "too_large")
+
+
+def fitted(fit: str, **changes) -> ImagePreprocessing:
+    return dataclasses.replace(PP, fit=fit, **changes)
+
+
+def test_crop_keeps_the_middle_of_the_picture():
+    pixels = noise(8, 12)
+    image = encoded(Image.fromarray(pixels))
+    np.testing.assert_array_equal(decode_image(image, fitted("crop")), pixels[:, 2:10])
+    turned = encoded(Image.fromarray(pixels.swapaxes(0, 1)))
+    np.testing.assert_array_equal(decode_image(turned, fitted("crop")), pixels.swapaxes(0, 1)[2:10])
+
+
+def test_crop_of_a_sliver_is_refused_before_it_is_enlarged():
+    sliver = encoded(Image.new("RGB", (1, 30_000)))
+    with pytest.raises(BadMedia, match="1 x 30000 pixels: too narrow to crop") as raised:
+        decode_image(sliver, fitted("crop", size_px=224))
+    assert raised.value.reason == "too_large"
+
+
+def test_stretch_shows_all_of_the_picture_and_pads_nothing():
+    halves = np.zeros((4, 16, 3), np.uint8)
+    halves[:, 8:] = 200
+    square = decode_image(encoded(Image.fromarray(halves)), fitted("stretch"))
+    assert (square[:, 0] == 0).all()
+    assert (square[:, -1] == 200).all()
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_crop_equals_open_clip_to_the_bit(file_format):
+    import_torch()
+    transform = pytest.importorskip("open_clip", reason="open_clip is not installed").transform
+    pp = fitted("crop", size_px=224)
+    reference = transform.image_transform(224, is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
+    for height, width in ((224, 224), (375, 500), (501, 226), (100, 31), (2001, 300)):
+        data = encoded(Image.fromarray(noise(height, width)), file_format)
+        want = reference(Image.open(io.BytesIO(data))).numpy().transpose(1, 2, 0)
+        found = decode_image(data, pp).astype(np.float32) / 255
+        np.testing.assert_array_equal(found, want)

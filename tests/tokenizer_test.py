@@ -76,6 +76,41 @@ def test_new_rows_stand_behind_the_frozen_ones():
     assert tokenizer.vocab_size == size + 2
 
 
+def test_new_tokens_of_another_model_keep_its_order(tmp_path):
+    first = Tokenizer.byte_level().with_conventions(
+        ("<EOC>", "<image>", "<PAD>"), starts_with_bos=False
+    )
+    first.to_file(tmp_path)
+    for t in (first, Tokenizer.from_file(tmp_path), pickle.loads(pickle.dumps(first))):
+        assert (t.end_of_chunk_id, t.image_id, t.vocab_size) == (259, 260, 262)
+        assert t.token_text(261) == "<PAD>"
+        assert t.decode([259, 97, 261]) == "a"
+        assert t.never_written == {260, 261, t.pad_id}
+        assert t.prefix == []
+        t.check_rows(259, 3)
+        with pytest.raises(ValueError, match="259 ids and 3 new ones, the model rows for 259 and"):
+            t.check_rows(259, 2)
+
+
+def test_without_a_token_for_it_a_chunk_ends_with_eos():
+    t = Tokenizer.byte_level().with_conventions(("<around>", "<image>"), starts_with_bos=True)
+    assert (t.image_id, t.end_of_chunk_id) == (260, t.eos_id)
+    assert t.never_written == {259, 260, t.pad_id}
+    assert t.prefix == [t.bos_id]
+
+
+@pytest.mark.parametrize("names", [("<EOC>",), ("<image>", "<image>")])
+def test_new_tokens_without_one_image_are_refused(names):
+    with pytest.raises(ValueError, match=r"want <image> once"):
+        Tokenizer.byte_level().with_conventions(names, starts_with_bos=True)
+
+
+def test_usual_conventions_leave_no_trace_in_the_file(tmp_path):
+    Tokenizer.byte_level().to_file(tmp_path)
+    saved = json.loads((tmp_path / "special_tokens.json").read_text())
+    assert {*saved} == {"base_vocab_size", "bos_id", "eos_id", "pad_id", "control_tokens"}
+
+
 def test_special_ids_stand_for_no_text_and_strange_ids_are_refused():
     tokenizer = Tokenizer.byte_level()
     ids = [tokenizer.bos_id, tokenizer.image_id, *b"cat", tokenizer.end_of_chunk_id]

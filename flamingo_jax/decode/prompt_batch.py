@@ -58,7 +58,8 @@ def encode(
       BadMedia: a picture or a video that cannot be decoded.
       PromptError: a video, and PyAV is not installed.
     """
-    tokens, is_text, media, num_frames = [tokenizer.bos_id], [False], [], 1
+    tokens, media, num_frames = [*tokenizer.prefix], [], 1
+    is_text = [False] * len(tokens)
     for part in parts:
         match part:
             case TextPart(text):

@@ -15,6 +15,7 @@ BYTES = Tokenizer.byte_level()
 BOS, EOS, PAD = BYTES.bos_id, BYTES.eos_id, BYTES.pad_id
 IMAGE, EOC = BYTES.image_id, BYTES.end_of_chunk_id
 IDS = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD, "image_id": IMAGE, "end_of_chunk_id": EOC}
+IDS |= {"prefix": [BOS]}
 
 
 def words_tokenizer():
@@ -283,3 +284,18 @@ def test_bad_pairs_name_their_reason(doc, reason):
     with pytest.raises(BadRecord) as error:
         pair_sequence(doc, BYTES, np.random.default_rng(0), num_tokens=8)
     assert error.value.reason == reason
+
+
+def test_without_bos_the_picture_comes_first():
+    """As OpenFlamingo was trained; what is scored and what each token sees stay the same."""
+    bare = BYTES.with_conventions(("<image>", "<EOC>"), starts_with_bos=False)
+    rng = np.random.default_rng(0)
+    row = pair_sequence(document(1, "cat"), bare, rng, num_tokens=8, prepend_space=0.0)
+    assert symbols(row) == "#cat|>.."
+    assert marks(row.loss_mask) == "01111100"
+    assert digits(row.media_index) == "11111100"
+    options = {"num_tokens": 12, "max_media": 2, "p_next": 0.0, "random_window": False}
+    row = page_sequence(document(1, "a", 1, "b"), bare, rng, **options)
+    assert symbols(row) == "#a|#b|>....."
+    assert digits(row.media_index) == "111222200000"
+    assert marks(row.loss_mask) == "011011100000"

@@ -25,6 +25,13 @@ def test_exactly_what_the_prompt_says_is_what_the_model_sees():
     np.testing.assert_array_equal(found.media, [[RED]])
 
 
+def test_a_model_that_never_saw_bos_gets_none():
+    bare = TOKENIZER.with_conventions(("<EOC>", "<image>"), starts_with_bos=False)
+    found = encode([ImagePart(RED), TextPart("a"), EndOfChunk()], bare, PREPROCESSING)
+    assert found.tokens == [260, 97, 259]
+    assert found.is_text == [False, True, False]
+
+
 def test_text_that_looks_like_a_special_token_stays_text():
     found = encode([TextPart("<image>")], TOKENIZER, PREPROCESSING)
     assert found.tokens == [BOS, *b"<image>"]
