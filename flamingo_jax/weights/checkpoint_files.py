@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
@@ -33,15 +34,20 @@ def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
     raise BadWeightsFile(f"{path} holds no weights: want one of {', '.join(_PATTERNS)} in it")
 
 
-def tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors by name, in their own dtype; those of torch files are read-only.
+def tensors(
+    path: pathlib.Path, keep: Callable[[str], bool] = lambda name: True
+) -> dict[str, np.ndarray]:
+    """The tensors whose names `keep` wants, in their own dtype; those of torch files are read-only.
 
     Raises:
       BadWeightsFile: nothing there, damaged, or two shards with a tensor of one name.
     """
     found: dict[str, np.ndarray] = {}
     for file in weight_files(path):
-        new = _safetensors(file) if file.suffix == ".safetensors" else load_state_dict(file)
+        if file.suffix == ".safetensors":
+            new = {name: tensor for name, tensor in _safetensors(file).items() if keep(name)}
+        else:
+            new = load_state_dict(file, keep)
         if twice := sorted(found.keys() & new.keys()):
             raise BadWeightsFile(
                 f"{file}: tensor {twice[0]} is in another shard too; where the folder "

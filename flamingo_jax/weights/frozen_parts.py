@@ -106,8 +106,12 @@ def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
         raise BadWeightsFile(
             f"{path}: no {checkpoint_files.CONFIG} of transformers ({error})"
         ) from (error)
-    _check_same(path, hf_lm_config.read_config(hf), lm)
-    return hf_lm.language_model(checkpoint_files.tensors(path), hf["model_type"], lm, segments)
+    found, rows = hf_lm_config.read_config(hf), lm.vocab_size
+    if rows < found.vocab_size:  # fewer are asked for: without those behind the tokenizer's
+        lm = dataclasses.replace(lm, vocab_size=found.vocab_size)
+    _check_same(path, found, lm)
+    tree = hf_lm.language_model(checkpoint_files.tensors(path), hf["model_type"], lm, segments)
+    return tree | {name: tree[name][:rows] for name in ("embedding", "head") if name in tree}
 
 
 def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageModelConfig) -> None:

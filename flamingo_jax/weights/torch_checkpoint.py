@@ -9,6 +9,7 @@ import math
 import pathlib
 import struct
 import zipfile
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,11 +26,22 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the old container
 _PROTOCOL = 1001  # its second
 _MAX_NUMBERS = 2**46
 _ZIP_MAGIC = b"PK\x03\x04"
+_NESTED = "model_state_dict"  # beside the optimizer's, in training checkpoints
 _ZIP_ERRORS = (KeyError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 
 
-def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+Keep = Callable[[str], bool]
+
+
+def _everything(name: str) -> bool:
+    return True
+
+
+def load_state_dict(path: str | pathlib.Path, keep: Keep = _everything) -> dict[str, np.ndarray]:
     """The tensors of a torch state dict by name, in the file's order; read-only arrays.
+
+    Of a zip archive, which torch writes today, only the tensors whose names `keep` wants are read,
+    and of a training checkpoint only those of the model, `model_state_dict`.
 
     Raises BadWeightsFile when the file is not a torch checkpoint, is cut short, contradicts itself,
     asks for anything but tensors to be built, or is not a flat mapping of names to tensors.
@@ -39,14 +51,14 @@ def load_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             is_zip = file.read(4) == _ZIP_MAGIC
             file.seek(0)
-            return _read_zip(file) if is_zip else _read_old(file)
+            return _read_zip(file, keep) if is_zip else _read_old(file, keep)
     except OSError as error:
         raise BadWeightsFile(f"{path}: cannot be read ({error.strerror or error})") from error
     except Malformed as error:
         raise BadWeightsFile(f"{path}: {error}") from error
 
 
-def _read_old(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_old(file: BinaryIO, keep: Keep) -> dict[str, np.ndarray]:
     is_pickle = file.read(1) == b"\x80"
     file.seek(0)
     if not is_pickle or unpickle(file) != _MAGIC:
@@ -70,10 +82,10 @@ def _read_old(file: BinaryIO) -> dict[str, np.ndarray]:
             raise Malformed(f"storage {key!r} holds {size} numbers where {storage.size} are named")
         data = _read_exactly(file, size * storage.dtype.itemsize, f"storage {key!r}")
         buffers[key] = np.frombuffer(data, storage.dtype)
-    return _arrays(state, buffers)
+    return _arrays({name: tensor for name, tensor in state.items() if keep(name)}, buffers)
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, keep: Keep) -> dict[str, np.ndarray]:
     try:
         archive = zipfile.ZipFile(file)
         stems = [n[: -len("data.pkl")] for n in archive.namelist() if n.endswith("/data.pkl")]
@@ -84,6 +96,10 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         if order in archive.namelist() and _stored(archive, order) != b"little":
             raise Malformed("written on a big-endian machine; only little-endian can be read")
         state = unpickle(io.BytesIO(_stored(archive, f"{stem}data.pkl")))
+        if isinstance(state, dict) and isinstance(state.get(_NESTED), dict):
+            state = state[_NESTED]
+        _declared_storages(state, file)  # of all, for a file that was cut short
+        state = {name: tensor for name, tensor in state.items() if keep(name)}
         buffers = {}
         for key, storage in _declared_storages(state, file).items():
             data = _stored(archive, f"{stem}data/{key}")

@@ -105,6 +105,18 @@ def test_parts_named_by_path_are_the_models_own(recipe, tmp_path):
     assert 4 not in tokenizer.encode("<|endoftext|>")
 
 
+def test_rows_behind_the_tokenizers_are_cut_where_a_recipe_asks_for_fewer(recipe):
+    whole = model_directory.frozen_params(parts.model_card(recipe))["language_model"]
+    recipe.model.language_model.vocab_size = 5
+    card = parts.model_card(recipe)
+    cut = model_directory.frozen_params(card)["language_model"]["embedding"]
+    np.testing.assert_array_equal(cut, whole["embedding"][:5])
+    assert parts.tokenizer(card).image_id == 5
+    recipe.model.language_model.vocab_size = 71
+    with pytest.raises(BadWeightsFile, match="has vocab_size=70, the config asks for 71"):
+        model_directory.frozen_params(parts.model_card(recipe))
+
+
 def test_a_changed_part_is_refused(recipe, tmp_path):
     card = parts.model_card(recipe)
     write = tmp_path / "gpt2" / "config.json"

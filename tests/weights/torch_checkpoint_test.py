@@ -63,6 +63,19 @@ def path(tmp_path) -> pathlib.Path:
     return tmp_path / "weights.pth"
 
 
+def test_of_a_training_checkpoint_only_the_wanted_tensors_of_the_model_are_read(path):
+    model = _state({"a": _tensor("k"), "b": _tensor("lost")})[2:-1]
+    beside = _value("epoch") + _value(3) + _value("optimizer_state_dict")
+    beside += b"}(" + _value("state") + b"}(" + _value(0) + _tensor("lost") + b"u" + b"u"
+    state = b"\x80\x02}(" + beside + _value("model_state_dict") + model + b"u."
+    _write_zip(path, state, {"k": _SIX.tobytes(), "unread": bytes(64)})
+    out = load_state_dict(path, lambda name: name == "a")
+    assert list(out) == ["a"]
+    np.testing.assert_array_equal(out["a"], _SIX.reshape(2, 3))
+    with pytest.raises(BadWeightsFile, match="lost"):
+        load_state_dict(path)
+
+
 @pytest.mark.parametrize("container", ["old", "zip"])
 def test_shapes_strides_and_offsets(path, container):
     state = _state(
