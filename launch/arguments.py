@@ -44,6 +44,13 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """A whole number of 0 or more, as a type of an argument."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
 def port(text: str) -> int:
     """The number of a port, as a type of an argument."""
     value = _whole(text)

@@ -16,13 +16,11 @@ Each action is a few `gcloud` commands, which `--dry_run` prints and does not ru
 import argparse
 import pathlib
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 
-from launch import arguments
+from launch import arguments, steps
 
 Command = list[str]
 
@@ -76,7 +74,7 @@ def install(options: argparse.Namespace) -> list[Command]:
     The images have Python 3.10, which is too old; uv brings 3.11.
     """
     archive = pathlib.Path(tempfile.gettempdir()) / ARCHIVE
-    steps = " && ".join(
+    line = " && ".join(
         (
             f"rm -rf {FOLDER} && mkdir {FOLDER} && tar -xzf {ARCHIVE} -C {FOLDER}",
             f"cd {FOLDER} && python3 -m pip install -q --user uv",
@@ -88,7 +86,7 @@ def install(options: argparse.Namespace) -> list[Command]:
     for node in nodes_of(options):
         target = _gcloud("tpu-vm", "scp", str(archive), options)
         commands.append([*target[:-1], f"{node}:{ARCHIVE}", target[-1], "--worker=all"])
-        commands.append(_on_hosts(node, options, steps))
+        commands.append(_on_hosts(node, options, line))
     return commands
 
 
@@ -135,21 +133,11 @@ def main(argv: Sequence[str]) -> int:
     options.command = command
     if complaint := _complaint(options):
         _parser().error(complaint)
-    commands = ACTIONS[options.action](options)
+    what = [steps.Step(words) for words in ACTIONS[options.action](options)]
     if options.dry_run:
-        print("\n".join(shlex.join(each) for each in commands))
+        steps.show(what)
         return 0
-    for each in commands:
-        print(shlex.join(each), file=sys.stderr, flush=True)
-        try:
-            code = subprocess.run(each, check=False).returncode
-        except OSError as error:
-            _parser().error(
-                f"{each[0]} cannot be started ({error.strerror}): see {INSTALL[each[0]]}"
-            )
-        if code:
-            return code
-    return 0
+    return steps.run(what, INSTALL, _parser().error)
 
 
 def image_of(accelerator: str) -> str:
