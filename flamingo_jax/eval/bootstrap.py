@@ -6,8 +6,9 @@ depends on the whole set, such as CIDEr's idf, is held fixed; the seed of traini
 Shares of queries have `wilson.py`: what is drawn again from nothing but misses has no width.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,6 +73,28 @@ def paired_bootstrap(
             f"{list(a.shape)} scores against {list(b.shape)}: both must be of the same queries"
         )
     return bootstrap_mean(a - b, level=level, num_resamples=num_resamples, seed=seed)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[np.ndarray], float],  # of rows i64[queries], some of them several times
+    num_queries: int,
+    *,
+    level: float = 0.95,
+    num_resamples: int = 1_000,
+    seed: int = 0,
+) -> Interval:
+    """What `statistic` is of all queries, and its interval, where it is no mean over them.
+
+    A resample for which it raises ValueError, as ROC AUC without a positive, is left out; the
+    interval has no width where all are.
+    """
+    generator = np.random.default_rng(seed)
+    value, found = float(statistic(np.arange(num_queries))), []
+    for _ in range(num_resamples):
+        with contextlib.suppress(ValueError):
+            found.append(statistic(generator.integers(0, num_queries, num_queries)))
+    low, high = np.quantile(found or [value], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), num_queries)
 
 
 def _chunks(total: int, size: int) -> list[int]:

@@ -12,10 +12,10 @@ without a space after `<image>`; there is none here.
 """
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from flamingo_jax.eval.prompt_template import cut_at_keywords
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, TextPart
 
 NUM_ZERO_SHOT_TEXTS = 2
@@ -79,17 +79,5 @@ def captioning_prompt(
 
 
 def cut_at_next_prompt(text: str, template: CaptionTemplate) -> str:
-    """The caption alone, where a model goes on to write the next example instead of `<EOC>`.
-
-    The paper cuts predictions at the prompt's keywords before scoring; a new line ends them too.
-    The keyword is what stands before the caption, as whole words. A single plain word, as in
-    "a {}", is no keyword: captions hold it themselves.
-    """
-    keyword = template.query.strip()
-    lines = text.strip().splitlines()
-    first_line = lines[0] if lines else ""
-    if not keyword or re.fullmatch(r"\w+", keyword):
-        return first_line.strip()
-    before = r"\b" if re.match(r"\w", keyword) else ""
-    after = r"\b" if re.search(r"\w$", keyword) else ""
-    return re.split(before + re.escape(keyword) + after, first_line, maxsplit=1)[0].strip()
+    """The caption alone, where a model goes on to write the next example instead of `<EOC>`."""
+    return cut_at_keywords(text, [template.query.strip()])

@@ -18,17 +18,23 @@ def random_shots(
     num_shots: int,
     *,
     seed: int,
+    draw_ids: Sequence[str] | None = None,
 ) -> np.ndarray:  # i64[queries, num_shots], rows of the support set
     """Draws different support examples for each query, none whose id is the query's own.
 
-    Ids of media, not of records, keep out other records of the query's picture too.
+    Ids of media, not of records, keep out other records of the query's picture too. What is drawn
+    depends on the query's id, or on its `draw_ids`, where several queries are about one picture.
     """
     _check_num_shots(num_shots, len(support_ids))
     chosen = np.empty((len(query_ids), num_shots), np.int64)
-    for row, query_id in enumerate(query_ids):
-        others = np.array([i for i, s in enumerate(support_ids) if s != query_id], np.int64)
+    own: dict[str, list[int]] = {}
+    for i, support_id in enumerate(support_ids):
+        own.setdefault(support_id, []).append(i)
+    everything = np.arange(len(support_ids))
+    for row, (query_id, draw_id) in enumerate(zip(query_ids, draw_ids or query_ids, strict=True)):
+        others = np.delete(everything, own.get(query_id, []))
         _check_num_shots(num_shots, len(others))
-        chosen[row] = query_generator(seed, query_id).choice(others, num_shots, replace=False)
+        chosen[row] = query_generator(seed, draw_id).choice(others, num_shots, replace=False)
     return chosen
 
 

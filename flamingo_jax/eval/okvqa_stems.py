@@ -1,0 +1,34 @@
+"""OK-VQA's stems, learnt from its annotations.
+
+OK-VQA scores stemmed answers: `answer` is the stem of what a person typed, `raw_answer`, made with
+WordNet, a tagger of parts of speech, and exceptions by hand. A prediction needs the same stemming.
+Here it is looked up: whole answers, then single words, as the annotations pair them. What nobody
+typed stays as it is, so a score can be lower than the official one, and is never higher but where
+a word has several stems.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+VERSION = "stems of the annotations 1"
+
+
+def learn(pairs: Iterable[tuple[str, str]]) -> Callable[[str], str]:
+    """The stemmer of (typed, stemmed) answers; of several stems the most frequent is taken."""
+    whole: Mapping[str, Counter[str]] = defaultdict(Counter)
+    word: Mapping[str, Counter[str]] = defaultdict(Counter)
+    for typed, stemmed in pairs:
+        typed, stemmed = typed.lower().strip(), stemmed.lower().strip()
+        whole[typed][stemmed] += 1
+        before, after = typed.split(), stemmed.split()
+        if len(before) == len(after):
+            for one, stem in zip(before, after, strict=True):
+                word[one][stem] += 1
+    answers = {typed: stems.most_common(1)[0][0] for typed, stems in whole.items()}
+    words = {typed: stems.most_common(1)[0][0] for typed, stems in word.items()}
+
+    def stem(text: str) -> str:
+        text = text.lower().strip()
+        return answers.get(text) or " ".join(words.get(one, one) for one in text.split())
+
+    return stem

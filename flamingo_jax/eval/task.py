@@ -1,0 +1,72 @@
+"""A benchmark: what is asked, with which examples in the prompt, and how answers are scored.
+
+Paper: section 3 and the appendix on evaluation. Open-ended tasks are answered by beam search,
+close-ended ones by the log-likelihood of candidate answers. Support examples come from the
+benchmark's training split, 2,048 of them drawn once, of classification some of each class.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flamingo_jax.eval.prompt_template import PromptTemplate
+from flamingo_jax.prompts import ImagePart, VideoPart
+
+NUM_SUPPORT = 2048
+QUESTION = PromptTemplate("Question: {question} Answer: {answer}")
+
+
+class TaskError(ValueError):
+    """A benchmark that cannot be read; the message is one line: what, where, how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A picture or video with its answer; of a query the answers that are right."""
+
+    id: str
+    media: ImagePart | VideoPart
+    answer: str  # what a support example shows
+    references: tuple[str, ...]  # what a prediction is held against
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the template
+    candidates: tuple[str, ...] = ()  # of this query alone; else the task's
+    relevance: tuple[float, ...] = ()  # of each candidate, where it is graded
+    group: str = ""  # such as a question's type, for means over groups
+
+    @property
+    def path(self) -> Any:
+        """Where the picture or video lies: the same for all examples of one."""
+        return self.media.image if isinstance(self.media, ImagePart) else self.media.video
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One benchmark, read."""
+
+    name: str
+    split: str  # what the queries are, such as "test (Karpathy)"
+    template: PromptTemplate
+    metric: str  # a name in `metrics.METRICS`
+    queries: Sequence[Example]
+    support: Sequence[Example]
+    candidates: tuple[str, ...] = ()
+    max_tokens: int = 10
+    num_support: int | None = NUM_SUPPORT  # drawn from `support`; None: all
+    per_answer: int | None = None  # drawn of each answer instead (classification)
+    max_shots: int | None = None  # that the paper shows
+    rewrite: Callable[[str], str] = str  # of a written answer before it is scored, such as stems
+
+    def candidates_of(self, query: Example) -> tuple[str, ...]:
+        """The answers to choose from; none where the task is open-ended."""
+        return query.candidates or self.candidates
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Changes when any example does; 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for example in (*self.queries, None, *self.support):
+            digest.update(repr(example).encode(errors="backslashreplace"))
+        digest.update(repr((self.template, self.candidates)).encode(errors="backslashreplace"))
+        return digest.hexdigest()[:16]

@@ -1,0 +1,37 @@
+"""Benchmarks by the names that `--tasks` takes."""
+
+import difflib
+import pathlib
+from collections.abc import Callable
+
+from flamingo_jax.eval.task import Task, TaskError
+from flamingo_jax.eval.tasks import jsonl
+
+JSONL = "jsonl:"
+Reader = Callable[[pathlib.Path, str], Task]  # of the folder of all data, and a caption's template
+
+READERS: dict[str, Reader] = {}
+NOT_OFFERED: dict[str, str] = {}
+
+
+def check(name: str) -> None:
+    """TaskError unless `name` is one of a benchmark, or `jsonl:PATH`."""
+    if name.startswith(JSONL) or name in READERS:
+        return
+    offered = f"offered are {', '.join(READERS)}, and {JSONL}PATH for your own"
+    if name in NOT_OFFERED:
+        raise TaskError(f"task {name!r} is not offered: {NOT_OFFERED[name]}; {offered}")
+    close = difflib.get_close_matches(name, READERS, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise TaskError(f"no task {name!r}: {hint}{offered}")
+
+
+def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Task:
+    """The benchmark; TaskError where a file is missing or of another benchmark."""
+    check(name)
+    if name.startswith(JSONL):
+        path = pathlib.Path(name.removeprefix(JSONL)).expanduser()
+        return jsonl.read(path, caption_template)
+    if data_dir is None:
+        raise TaskError(f"task {name!r} reads files in --data_dir, which is not given")
+    return READERS[name](data_dir, caption_template)

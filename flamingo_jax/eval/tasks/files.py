@@ -1,0 +1,71 @@
+"""Reads benchmarks' files; whatever is wrong with one is a TaskError of one line.
+
+A missing file is named with the place it is downloaded from, since none of them comes with this
+repository.
+"""
+
+import csv
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flamingo_jax.eval.task import TaskError
+
+
+def read_json(path: pathlib.Path, source: str) -> Any:
+    """The contents of a JSON file that `source`, an address or a name, offers."""
+    try:
+        return json.loads(_text(path, source))
+    except json.JSONDecodeError as error:
+        raise TaskError(
+            f"{path}: not JSON at line {error.lineno} ({error.msg}); download it anew: {source}"
+        ) from None
+
+
+def read_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, Any]]:
+    """`PATH:LINE` and the object of each line that is not blank."""
+    for number, line in enumerate(_text(path, source).split("\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            try:
+                yield where, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise TaskError(
+                    f"{where}: not JSON at column {error.colno} ({error.msg})"
+                ) from None
+            except RecursionError:
+                raise TaskError(f"{where}: brackets in brackets, too many") from None
+
+
+def read_csv(path: pathlib.Path, source: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """`PATH:LINE` and the fields of each row after the header."""
+    rows = csv.DictReader(_text(path, source).splitlines())
+    for row in rows:
+        yield f"{path}:{rows.line_num}", row
+
+
+def field(record: Any, name: str, where: str) -> Any:
+    """One field of a record; TaskError where it lacks it."""
+    if not isinstance(record, Mapping) or record.get(name) is None:
+        keys = sorted(record) if isinstance(record, Mapping) else type(record).__name__
+        raise TaskError(f"{where}: no field {name!r} in {keys}: the file is of another benchmark")
+    return record[name]
+
+
+def folder(path: pathlib.Path, source: str) -> pathlib.Path:
+    """The same; TaskError where there is no such folder of pictures or videos."""
+    if not path.is_dir():
+        raise TaskError(f"{path}: no such folder; it comes from {source}")
+    return path
+
+
+def _text(path: pathlib.Path, source: str) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no such file; it comes from {source}") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read ({error.strerror})") from None
