@@ -13,8 +13,9 @@ PAIRS = _PAIR.findall(DOCUMENT.read_text())
 
 
 @pytest.mark.parametrize(("commands", "printed"), PAIRS, ids=lambda text: text[:40].strip())
-def test_what_a_dry_run_prints(commands, printed, capsys, monkeypatch):
+def test_what_a_dry_run_prints(commands, printed, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    monkeypatch.chdir(tmp_path)  # where no run has been
     for line in commands.splitlines():
         python, dash_m, module, *own = shlex.split(line)
         assert (python, dash_m) == ("python", "-m")
