@@ -204,7 +204,11 @@ def _literal(text: str) -> str:
 def _volume(index: int, mount: Mount) -> Object:
     name = f"mount-{index}"
     if mount.bucket:
-        attributes = {"bucketName": mount.bucket, "mountOptions": _BUCKET_OPTIONS}
+        attributes = {
+            "bucketName": mount.bucket,
+            "mountOptions": _BUCKET_OPTIONS,
+            "hostNetworkPodKSA": "true",  # who one is there, also on the host's network
+        }
         driver = {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}
         return {"name": name, "csi": driver}
     return {"name": name, "persistentVolumeClaim": {"claimName": mount.source}}

@@ -86,7 +86,9 @@ class Runs:
             try:
                 fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._queue.put(Ended(job, slot, 1, why="another process runs it already"))
+                self._queue.put(
+                    Ended(job, slot, 1, why="another process runs it still: wait, or end that one")
+                )
                 return
             except OSError:
                 pass  # a file system without locks

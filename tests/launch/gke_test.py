@@ -141,7 +141,10 @@ def test_buckets_and_claims_are_mounted(capsys):
     manifest = applied(capsys, "--tpu=v6e:4x4", *mounts, "--service_account=trainer")
     bucket, claim = pod_of(manifest)["volumes"]
     assert bucket["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
-    assert bucket["csi"]["volumeAttributes"]["bucketName"] == "bucket"
+    attributes = bucket["csi"]["volumeAttributes"]
+    assert attributes["bucketName"] == "bucket"
+    assert attributes["hostNetworkPodKSA"] == "true"  # the pod is on its host's network
+    assert pod_of(manifest)["hostNetwork"]
     assert claim["persistentVolumeClaim"] == {"claimName": "filestore"}
     seen = {each["name"]: each["mountPath"] for each in container_of(manifest)["volumeMounts"]}
     assert seen == {bucket["name"]: "/mnt/shared", claim["name"]: "/data"}
