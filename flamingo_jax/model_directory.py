@@ -77,11 +77,14 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     own = traverse_util.flatten_dict(jax.device_get(own_params(params)), sep="/")
-    own = {path: np.asarray(leaf) for path, leaf in own.items()}
+    # In C's order, for safetensors writes memory as it lies, and imported kernels are transposed.
+    own = {path: np.asarray(leaf, order="C") for path, leaf in own.items()}
     safetensors.numpy.save_file(own, partial / _WEIGHTS)
     if embed_frozen:
         flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
-        frozen = {path: np.asarray(leaf) for path, leaf in flat.items() if path not in own}
+        frozen = {
+            path: np.asarray(leaf, order="C") for path, leaf in flat.items() if path not in own
+        }
         safetensors.numpy.save_file(frozen, partial / _FROZEN)
     tokenizer.to_file(partial / _TOKENIZER)
     text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)

@@ -72,6 +72,12 @@ def test_embedded_and_by_source_give_the_same_logits(tmp_path, params, embedded)
         assert model.tokenizer.encode("a b") == TOKENIZER.encode("a b")
 
 
+def test_kernels_that_lie_transposed_in_memory_are_saved_as_they_read(tmp_path, params):
+    turned = jax.tree.map(lambda leaf: np.asarray(leaf, order="F"), params)
+    save(tmp_path / "model", CARD, TOKENIZER, turned, embed_frozen=True)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "model").params, params)
+
+
 def test_own_parameters_are_all_that_a_save_needs(tmp_path, params):
     own = model_directory.own_params(params)
     assert set(own) == {"resampler", "gated_xattn", "new_tokens", "vision"}

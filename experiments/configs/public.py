@@ -18,18 +18,12 @@ from experiments.configs import base, language_models
 from flamingo_jax.config import (
     CrossAttentionConfig,
     FlamingoConfig,
-    ImagePreprocessing,
     ResamplerConfig,
     VisionConfig,
     to_dict,
 )
+from flamingo_jax.weights.clip_tower import PREPROCESSING as CLIP
 
-CLIP = ImagePreprocessing(
-    size_px=224,
-    pad=(123, 117, 104),
-    mean=(0.48145466, 0.4578275, 0.40821073),
-    std=(0.26862954, 0.26130258, 0.27577711),
-)
 # The last layer's patches without class token and last norm, as OpenFlamingo was trained; IDEFICS
 # keeps the class token.
 CLIP_L = VisionConfig(

@@ -5,7 +5,6 @@ file again, held against its SHA-256.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -100,17 +99,12 @@ def load_language_model(
 
 
 def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
-    try:
-        hf = json.loads((path / checkpoint_files.CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise BadWeightsFile(
-            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error})"
-        ) from (error)
-    found, rows = hf_lm_config.read_config(hf), lm.vocab_size
+    family, found = hf_lm_config.read_folder(path)
+    rows = lm.vocab_size
     if rows < found.vocab_size:  # fewer are asked for: without those behind the tokenizer's
         lm = dataclasses.replace(lm, vocab_size=found.vocab_size)
     _check_same(path, found, lm)
-    tree = hf_lm.language_model(checkpoint_files.tensors(path), hf["model_type"], lm, segments)
+    tree = hf_lm.language_model(checkpoint_files.tensors(path), family, lm, segments)
     return tree | {name: tree[name][:rows] for name in ("embedding", "head") if name in tree}
 
 

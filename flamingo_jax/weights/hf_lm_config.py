@@ -3,10 +3,13 @@
 A setting that the model here has not is refused by name, not passed over.
 """
 
+import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.weights import checkpoint_files
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Json = Mapping[str, Any]
@@ -19,6 +22,17 @@ _ACTIVATIONS = {
     "relu": "relu",
     "silu": "silu",
 }
+
+
+def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
+    """(`model_type`, config) of a checkpoint folder; BadWeightsFile as `read_config`."""
+    try:
+        hf = json.loads((path / checkpoint_files.CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise BadWeightsFile(
+            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error})"
+        ) from error
+    return hf.get("model_type"), read_config(hf)
 
 
 def read_config(hf: Json) -> LanguageModelConfig:

@@ -28,6 +28,7 @@ def take(
     *,
     ignore: Collection[str] = (),
     what: str,
+    mend: str = "give the variant the file is of",
 ) -> Tree:
     """The tree of `want` with arrays as its leaves, in the dtype of the tensors.
 
@@ -52,7 +53,7 @@ def take(
         flat[path] = value
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misfits}
     if problems := [_listed(kind, names) for kind, names in kinds.items() if names]:
-        raise BadWeightsFile(f"{what}: {'; '.join(problems)}: give the variant the file is of")
+        raise BadWeightsFile(f"{what}: {'; '.join(problems)}: {mend}")
     return traverse_util.unflatten_dict(flat)
 
 

@@ -1,0 +1,57 @@
+"""A published Flamingo written as a model directory, and what was done as lines of a table."""
+
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from flamingo_jax import model_directory
+from flamingo_jax.config import DTypePolicy, Precision
+from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights.frozen_parts import Source
+from flamingo_jax.weights.published import Part, Published
+
+
+def write(found: Published, out: pathlib.Path, dtype: Precision) -> ModelCard:
+    """Writes the model directory, and returns what its `model.json` says.
+
+    `dtype` is that of frozen parameters and of computing; trained ones are float32.
+    """
+    conversion = found.conversion
+    card = ModelCard(
+        conversion.config,
+        language_model=_named(found.language_model),
+        vision=_named(found.vision),
+        dtypes=DTypePolicy(frozen=dtype, compute=dtype),
+        caption_template=conversion.caption_template,
+    )
+    model_directory.save(out, card, found.tokenizer, conversion.params)
+    return card
+
+
+def _named(part: Part) -> Source:
+    """A frozen part by its absolute path and hash."""
+    print(f"hashing {part.path}", file=sys.stderr, flush=True)
+    digest = checkpoint_files.sha256(part.path)
+    return Source(part.format, str(part.path.resolve()), digest)
+
+
+def lines(found: Published, card: ModelCard) -> Iterator[str]:
+    """Tensors mapped, absent as expected, unexpected; rows of new tokens; rows held together."""
+    conversion, first = found.conversion, found.tokenizer.base_vocab_size
+    yield f"{'tensors':>10}  of the checkpoint"
+    for part, number in conversion.mapped.items():
+        yield f"{number:>10}  {part}"
+    if conversion.unneeded:
+        yield f"{conversion.unneeded:>10}  buffers, which hold nothing learned"
+    yield f"{0:>10}  unexpected"
+    for part, source in (("language model", card.language_model), ("image tower", card.vision)):
+        yield f"{'absent':>10}  {part}, as expected: {source.format}:{source.path}"
+        yield f"{'':>10}  SHA-256 {source.sha256}"
+    names = ", ".join(f"{first + i} {name}" for i, name in enumerate(conversion.new_tokens))
+    yield f"{len(conversion.new_tokens):>10}  rows of new tokens: {names}"
+    if conversion.rows_compared:
+        yield (
+            f"{conversion.rows_compared:>10}  rows compared with the language model's own, "
+            f"largest difference {conversion.max_difference:.3g}"
+        )

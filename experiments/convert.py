@@ -1,0 +1,50 @@
+r"""Published weights of a Flamingo as a model directory, which the other commands take.
+
+    python -m experiments.convert --source=open_flamingo --checkpoint=checkpoint.pt \
+        --lm=mpt-1b-redpajama-200b --vision=clip-vit-large-patch14 --out=models/open_flamingo_3b
+
+--checkpoint is the file that OpenFlamingo released or saved, --lm the folder of transformers with
+its language model and tokenizer, --vision its CLIP tower. The model directory holds what was
+trained, and names the two frozen parts by their path and SHA-256: leave them where they are. They
+are not loaded here, and of the checkpoint every tensor is there at most twice: 9 GB for the 3B and
+the 4B, 11 GB for the 9B. docs/weights.md has the commands from download to few-shot prompts.
+"""
+
+import sys
+
+from absl import flags
+
+from experiments import cli, conversion
+from flamingo_jax.weights import published
+
+_SOURCE = flags.DEFINE_enum("source", None, ["open_flamingo"], "What --checkpoint is of.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The published file.")
+_LM = flags.DEFINE_string("lm", "", "Folder of transformers with its language model.")
+_VISION = flags.DEFINE_string("vision", "", "Its CLIP tower, of transformers or of open_clip.")
+_OUT = flags.DEFINE_string("out", None, "Model directory to write; it must not be there yet.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "bfloat16", ["bfloat16", "float32"], "Of frozen parameters and of computing."
+)
+flags.mark_flags_as_required(["source", "checkpoint", "out"])
+
+
+def main() -> None:
+    """Converts, writes and reports."""
+    checkpoint = cli.local_path("--checkpoint", _CHECKPOINT.value)
+    out = cli.local_path("--out", _OUT.value)
+    if out.exists():
+        raise cli.UserError(f"--out={out} is there already: name another folder, or move it away")
+    lm, vision = (
+        cli.local_path(name, value) if value else None
+        for name, value in (("--lm", _LM.value), ("--vision", _VISION.value))
+    )
+    print(f"reading {checkpoint}", file=sys.stderr, flush=True)
+    with cli.user_input():
+        found = published.from_open_flamingo(checkpoint, lm, vision)
+        card = conversion.write(found, out, _DTYPE.value)
+    print("\n".join(conversion.lines(found, card)))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,220 @@
+"""A checkpoint of OpenFlamingo v2 -> the config and the trained parts of a Flamingo here.
+
+The file holds the resampler, the gated blocks and the language model's whole embedding table, two
+or three rows of which are new; the language model and CLIP's ViT-L/14 are read from where they lie.
+Not the paper's in what is computed: exact GELU, no norm on the media, no temporal embeddings, 8
+heads of 64 in both parts, a gated block before every n-th block counted from the n-th, and features
+before CLIP's last norm. The old layout of the 9B around LLaMA is read too.
+"""
+
+import dataclasses
+import pathlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from flamingo_jax.config import (
+    CrossAttentionConfig,
+    FlamingoConfig,
+    LanguageModelConfig,
+    ResamplerConfig,
+    VisionConfig,
+)
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.tokenizer import END_OF_CHUNK, IMAGE
+from flamingo_jax.weights import checkpoint_files, hf_lm, name_table, open_flamingo_names
+from flamingo_jax.weights.conversion import Conversion, Tree
+from flamingo_jax.weights.embedding_tables import EmbeddingTables
+from flamingo_jax.weights.errors import BadWeightsFile
+
+# Appended in this order, <PAD> only where the tokenizer has no padding of its own.
+NEW_TOKENS = (END_OF_CHUNK, IMAGE, "<PAD>")
+CAPTION = "Output:{}"
+_HEADS = 8
+_WITH_BOS = ("llama", "opt")  # whose tokenizers write it before every text
+_LAYERS = {  # where decoder layers lie, by `model_type`
+    "mpt": "transformer.blocks",
+    "mosaic_gpt": "transformer.blocks",
+    "gpt_neox": "gpt_neox.layers",
+    "opt": "model.decoder.layers",
+    "llama": "model.layers",
+}
+_WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
+_GATED = re.compile(r"(.+)\.(\d+)\.gated_cross_attn_layer\.(.+)")
+_GATED_V1 = re.compile(r"()gated_cross_attn_layers\.(\d+)\.(.+)")
+
+
+class Checkpoint(NamedTuple):
+    """The tensors of a file under names that no wrapper and no release changes."""
+
+    path: pathlib.Path
+    tensors: dict[str, np.ndarray]  # perceiver.*, gated.<layer>.*, lm.*
+    layers: str  # where the language model's layers lie; "" where the old layout does not say
+
+    @property
+    def gated(self) -> list[int]:
+        """Numbers of the language model's layers that have a gated block before them."""
+        return sorted({int(n.split(".")[1]) for n in self.tensors if n.startswith("gated.")})
+
+    @property
+    def width(self) -> int:
+        """Of the language model."""
+        return self.shape(f"gated.{self.gated[0]}.attn.to_q.weight")[1]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """BadWeightsFile where there is no such matrix."""
+        if name not in self.tensors or self.tensors[name].ndim != 2:
+            raise BadWeightsFile(
+                f"{self.path}: no matrix {name}: fetch the file again, or give one that "
+                "OpenFlamingo wrote"
+            )
+        return self.tensors[name].shape
+
+
+def read(path: pathlib.Path) -> Checkpoint:
+    """The checkpoint at `path`; BadWeightsFile for one of something else."""
+    tensors, layers = {}, set()
+    for name, tensor in checkpoint_files.tensors(path).items():
+        for wrapper in _WRAPPERS:
+            name = name.replace(wrapper, "")
+        inner = name.removeprefix("lang_encoder.")
+        if found := _GATED.fullmatch(inner) or _GATED_V1.fullmatch(inner):
+            layers.add(found[1])
+            name = f"gated.{found[2]}.{found[3]}"
+        elif inner != name:
+            name = f"lm.{inner}"
+        if name in tensors:
+            raise BadWeightsFile(f"{path}: tensor {name} twice: save it with OpenFlamingo's filter")
+        tensors[name] = tensor
+    if len(layers) != 1 or "perceiver.latents" not in tensors:
+        raise BadWeightsFile(
+            f"{path} is no checkpoint of OpenFlamingo: want perceiver.latents and "
+            "gated_cross_attn_layer tensors, of one language model, in it"
+        )
+    return Checkpoint(path, tensors, layers.pop())
+
+
+def convert(
+    checkpoint: Checkpoint,
+    lm_path: pathlib.Path,
+    family: str,  # `model_type` in the language model's config.json
+    lm: LanguageModelConfig,  # of its whole table
+    num_ids: int,  # of its tokenizer
+    vision: VisionConfig,
+) -> Conversion:
+    """BadWeightsFile where file, language model and tower do not belong together."""
+    inner = {
+        name.removeprefix("lm."): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith("lm.")
+    }
+    tables = EmbeddingTables(checkpoint.path, inner, lm_path, family, lm)
+    rows = len(tables.of_checkpoint("embedding"))
+    num_new = rows - num_ids
+    if num_new not in (2, 3) or num_ids > lm.vocab_size:
+        raise BadWeightsFile(
+            f"{checkpoint.path} has an embedding of {rows} rows, {lm_path} a tokenizer of {num_ids}"
+            f" ids and {lm.vocab_size} rows: want 2 or 3 rows more than ids, and as many rows as "
+            "ids or more, so give the language model that it was trained on"
+        )
+    config = _config(checkpoint, family, lm, num_ids, num_new, vision)
+    compared = {name: tables.compare(name, num_ids) for name in tables.names}
+    new = {
+        name: np.array(tables.of_checkpoint(name)[num_ids:])
+        for name in ("embedding", *(() if lm.tied_head else ("head",)))
+    }
+    tables.check_tied()
+    buffers = {name for name in inner if name.endswith(hf_lm.NAMES[family].buffers)}
+    known = {f"lm.{name}" for name in tables.taken | buffers}
+    left = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in known}
+    trained = name_table.take(
+        left,
+        open_flamingo_names.table(config),
+        _wanted(config),
+        what=str(checkpoint.path),
+        mend="fetch the file again, or give one that OpenFlamingo wrote",
+    )
+    return Conversion(
+        config,
+        trained | {"new_tokens": new},
+        NEW_TOKENS[:num_new],
+        family in _WITH_BOS,
+        CAPTION,
+        {
+            "resampler": sum(name.startswith("perceiver.") for name in left),
+            f"{len(checkpoint.gated)} gated blocks": sum(n.startswith("gated.") for n in left),
+            "embedding tables": len(tables.taken),
+        },
+        unneeded=len(buffers),
+        rows_compared=sum(number for number, _ in compared.values()),
+        max_difference=max(difference for _, difference in compared.values()),
+    )
+
+
+def _config(
+    checkpoint: Checkpoint,
+    family: str,
+    lm: LanguageModelConfig,
+    num_ids: int,
+    num_new: int,
+    vision: VisionConfig,
+) -> FlamingoConfig:
+    where = checkpoint.gated
+    every = where[0] + 1
+    if checkpoint.layers not in ("", _LAYERS.get(family)):
+        raise BadWeightsFile(
+            f"{checkpoint.path} was trained around layers called {checkpoint.layers}, the "
+            f"language model is of the family {family}: give the one it was trained on"
+        )
+    if where != list(range(every - 1, lm.num_layers, every)) or checkpoint.width != lm.width:
+        raise BadWeightsFile(
+            f"{checkpoint.path} has gated blocks of width {checkpoint.width} before layers {where},"
+            f" the language model {lm.num_layers} layers of width {lm.width}: give the one it was "
+            "trained on"
+        )
+    num_latents, width = checkpoint.shape("perceiver.latents")
+    if width != vision.width:
+        raise BadWeightsFile(
+            f"{checkpoint.path} reads features of width {width}, the image tower makes "
+            f"{vision.width}: give the one it was trained on"
+        )
+    gated = f"gated.{where[0]}"
+    depth = {n.split(".")[2] for n in checkpoint.tensors if n.startswith("perceiver.layers.")}
+
+    def sizes(attention: str, feed_forward: str) -> dict[str, int]:
+        hidden, inputs = checkpoint.shape(f"{feed_forward}.1.weight")
+        return {
+            "num_heads": _HEADS,
+            "head_dim": checkpoint.shape(f"{attention}.to_q.weight")[0] // _HEADS,
+            "ffw_multiplier": hidden // inputs,
+        }
+
+    return FlamingoConfig(
+        language_model=dataclasses.replace(lm, vocab_size=num_ids),
+        vision=vision,
+        resampler=ResamplerConfig(
+            num_latents=num_latents,
+            depth=len(depth),
+            width=width,
+            activation="gelu",
+            num_frames=0,
+            **sizes("perceiver.layers.0.0", "perceiver.layers.0.1"),
+        ),
+        cross_attention=CrossAttentionConfig(
+            every=every,
+            offset=every - 1,
+            activation="gelu",
+            normalize_media=False,
+            **sizes(f"{gated}.attn", f"{gated}.ff"),
+        ),
+        num_new_tokens=num_new,
+    )
+
+
+def _wanted(config: FlamingoConfig) -> Tree:
+    """Shapes of the resampler and the gated blocks."""
+    shapes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))[1]
+    return {name: shapes[name] for name in ("resampler", "gated_xattn")}

@@ -1,0 +1,75 @@
+"""A published Flamingo as a whole: its conversion, its tokenizer, and the frozen parts it names."""
+
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+from flamingo_jax.config import VisionConfig
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights import (
+    base_models,
+    clip_config,
+    clip_tower,
+    hf_lm_config,
+    open_flamingo,
+)
+from flamingo_jax.weights.conversion import Conversion
+from flamingo_jax.weights.errors import BadWeightsFile
+
+
+class Part(NamedTuple):
+    """A frozen part: a format of `frozen_parts.Source`, and where it lies."""
+
+    format: str
+    path: pathlib.Path
+
+
+class Published(NamedTuple):
+    """All that a model directory is made of, but for the hashes of the frozen parts."""
+
+    conversion: Conversion
+    tokenizer: Tokenizer
+    language_model: Part
+    vision: Part
+
+
+def from_open_flamingo(
+    path: pathlib.Path,  # the checkpoint
+    lm_path: pathlib.Path | None,  # a folder of transformers
+    vision_path: pathlib.Path | None,  # a CLIP tower of transformers or of open_clip
+) -> Published:
+    """OpenFlamingo v2, or v1's 9B.
+
+    Raises BadWeightsFile where a part is not named, with what it is and how to get it; where one is
+    damaged; and where they do not belong together. ValueError for a folder without a tokenizer.
+    """
+    checkpoint = open_flamingo.read(path)
+    if lm_path is None:
+        raise BadWeightsFile(f"--lm is missing: {base_models.language_model_wanted(checkpoint)}")
+    if vision_path is None:
+        raise BadWeightsFile(f"--vision is missing: {base_models.image_tower_wanted(checkpoint)}")
+    family, lm = hf_lm_config.read_folder(lm_path)
+    tokenizer = Tokenizer.from_huggingface(lm_path)
+    tower = clip_tower.recognise(vision_path)
+    vision = VisionConfig(
+        "vit",
+        tower.variant,
+        num_features=tower.num_patches,
+        width=tower.width,
+        preprocessing=dataclasses.replace(
+            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="crop"
+        ),
+        activation="quick_gelu",  # OpenAI's weights; others are refused where they say so
+    )
+    clip_config.check(vision_path, tower.format, vision)
+    conversion = open_flamingo.convert(
+        checkpoint, lm_path, family, lm, tokenizer.base_vocab_size, vision
+    )
+    return Published(
+        conversion,
+        tokenizer.with_conventions(
+            conversion.new_tokens, starts_with_bos=conversion.starts_with_bos
+        ),
+        Part("hf_lm", lm_path),
+        Part(tower.format, vision_path),
+    )
