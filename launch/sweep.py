@@ -65,7 +65,7 @@ class Sweep:
 
     def _started(self, job: Job) -> None:
         self._status[job.number] = RUNNING
-        self._tell(job, f"started, says so in {job.folder.path / OUTPUT}")
+        self._tell(job, f"started, its output goes to {job.folder.path / OUTPUT}")
         self._write()
 
     def _ended(self, ended: Ended) -> None:

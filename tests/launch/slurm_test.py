@@ -74,6 +74,8 @@ def test_every_process_is_told_who_it_is(capsys, tmp_path):
     process = batch(printed(capsys, *SUBMIT, GPUS, *command), tmp_path)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
+    waiting = {"--kill-on-bad-exit=0", "--wait=0"}  # process 0 ends last
+    assert waiting <= set((tmp_path / "calls").read_text().split())
     # the port is 61440 and the rest of 8195 by 4096, as JAX takes it
     assert out.splitlines() == [
         *("node7:61443 2 0", "yes 0,1,2,3"),
