@@ -13,6 +13,7 @@ from typing import Any
 from data_pipelines.fetch import fetch
 from data_pipelines.packages import PACKAGES
 from flamingo_jax import config as config_lib
+from flamingo_jax import model_directory
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
@@ -78,12 +79,13 @@ def source(part: str, value: str, seed: int) -> Source:
     return Source(FORMATS[value], f"{package.folder}/{file}", package.files[file], value)
 
 
-def tokenizer(card: ModelCard) -> Tokenizer:
+def tokenizer(card: ModelCard, init_from: str = "") -> Tokenizer:
     """The tokenizer that the language model was trained with; bytes for a random one.
 
+    Of a model that is trained on from, `init_from`, its own, for its new tokens have trained rows.
     ValueError where it does not go with the model's rows, or cannot be read.
     """
-    found = _tokenizer(card)
+    found = model_directory.read_tokenizer(init_from) if init_from else _tokenizer(card)
     found.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     return found
 

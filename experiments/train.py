@@ -51,7 +51,7 @@ def main() -> int:
         clock = run_report.Clock.start(workdir)
         processes.start()
         setup = run_setup.check(config)
-        tokenizer = parts.tokenizer(setup.card)
+        tokenizer = parts.tokenizer(setup.card, config.init_from)
     card, mesh, execution = setup.card, setup.mesh, setup.execution
     workdir.mkdir(parents=True, exist_ok=True)
     first = processes.is_first()

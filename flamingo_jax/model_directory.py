@@ -108,7 +108,7 @@ def load(directory: str | pathlib.Path) -> Model:
     """
     directory = find(directory)
     card = read_card(directory)
-    tokenizer = Tokenizer.from_file(directory / _TOKENIZER)
+    tokenizer = read_tokenizer(directory)
     try:
         tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     except ValueError as error:
@@ -206,6 +206,11 @@ def _identity(source: Source) -> dict[str, Any]:
     if source.format == "random":
         return {"format": source.format, "seed": source.seed}
     return {"format": source.format, "sha256": source.sha256}
+
+
+def read_tokenizer(directory: str | pathlib.Path) -> Tokenizer:
+    """Of a model directory or a training workdir; ValueError where it cannot be read."""
+    return Tokenizer.from_file(find(directory) / _TOKENIZER)
 
 
 def trained_params(directory: str | pathlib.Path) -> Tree:

@@ -8,7 +8,9 @@ import pytest
 import safetensors.numpy
 
 import flamingo_jax
-from experiments import conversion
+from experiments import conversion, parts
+from experiments.configs import finetune
+from flamingo_jax import model_directory
 from flamingo_jax.weights import published
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.experiments import prompt_files
@@ -231,3 +233,16 @@ def test_a_report_names_parts_by_source_and_hash(folder, tmp_path):
     text = "\n".join(conversion.lines(found, card))
     assert f"absent  image tower, as expected: hf_clip:{folder / 'clip'}" in text
     assert card.vision.sha256 in text
+
+
+def test_the_recipe_that_trains_on_from_it_is_the_same_model(folder, tmp_path):
+    found = convert(folder)
+    conversion.write(found, tmp_path / "model", "bfloat16")
+    recipe = finetune.get_config(str(tmp_path / "model"))
+    card = parts.model_card(recipe)
+    model_directory.check_same_model(recipe.init_from, card)
+    assert (recipe.caption_template, recipe.data.train.pages.p_next) == ("Output:{}", 0.0)
+    tokenizer = parts.tokenizer(card, recipe.init_from)
+    assert tokenizer.new_tokens == ("<EOC>", "<image>", "<PAD>")
+    with pytest.raises(ValueError, match="257 ids and 2 new ones"):
+        parts.tokenizer(card)

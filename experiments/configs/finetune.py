@@ -1,0 +1,46 @@
+"""A recipe that trains on from a finished or converted model: its architecture and frozen parts.
+
+    python -m experiments.train --config=experiments/configs/finetune.py:/models/open_flamingo_3b \
+        --workdir=runs/mine --config.data.dir=/data
+
+Behind the colon stands a model directory or the workdir of a run. The tokenizer is the model's own,
+so its new tokens keep their rows. Data are pages and pairs as of `public.py`; text sees the picture
+before it, as in a prompt and in OpenFlamingo's training.
+"""
+
+import pathlib
+
+import ml_collections
+
+from experiments.configs import base
+from flamingo_jax import model_directory
+from flamingo_jax.config import to_dict
+from flamingo_jax.weights.frozen_parts import Source
+
+
+def get_config(directory: str) -> ml_collections.ConfigDict:
+    """The recipe; ModelDirectoryError where no model is there."""
+    found = model_directory.find(directory)
+    card = model_directory.read_card(found)
+    c = base.base()
+    c.variant = "finetune"
+    c.model = to_dict(card.config)
+    c.frozen = {"language_model": _name(card.language_model), "vision": _name(card.vision)}
+    c.init_from = str(pathlib.Path(found).absolute())
+    c.caption_template = card.caption_template
+    c.steps = 2_000
+    c.checkpoint_every = 500
+    c.optim.learning_rate = 2e-5
+    c.optim.warmup_steps = 100
+    c.data.train = {
+        "pages": base.pages(path="pages", batch_size=8, p_next=0.0, flip=0.5),
+        "pairs": base.pairs(path="pairs", batch_size=16, prepend_space=0.0, flip=0.5),
+    }
+    return c
+
+
+def _name(source: Source) -> str:
+    """A frozen part as a recipe names it, see `experiments/parts.py`."""
+    if source.format == "random":
+        return source.format
+    return source.package or f"{source.format}:{source.path}"
