@@ -8,8 +8,7 @@ from typing import Any
 from absl import flags
 
 from data_pipelines import progress_bar
-from experiments import cli, parts
-from flamingo_jax import model_directory
+from experiments import loading
 from flamingo_jax.model import Model
 from flamingo_jax.prompts import Prompt, read_prompts
 
@@ -25,13 +24,8 @@ def prompts() -> list[Prompt]:
 
 
 def model() -> Model:
-    """What `--model` names, its frozen parts brought into the cache first where they are not."""
-    directory = cli.local_path("--model", _MODEL.value)
-    if not model_directory.has_frozen(directory):
-        card = model_directory.read_card(directory)
-        parts.bring([card.language_model.package, card.vision.package])
-    with cli.user_input():
-        return model_directory.load(directory)
+    """What `--model` names."""
+    return loading.load(_MODEL.value)
 
 
 @contextlib.contextmanager

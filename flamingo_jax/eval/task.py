@@ -15,6 +15,7 @@ from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.prompts import ImagePart, VideoPart
 
 NUM_SUPPORT = 2048
+NUM_OF_CLASS = 32  # of each class there are in a classification's support set
 QUESTION = PromptTemplate("Question: {question} Answer: {answer}")
 
 
@@ -55,7 +56,7 @@ class Task:
     max_tokens: int = 10
     num_support: int | None = NUM_SUPPORT  # drawn from `support`; None: all
     per_answer: int | None = None  # drawn of each answer instead (classification)
-    max_shots: int | None = None  # that the paper shows
+    max_shots: int | None = None  # with more the paper does not ask it
     rewrite: Callable[[str], str] = str  # of a written answer before it is scored, such as stems
 
     def candidates_of(self, query: Example) -> tuple[str, ...]:
@@ -70,3 +71,8 @@ class Task:
             digest.update(repr(example).encode(errors="backslashreplace"))
         digest.update(repr((self.template, self.candidates)).encode(errors="backslashreplace"))
         return digest.hexdigest()[:16]
+
+
+def shown_answer(answers: Sequence[str]) -> str:
+    """The most frequent answer, of equal ones the first, which a support example shows."""
+    return max(answers, key=answers.count)

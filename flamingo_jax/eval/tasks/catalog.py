@@ -5,13 +5,34 @@ import pathlib
 from collections.abc import Callable
 
 from flamingo_jax.eval.task import Task, TaskError
-from flamingo_jax.eval.tasks import jsonl
+from flamingo_jax.eval.tasks import (
+    coco_questions,
+    hateful_memes,
+    imagenet,
+    jsonl,
+    karpathy,
+    picture_questions,
+    visdial,
+)
 
 JSONL = "jsonl:"
 Reader = Callable[[pathlib.Path, str], Task]  # of the folder of all data, and a caption's template
 
-READERS: dict[str, Reader] = {}
-NOT_OFFERED: dict[str, str] = {}
+READERS: dict[str, Reader] = {
+    "coco": karpathy.coco,
+    "flickr30k": karpathy.flickr30k,
+    "vqav2": coco_questions.vqav2,
+    "okvqa": coco_questions.okvqa,
+    "textvqa": picture_questions.textvqa,
+    "vizwiz": picture_questions.vizwiz,
+    "visdial": visdial.visdial,
+    "hatefulmemes": hateful_memes.hateful_memes,
+    "imagenet": imagenet.imagenet,
+}
+NOT_OFFERED = {
+    "nextqa": "its score WUPS wants WordNet, a lemmatiser and a list of stop words, none of them "
+    "here",
+}
 
 
 def check(name: str) -> None:

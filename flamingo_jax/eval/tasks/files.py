@@ -25,17 +25,20 @@ def read_json(path: pathlib.Path, source: str) -> Any:
 
 def read_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, Any]]:
     """`PATH:LINE` and the object of each line that is not blank."""
+    for where, line in read_text_lines(path, source):
+        try:
+            yield where, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TaskError(f"{where}: not JSON at column {error.colno} ({error.msg})") from None
+        except RecursionError:
+            raise TaskError(f"{where}: brackets in brackets, too many") from None
+
+
+def read_text_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, str]]:
+    """`PATH:LINE` and the text of each line that is not blank."""
     for number, line in enumerate(_text(path, source).split("\n"), 1):
         if line.strip():
-            where = f"{path}:{number}"
-            try:
-                yield where, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise TaskError(
-                    f"{where}: not JSON at column {error.colno} ({error.msg})"
-                ) from None
-            except RecursionError:
-                raise TaskError(f"{where}: brackets in brackets, too many") from None
+            yield f"{path}:{number}", line.strip()
 
 
 def read_csv(path: pathlib.Path, source: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -64,7 +67,8 @@ def _text(path: pathlib.Path, source: str) -> str:
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise TaskError(f"{path}: no such file; it comes from {source}") from None
+        comes = f"; it comes from {source}" if source else ""
+        raise TaskError(f"{path}: no such file{comes}") from None
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any
 
 from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.prompt_template import PromptTemplate
-from flamingo_jax.eval.task import QUESTION, Example, Task, TaskError
+from flamingo_jax.eval.task import QUESTION, Example, Task, TaskError, shown_answer
 from flamingo_jax.eval.tasks import files
 from flamingo_jax.prompts import ImagePart, VideoPart
 
@@ -39,7 +39,7 @@ def read(path: pathlib.Path, caption_template: str) -> Task:
     examples: dict[str, Example] = {}
     splits: dict[str, list[Example]] = {"support": [], "query": []}
     kinds: dict[str, str] = {}  # each kind by where it stands first
-    for number, (where, line) in enumerate(files.read_lines(path, "you")):
+    for number, (where, line) in enumerate(files.read_lines(path, "")):
         if not isinstance(line, Mapping):
             raise TaskError(f"{where}: want an object, got {type(line).__name__}")
         if "task" in line:
@@ -201,9 +201,7 @@ def _example(line: Mapping[str, Any], folder: pathlib.Path, where: str) -> tuple
     fields = {"question": _text(line, "question", where)} if kind == "question" else {}
     candidates = _texts(line, "candidates", where) if "candidates" in line else ()
     media = _media(line, folder, where)
-    answer = references[0]
-    if kind == "question":  # the most frequent one, of equal ones the first
-        answer = max(references, key=references.count)
+    answer = shown_answer(references) if kind == "question" else references[0]
     return kind, split, Example(example_id, media, answer, references, fields, candidates)
 
 

@@ -1,0 +1,99 @@
+r"""Scores a finished model on benchmarks, with examples in the prompt.
+
+    python -m experiments.evaluate --model=runs/demo --tasks=coco,okvqa --shots=0,4,8 \
+        --data_dir=data/benchmarks --out=runs/demo/scores
+    python -m experiments.evaluate --model=runs/demo --tasks=jsonl:mine.jsonl --shots=0,4 --out=mine
+
+docs/evaluation.md says of each task which files it reads from --data_dir, how it asks and how it
+scores, and how to write a benchmark of your own. --out gets results.json, results.md, results.png
+and predictions/TASK_SHOTS.jsonl. Stopped, the same command goes on where it was.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from experiments import cli, loading
+from experiments.evaluation import evaluation
+from experiments.evaluation.settings import Settings
+from flamingo_jax import model_directory
+from flamingo_jax.eval.task import Task
+from flamingo_jax.eval.tasks import catalog
+
+_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+_TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
+_SHOTS = flags.DEFINE_list("shots", ["0", "4", "8", "16", "32"], "Numbers of examples.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
+_OUT = flags.DEFINE_string("out", None, "Folder for results and predictions.")
+_RETRIEVAL = flags.DEFINE_enum(
+    "retrieval", "random", ["random", "rices"], "Examples: at random, or the most similar."
+)
+_PERMUTATIONS = flags.DEFINE_integer(
+    "permutations",
+    1,
+    "Orders of the examples over which candidates' log-likelihoods are averaged (paper: 6).",
+    lower_bound=1,
+)
+_NUM_QUERIES = flags.DEFINE_integer("num_queries", None, "Of each task; all if not given.", 1)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Draws of the examples, averaged.", lower_bound=1)
+_MAX_SKIPPED_SHARE = flags.DEFINE_float(
+    "max_skipped_share",
+    0.1,
+    "Stop where more of a task's pictures cannot be read.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.mark_flags_as_required(["model", "tasks", "out"])
+
+
+def main() -> None:
+    """Scores every task with every number of shots."""
+    shots, names = _shots(), list(dict.fromkeys(filter(None, _TASKS.value)))
+    out = cli.local_path("--out", _OUT.value)
+    data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
+    with cli.user_input():
+        for name in names:
+            catalog.check(name)
+    evaluation.check_folder(out)
+    card = model_directory.read_card(cli.local_path("--model", _MODEL.value))
+    with cli.user_input():
+        tasks = [catalog.read(name, data_dir, card.caption_template) for name in names]
+    _check_names(tasks)
+    model = loading.load(_MODEL.value)
+    settings = Settings(
+        _RETRIEVAL.value,
+        _PERMUTATIONS.value,
+        _SEEDS.value,
+        _NUM_QUERIES.value,
+        _MAX_SKIPPED_SHARE.value,
+    )
+    evaluation.run(model, pathlib.Path(_MODEL.value), tasks, shots, settings, out, sys.argv)
+    print(f"results: {out / 'results.md'}")
+
+
+def _shots() -> list[int]:
+    """The numbers of shots, each once, in order."""
+    found = set()
+    for text in filter(None, _SHOTS.value):
+        if not text.strip().isdecimal():
+            raise cli.UserError(f"--shots: {text!r} is no number of examples; write 0,4,8")
+        found.add(int(text))
+    if not found:
+        raise cli.UserError("--shots is empty: write 0,4,8")
+    return sorted(found)
+
+
+def _check_names(tasks: list[Task]) -> None:
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise cli.UserError(
+                f'two tasks are called {name!r}: name one otherwise, {{"task": {{"name": ..}}}}'
+            )
+    if not names:
+        raise cli.UserError("--tasks is empty: name a benchmark, or jsonl:PATH")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,194 @@
+"""Tasks and numbers of shots, one after the other, and what becomes of them.
+
+What cannot be read is left out before anything is asked, of queries and of support examples, so
+every number of shots is asked of the same queries with the same examples at hand.
+"""
+
+import collections
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import progress_bar
+from experiments.cli import UserError
+from experiments.evaluation import asking, figure, results, row, settings
+from experiments.evaluation.media import Media
+from experiments.evaluation.prediction_file import PredictionFile
+from experiments.evaluation.results import Result
+from experiments.evaluation.settings import Settings
+from flamingo_jax import __version__
+from flamingo_jax.eval import few_shot, metrics
+from flamingo_jax.eval.seeding import first_queries
+from flamingo_jax.eval.task import Example, Task
+from flamingo_jax.model import Model
+
+
+def run(
+    model: Model,
+    model_directory: pathlib.Path,
+    tasks: Sequence[Task],
+    shots: Sequence[int],
+    asked_for: Settings,
+    out: pathlib.Path,
+    command: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Evaluates, writes everything below `out`, and gives the rows of results.json."""
+    folder = out / "predictions"
+    check_folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = settings.model_identity(model_directory)
+    for task in tasks:
+        _check_support(task, shots)
+        settings.check(folder, identity, asked_for, task)
+    about = {
+        "model": {"directory": str(model_directory), **identity},
+        "settings": {
+            "retrieval": asked_for.retrieval,
+            "permutations": asked_for.permutations,
+            "max_skipped_share": asked_for.max_skipped_share,
+        },
+        "versions": {"flamingo_jax": __version__, "numpy": np.__version__},
+        "command": list(command),
+    }
+    media, found, rows = Media(model), [], []
+    for task in tasks:
+        for result in _Evaluation(model, task, asked_for, media, folder).results(shots):
+            found.append(result)
+            rows = results.write(out, about, found)
+    figure.draw(rows, model_directory.name, out / "results.png")
+    return rows
+
+
+class _Evaluation:
+    """One task's queries and support examples that can be read."""
+
+    def __init__(
+        self, model: Model, task: Task, asked_for: Settings, media: Media, folder: pathlib.Path
+    ):
+        self._model, self._task, self._settings = model, task, asked_for
+        self._media, self._folder = media, folder
+        self._closed = metrics.METRICS[task.metric].closed
+        queries = first_queries(task.queries, asked_for.num_queries)
+        pools = [few_shot.support_pool(task, seed) for seed in range(asked_for.seeds)]
+        group = [*queries, *(example for pool in pools for example in pool)]
+        different = {example.path: example.media for example in group}
+        pooled = asked_for.retrieval == "rices"
+        with progress_bar.bar(len(different), f"{task.name}: reading media", "media") as bar:
+            media.look(different.values(), pooled=pooled, tick=bar.update)
+        self._queries, self._skipped_queries = self._usable(queries, "queries")
+        usable = [self._usable(pool, "support examples") for pool in pools]
+        self._pools = [pool for pool, _ in usable]
+        self._skipped_support = usable[0][1]
+
+    def results(self, shots: Sequence[int]):
+        """A result for each number of shots, as it is there."""
+        for num_shots in shots:
+            yield self._result(num_shots)
+
+    def _result(self, num_shots: int) -> Result:
+        task, settings = self._task, self._settings
+        drawn = few_shot.num_examples(num_shots, closed=self._closed) > 0
+        seeds = range(settings.seeds if drawn else 1)
+        about = {
+            "task": task.name,
+            "shots": num_shots,
+            "metric": task.metric,
+            "scorer": metrics.METRICS[task.metric].version,
+            "split": task.split,
+            "prompt_template": task.template.text,
+            "decoding": self._decoding(),
+            "retrieval": settings.retrieval if num_shots else "random",
+            "permutations": settings.permutations if self._closed and num_shots else 1,
+            "seeds": tuple(seeds),
+            "num_queries": len(self._queries),
+            "num_support": len(self._pools[0]),
+            "skipped_queries": self._skipped_queries,
+            "skipped_support": self._skipped_support,
+        }
+        try:
+            asked = [self._ask(num_shots, seed) for seed in seeds]
+        except asking.RowError as error:
+            print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
+            return Result(**about, example_prompt="", note=str(error))
+        file = PredictionFile(self._folder / f"{task.name}_{num_shots}.jsonl")
+        total = len(self._queries) * len(seeds)
+        with progress_bar.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:
+            for seed in seeds:
+                row.predict(self._model, task, asked[seed], seed, self._media, file, bar.update)
+        try:
+            score = row.score(task, self._queries, seeds, file)
+        except ValueError as error:  # too few queries for the metric
+            raise UserError(f"{task.name}: {error}") from error
+        return Result(
+            **about,
+            example_prompt=few_shot.as_text(asked[0][0].prompts[0]),
+            score=score.interval.mean,
+            low=score.interval.low,
+            high=score.interval.high,
+            interval=f"95%, {score.interval_kind}",
+            score_of_seeds=score.of_seeds,
+            groups=score.groups,
+        )
+
+    def _ask(self, num_shots: int, seed: int) -> list[asking.Asked]:
+        return asking.ask(
+            self._task,
+            num_shots,
+            seed,
+            queries=self._queries,
+            pool=self._pools[seed],
+            media=self._media,
+            settings=self._settings,
+            model=self._model,
+        )
+
+    def _usable(
+        self, examples: Sequence[Example], what: str
+    ) -> tuple[list[Example], dict[str, int]]:
+        """Those whose picture can be read, and how many not, by reason; UserError for too many."""
+        reasons = collections.Counter(
+            reason for e in examples if (reason := self._media.reason(e)) is not None
+        )
+        good = [e for e in examples if self._media.reason(e) is None]
+        share = self._settings.max_skipped_share
+        if reasons.total() > share * len(examples) or (examples and not good):
+            bad = next(e for e in examples if self._media.reason(e) is not None)
+            raise UserError(
+                f"{self._task.name}: {reasons.total()} of {len(examples)} {what} cannot be read "
+                f"({', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}), as {bad.path}: "
+                f"mend them, or allow a larger share than --max_skipped_share={share:g}"
+            )
+        return good, dict(sorted(reasons.items()))
+
+    def _decoding(self) -> str:
+        if self._closed:
+            return "log-likelihood of candidates, <EOC> included, not normalised by length"
+        return f"beam search, {row.NUM_BEAMS} beams, {self._task.max_tokens} tokens at most"
+
+
+def check_folder(out: pathlib.Path) -> None:
+    """UserError where `out` holds other things than an evaluation's."""
+    if out.is_file() or (
+        out.is_dir() and any(out.iterdir()) and not (out / "predictions").is_dir()
+    ):
+        raise UserError(f"{out} holds other files: give another --out")
+
+
+def _check_support(task: Task, shots: Sequence[int]) -> None:
+    """UserError where examples are asked for and there are none at all."""
+    closed = metrics.METRICS[task.metric].closed
+    needing = [
+        n
+        for n in shots
+        if few_shot.num_examples(n, closed=closed)
+        and n <= (n if task.max_shots is None else task.max_shots)
+    ]
+    if needing and not task.support:
+        zero = " (0 shots are two examples without their pictures)" if needing[0] == 0 else ""
+        raise UserError(
+            f"{task.name}: no support examples, and {needing[0]} shots want some{zero}: mark lines "
+            'with "split": "support"'
+        )

@@ -1,0 +1,135 @@
+"""results.json and results.md: every score with how it was made.
+
+A command adds to the rows of an earlier one in the same folder, or replaces them.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.whole_files import read_json, write_json, write_whole
+from experiments.cli import UserError
+from flamingo_jax.eval.published import MODELS, published
+
+Json = dict[str, Any]
+JSON, MARKDOWN = "results.json", "results.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One row, as it is written; `note` says why there is no score."""
+
+    task: str
+    shots: int
+    metric: str
+    scorer: str
+    split: str
+    prompt_template: str
+    example_prompt: str
+    decoding: str
+    retrieval: str
+    permutations: int
+    seeds: tuple[int, ...]
+    num_queries: int
+    num_support: int
+    skipped_queries: Mapping[str, int]
+    skipped_support: Mapping[str, int]
+    note: str = ""
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    interval: str = ""
+    score_of_seeds: tuple[float, ...] = ()
+    groups: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """With the spread over seeds and the paper's scores of this task and number of shots."""
+        values = dataclasses.asdict(self)
+        if len(self.score_of_seeds) > 1:
+            values["std_over_seeds"] = float(np.std(self.score_of_seeds, ddof=1))
+        found = [point for point in published(self.task) if point.shots == self.shots]
+        values["published"] = {point.model: point.score for point in found}
+        return json.loads(json.dumps(values))  # as it is read again
+
+
+def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[Json]:
+    """Writes both files; the rows, those of earlier commands too."""
+    path = folder / JSON
+    try:
+        before = read_json(path)["results"] if path.is_file() else []
+        rows = {(row["task"], row["shots"]): row for row in before}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: delete it") from error
+    rows |= {(result.task, result.shots): result.to_json() for result in results}
+    ordered = [rows[key] for key in sorted(rows)]
+    write_json(
+        path,
+        {**about, "unit": "as papers print it: 100 is best, but of CIDEr"} | {"results": ordered},
+    )
+    write_whole(folder / MARKDOWN, _markdown(about, ordered).encode())
+    return ordered
+
+
+def _markdown(about: Json, rows: Sequence[Json]) -> str:
+    shots = sorted({row["shots"] for row in rows})
+    lines = [
+        "# Scores",
+        "",
+        f"Model `{about['model']['directory']}`, examples: {about['settings']['retrieval']}. "
+        "Scores as papers print them, with 95% intervals over queries; [how they are made]"
+        "(#how) is below and, in full, in `results.json`.",
+        "",
+        f"| task | metric | queries | {' | '.join(f'{n} shots' for n in shots)} |",
+        f"|---|---|---|{'---|' * len(shots)}",
+    ]
+    tasks = sorted({row["task"] for row in rows})
+    for task in tasks:
+        own = {row["shots"]: row for row in rows if row["task"] == task}
+        first = next(iter(own.values()))
+        cells = [_cell(own.get(n)) for n in shots]
+        lines.append(
+            f"| {task} | {first['metric']} | {first['num_queries']} | {' | '.join(cells)} |"
+        )
+        for model in MODELS:
+            points = {p.shots: p.score for p in published(task) if p.model == model}
+            if points:
+                cells = [f"{points[n]:.1f}" if n in points else "" for n in shots]
+                lines.append(f"| {task}, {model} (paper) | | | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "## How",
+        "",
+        "| task | split | prompt | decoding | left out |",
+        "|---|---|---|---|---|",
+    ]
+    for task in tasks:
+        row = next(row for row in rows if row["task"] == task)
+        left_out = [
+            f"{number} {kind.removeprefix('skipped_')} ({reason})"
+            for kind in ("skipped_queries", "skipped_support")
+            for reason, number in row[kind].items()
+        ]
+        template = row["prompt_template"].replace("|", "\\|")
+        cells = [
+            task,
+            row["split"],
+            f"`{template}`",
+            row["decoding"],
+            ", ".join(left_out) or "none",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [f"- {row['task']}, {row['shots']} shots: {row['note']}" for row in rows if row["note"]]
+    return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def _cell(row: Json | None) -> str:
+    if row is None:
+        return ""
+    if row["score"] is None:
+        return "OOC" if row["note"].startswith("out of context") else "-"
+    spread = f", ± {row['std_over_seeds']:.1f} over seeds" if "std_over_seeds" in row else ""
+    return f"{row['score']:.1f} ({row['low']:.1f} to {row['high']:.1f}{spread})"

@@ -1,0 +1,83 @@
+"""What a command asks for beside model and tasks, and what must stay the same in one --out.
+
+Predictions that are there already are reused, so they must have been made in the same way. More
+tasks, shots, seeds and queries may be asked for, since what is drawn for a query depends on neither
+the other queries nor their number.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any, Literal
+
+from data_pipelines.whole_files import read_json, write_json
+from experiments.cli import UserError
+from flamingo_jax import model_directory
+from flamingo_jax.eval.task import Task
+
+_FORMAT = 1
+_BLOCK = 1 << 20
+_FILE = "settings.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Of a whole command."""
+
+    retrieval: Literal["random", "rices"] = "random"
+    permutations: int = 1
+    seeds: int = 1
+    num_queries: int | None = None  # of each task; None: all
+    max_skipped_share: float = 0.1
+
+
+def model_identity(directory: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of a model's card and of its trained weights."""
+    directory = model_directory.find(directory)
+    return {
+        "card_sha256": _sha256(directory / "model.json"),
+        "weights_sha256": _sha256(directory / "weights.safetensors"),
+    }
+
+
+def check(folder: pathlib.Path, model: dict[str, str], settings: Settings, task: Task) -> None:
+    """Writes down how a task's predictions are made; UserError where some were made otherwise."""
+    path = folder / _FILE
+    here = {
+        "format": _FORMAT,
+        **model,
+        "retrieval": settings.retrieval,
+        "permutations": settings.permutations,
+    }
+    own = {
+        "template": task.template.text,
+        "metric": task.metric,
+        "max_tokens": task.max_tokens,
+        "examples": task.fingerprint,
+    }
+    try:
+        found = read_json(path) if path.is_file() else {**here, "tasks": {}}
+        tasks = found["tasks"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: give another --out") from error
+    before, now = ({**found} | tasks.get(task.name, {}), here | own)
+    for key, value in now.items():
+        if key in before and before[key] != value:
+            raise UserError(
+                f"{folder.parent} holds predictions with {key}={_short(before[key])}, asked for is "
+                f"{_short(value)}: give another --out"
+            )
+    write_json(path, {**found, "tasks": {**tasks, task.name: own}})
+
+
+def _short(value: Any) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else repr(value)
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

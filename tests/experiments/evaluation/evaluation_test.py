@@ -1,0 +1,261 @@
+"""experiments.evaluate on a small model and drawn shapes: scores, files, and going on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments.cli import UserError
+from experiments.evaluation import evaluation
+from experiments.evaluation.settings import Settings
+from flamingo_jax import model_directory
+from flamingo_jax.eval import caption_tokenizer, cider
+from flamingo_jax.eval.tasks import jsonl
+from flamingo_jax.model import Decoding
+from flamingo_jax.prompts import EndOfChunk, ImagePart, Prompt, TextPart
+from tests import drawn_model
+from tests.experiments.evaluation import drawn_benchmark
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model") / "model"
+    drawn_model.save(directory, drawn_benchmark.model_config())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(model_dir):
+    return model_directory.load(model_dir)
+
+
+def run(model, directory, path, out, shots, **settings):
+    task = jsonl.read(path, model.caption_template)
+    return evaluation.run(model, directory, [task], shots, Settings(**settings), out)
+
+
+def lines_of(path) -> dict:
+    """By id, of a single seed."""
+    return {line["id"]: line for line in map(json.loads, path.read_text().splitlines())}
+
+
+@pytest.fixture(scope="module")
+def captions(model, model_dir, tmp_path_factory):
+    """Folder of the benchmark, --out, rows."""
+    folder = tmp_path_factory.mktemp("captions")
+    path = drawn_benchmark.write(folder, "captions")
+    rows = run(model, model_dir, path, folder / "out", [0, 2, 6])
+    return folder, folder / "out", {row["shots"]: row for row in rows}
+
+
+def test_what_is_written_is_what_the_model_writes_after_the_prompt(captions, model):
+    folder, out, rows = captions
+    found = lines_of(out / "predictions" / "captions_2.jsonl")
+    assert list(found) == [f"q{i}" for i in range(6)]
+    query = found["q5"]
+    picture = {f"s{i}": folder / f"{i}0.png" for i in range(6)}
+    names = {f"s{i}": f"a {c} {s}" for i, (c, s) in enumerate(_shapes())}
+    parts = [
+        part
+        for name in query["support"]
+        for part in (ImagePart(picture[name]), TextPart(f"Output: {names[name]}"), EndOfChunk())
+    ]
+    prompt = Prompt("", (*parts, ImagePart(folder / "51.png"), TextPart("Output:")))
+    (written,) = model.generate([prompt], Decoding("beam", num_beams=3, max_tokens=3))
+    assert query["written"] == written.text
+    assert query["logprob"] == pytest.approx(written.log_prob, abs=1e-4)
+    assert query["query"] == "<image>Output:"
+    first = found["q0"]["support"]
+    assert (
+        rows[2]["example_prompt"]
+        == "<BOS>"
+        + "".join(f"<image>Output: {names[name]}<EOC>" for name in first)
+        + "<image>Output:"
+    )
+
+
+def _shapes():
+    return [(c, s) for c in drawn_benchmark.COLORS for s in drawn_benchmark.SHAPES]
+
+
+def test_zero_shots_show_two_texts_without_pictures(captions):
+    _, out, rows = captions
+    found = lines_of(out / "predictions" / "captions_0.jsonl")
+    assert all(len(line["support"]) == 2 for line in found.values())
+    assert rows[0]["example_prompt"].count("<image>") == 1
+    assert rows[0]["example_prompt"].count("Output: a ") == 2
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_no_querys_own_picture_is_an_example(captions, shots):
+    _, out, _ = captions
+    for name, line in lines_of(out / "predictions" / f"captions_{shots}.jsonl").items():
+        own = f"s{name[1:]}" if name in ("q0", "q1", "q2", "q3") else None
+        assert own not in line["support"]
+        assert len(set(line["support"])) == len(line["support"])
+
+
+def test_scores_are_those_of_the_written_texts(captions):
+    _, out, rows = captions
+    found = lines_of(out / "predictions" / "captions_2.jsonl").values()
+    tokenize = caption_tokenizer.tokenize
+    want = cider.cider_d(
+        [tokenize(line["text"]) for line in found],
+        [[tokenize(text) for text in line["references"]] for line in found],
+    )
+    np.testing.assert_allclose([line["score"] for line in found], 100 * want, atol=1e-4)
+    assert rows[2]["score"] == pytest.approx(100 * want.mean())
+    assert rows[2]["low"] <= rows[2]["score"] <= rows[2]["high"]
+
+
+def test_rows_that_cannot_be_asked_say_why_and_the_others_go_on(captions):
+    _, out, rows = captions
+    assert rows[6]["note"] == "6 examples wanted, 5 usable in the support set"
+    written = json.loads((out / "results.json").read_text())
+    assert [row["shots"] for row in written["results"]] == [0, 2, 6]
+    assert len(written["model"]["card_sha256"]) == 64
+    table = (out / "results.md").read_text()
+    assert "| captions | cider | 6 |" in table
+    assert (out / "results.png").stat().st_size > 10_000
+
+
+def test_prompts_longer_than_the_context_are_out_of_it(model, model_dir, tmp_path, capsys):
+    path = drawn_benchmark.write(tmp_path, "label", template="x" * 60 + "{answer}")
+    (row,) = run(model, model_dir, path, tmp_path / "out", [4])
+    assert row["note"].startswith("out of context: ")
+    assert row["note"].endswith("the model reads 128")
+    assert "OOC" in (tmp_path / "out" / "results.md").read_text()
+    assert "label, 4 shots: out of context" in capsys.readouterr().err
+
+
+def test_a_stopped_command_goes_on_where_it_was(captions, model, model_dir, tmp_path):
+    folder, before, rows = captions
+    out = tmp_path / "out"
+    shutil.copytree(before, out)
+    path = out / "predictions" / "captions_2.jsonl"
+    kept = path.read_text().splitlines(keepends=True)
+    first = json.loads(kept[0]) | {"text": "kept as it was"}
+    path.write_text(json.dumps(first) + "\n" + kept[1][:20])  # killed while writing
+    again = run(model, model_dir, folder / "captions.jsonl", out, [2])
+    found = lines_of(path)
+    assert found["q0"]["text"] == "kept as it was"
+    for name, line in lines_of(before / "predictions" / "captions_2.jsonl").items():
+        if name != "q0":
+            assert line["support"] == found[name]["support"]
+            assert line["written"] == found[name]["written"]
+    assert [row["shots"] for row in again] == sorted(rows)  # rows of the first command stay
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"retrieval": "rices"}, "holds predictions with retrieval='random', asked for is 'rices'"),
+        ({"permutations": 2}, "holds predictions with permutations=1, asked for is 2"),
+    ],
+)
+def test_predictions_made_otherwise_are_not_mixed(captions, model, model_dir, change, says):
+    folder, out, _ = captions
+    with pytest.raises(UserError, match=says):
+        run(model, model_dir, folder / "captions.jsonl", out, [0], **change)
+
+
+def test_nor_are_those_of_changed_examples_or_another_model(captions, model, model_dir, tmp_path):
+    folder, before, _ = captions
+    out = tmp_path / "out"
+    shutil.copytree(before, out)
+    path = drawn_benchmark.write(tmp_path, "captions", template="A {answer}")
+    with pytest.raises(UserError, match=r"template='Output: \{answer\}', asked for"):
+        run(model, model_dir, path, out, [0])
+    other = tmp_path / "model"
+    shutil.copytree(model_dir, other)
+    card = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="predictions with card_sha256="):
+        run(model, other, folder / "captions.jsonl", out, [0])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds other files"):
+        run(model, model_dir, path, tmp_path / "full", [0])
+
+
+def test_a_part_of_the_queries_is_asked_as_inside_the_whole(captions, model, model_dir, tmp_path):
+    folder, before, _ = captions
+    out = tmp_path / "out"
+    run(model, model_dir, folder / "captions.jsonl", out, [2], num_queries=5)
+    whole = lines_of(before / "predictions" / "captions_2.jsonl")
+    part = lines_of(out / "predictions" / "captions_2.jsonl")
+    assert len(part) == 5
+    assert [line["support"] for line in part.values()] == [whole[n]["support"] for n in part]
+
+
+@pytest.fixture(scope="module")
+def labels(model, model_dir, tmp_path_factory):
+    """Folder, and the rows with two orders, similar examples, and two seeds."""
+    folder = tmp_path_factory.mktemp("labels")
+    path = drawn_benchmark.write(folder, "label")
+    settings = {"permutations": 2, "retrieval": "rices", "seeds": 2}
+    rows = run(model, model_dir, path, folder / "out", [0, 2], **settings)
+    return folder, {row["shots"]: row for row in rows}
+
+
+def test_candidates_are_averaged_over_the_orders_of_the_examples(labels, model):
+    folder, rows = labels
+    lines = (folder / "out" / "predictions" / "label_2.jsonl").read_text().splitlines()
+    line = json.loads(lines[5])
+    number = [int(name[1:]) for name in line["support"]]
+    shown = [
+        (ImagePart(folder / f"{i}0.png"), TextPart(f"Output: {_shapes()[i][1]}"), EndOfChunk())
+        for i in number
+    ]
+    prompts = [
+        Prompt("", (*a, *b, ImagePart(folder / "51.png"), TextPart("Output:")))
+        for a, b in (shown, shown[::-1])
+    ]
+    found = model.likelihoods(prompts, [[" circle", " square"]] * 2)
+    np.testing.assert_allclose(line["logprobs"], np.mean(found, axis=0), atol=1e-4)
+    assert rows[2]["permutations"] == 2
+    assert rows[2]["score_of_seeds"][0] == rows[2]["score_of_seeds"][1]  # the pool is all
+    assert rows[2]["std_over_seeds"] == 0
+
+
+def test_similar_examples_stand_last(labels):
+    """Of two queries a copy is among the support examples; nothing is nearer."""
+    folder, _ = labels
+    lines = (folder / "out" / "predictions" / "label_2.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines):
+        if line["id"] in ("q4", "q5"):
+            assert line["support"][-1] == f"s{line['id'][1]}"
+        else:
+            assert f"s{line['id'][1]}" not in line["support"]
+
+
+def test_candidates_without_examples_are_asked_once(labels):
+    folder, rows = labels
+    assert rows[0]["seeds"] == [0]
+    assert rows[0]["example_prompt"] == "<BOS><image>Output:"
+    found = lines_of(folder / "out" / "predictions" / "label_0.jsonl")
+    right = [line["text"] == line["references"][0] for line in found.values()]
+    assert rows[0]["score"] == pytest.approx(100 * np.mean(right))
+
+
+def test_unreadable_pictures_are_left_out_and_counted(model, model_dir, tmp_path):
+    path = drawn_benchmark.write(tmp_path, "label")
+    (tmp_path / "51.png").unlink()  # of query 5
+    (tmp_path / "50.png").write_bytes(b"no picture")  # of support example 5
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"1 of 6 queries cannot be read \(1 not_found\), as .*51"):
+        run(model, model_dir, path, out, [0])
+    (row,) = run(model, model_dir, path, out, [0], max_skipped_share=0.2)
+    assert row["num_queries"] == row["num_support"] == 5
+    assert row["skipped_queries"] == {"not_found": 1}
+    assert row["skipped_support"] == {"not_an_image": 1}
+    assert "1 queries (not_found), 1 support (not_an_image)" in (out / "results.md").read_text()
+
+
+def test_without_support_examples_there_are_no_shots(model, model_dir, tmp_path):
+    path = drawn_benchmark.write(tmp_path, "question")
+    kept = [line for line in path.read_text().splitlines() if '"support"' not in line]
+    path.write_text("\n".join(kept))
+    with pytest.raises(UserError, match=r"0 shots want some \(0 shots are two examples"):
+        run(model, model_dir, path, tmp_path / "out", [0])
