@@ -6,8 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from data_pipelines.whole_files import open_whole, write_json, write_whole
+from experiments.figure_style import figure_pixels
 from experiments.report_data import FewShotScore, Report
-from experiments.report_figure import draw_report, figure_pixels
+from experiments.report_figure import draw_report
 from flamingo_jax.eval.bootstrap import Interval
 from flamingo_jax.train import metrics
 

@@ -9,76 +9,59 @@ import itertools
 import math
 import re
 import unicodedata
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from experiments.curves import draw_curves, keys_of, series, short_name
+from experiments.figure_style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    GRID_LINE,
+    INK,
+    PINK,
+    STYLE,
+    WIDTH_IN,
+    new_figure,
+    only_axes,
+)
 from experiments.report_data import FewShotScore, Heldout, Report, SamplePicture
 from flamingo_jax.train.metrics import Rows
 
-_DPI = 110
-_WIDTH_IN = 14.0
 _GRID_COLUMNS = 6
 _GRID_TITLE_IN = 0.5
 _PICTURE_IN = 1.75
 _LINE_IN = 0.19
-_CELL_IN = (_WIDTH_IN / _GRID_COLUMNS, _PICTURE_IN + 4 * _LINE_IN + 0.25)  # width, height
-_INK, _GREY, _GRID_LINE = "#22262b", "#7a828c", "#e4e7eb"
-_GREEN, _BLUE, _PINK, _AMBER = "#1a7f4b", "#2f6db5", "#d6517d", "#c98a1b"
-_CYCLE = (_BLUE, _PINK, _AMBER, _GREEN, "#7a5cc0", "#4aa5a5")
-_SMOOTHED_SHARE = 0.05  # of the run, under the thick loss curve; the thin one was measured
-_LINE_STYLES = ("-", "--", ":", "-.")  # in turn, each for all colours of the cycle
+_CELL_IN = (WIDTH_IN / _GRID_COLUMNS, _PICTURE_IN + 4 * _LINE_IN + 0.25)  # width, height
 _MAX_LEGEND = 12
 _MAX_DOTS = 30  # or some more, of a validation's line
-_MAX_NAME = 24  # characters of a dataset's name in the legend
 _TEXT_COLUMNS, _TEXT_LINES, _CUT = 24, 2, " ..."  # below a picture
-
-_STYLE = {
-    "font.size": 10,
-    "text.color": _INK,
-    "text.parse_math": False,  # a caption may hold dollar signs
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID_LINE,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
 def draw_report(report: Report, rows: Rows) -> Figure:
     """The whole figure, from a report and the rows of metrics.jsonl."""
     panels: list[Callable[[SubFigure], None]] = []
     if rows:
-        panels.append(lambda part: _draw_loss(_axes(part), rows))
+        panels.append(lambda part: _draw_loss(only_axes(part), rows))
     if any(key.startswith("gate/") for row in rows for key in row):
-        panels.append(lambda part: _draw_gates(_axes(part), rows))
+        panels.append(lambda part: _draw_gates(only_axes(part), rows))
     if (heldout := report.heldout) is not None:
         panels.append(lambda part: _draw_heldout(part, heldout, report.few_shot))
     if report.few_shot:
-        panels.append(lambda part: _draw_few_shot(_axes(part), report.few_shot))
+        panels.append(lambda part: _draw_few_shot(only_axes(part), report.few_shot))
     panel_rows = math.ceil(len(panels) / 2)
     heights = [3.5] * panel_rows
     if report.samples:
         heights.append(_grid_height_in(len(report.samples)))
-    with mpl.rc_context(_STYLE):
-        figure = _figure(sum(heights) + 0.7)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(sum(heights) + 0.7)
         figure.suptitle(_headline(report, rows), fontsize=14, fontweight="bold", x=0.012, ha="left")
         if heights:
             parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -92,33 +75,10 @@ def draw_report(report: Report, rows: Rows) -> Figure:
 
 def draw_samples(samples: Sequence[SamplePicture]) -> Figure:
     """The grid of pictures alone."""
-    with mpl.rc_context(_STYLE):
-        figure = _figure(_grid_height_in(len(samples)), layout="none")
+    with mpl.rc_context(STYLE):
+        figure = new_figure(_grid_height_in(len(samples)), layout="none")
         _draw_grid(figure, samples)
     return figure
-
-
-def figure_pixels(figure: Figure) -> np.ndarray:
-    """A figure as u8[H, W, 3]."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # The font lacks some scripts' letters; they are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _figure(height_in: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
-    figure = Figure((_WIDTH_IN, height_in), dpi=_DPI, layout=layout, facecolor="white")
-    if (engine := figure.get_layout_engine()) is not None:
-        engine.set(w_pad=0.12, h_pad=0.1)  # inches
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(part: SubFigure) -> Axes:
-    return part.subplots()
 
 
 def _headline(report: Report, rows: Rows) -> str:
@@ -128,37 +88,16 @@ def _headline(report: Report, rows: Rows) -> str:
     return f"Flamingo, {report.variant}: {steps}{took}, peak memory {report.peak_rss_gib:.1f} GiB"
 
 
-def _series(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the rows that have a number for `key`."""
-    pairs = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-    return np.array([s for s, _ in pairs]), np.array([v for _, v in pairs], np.float64)
-
-
-def _keys(rows: Rows, prefix: str) -> list[str]:
-    """Keys that begin with `prefix`, layer 2 before layer 10."""
-    keys = {key for row in rows for key in row if key.startswith(prefix)}
-    return sorted(keys, key=lambda k: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", k)])
-
-
 def _draw_loss(ax: Axes, rows: Rows) -> None:
-    keys = _keys(rows, "loss/") or ["loss"]
-    for key, (style, color) in zip(
-        keys, itertools.cycle(itertools.product(_LINE_STYLES, _CYCLE)), strict=False
-    ):
-        steps, values = _series(rows, key)
-        label = _short_name(key.removeprefix("loss/"))
-        ax.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-        ax.plot(steps, _smooth(values), style, color=color, linewidth=2, label=label)
+    num_curves = draw_curves(ax, rows, "loss/")
     handles, names = ax.get_legend_handles_labels()
     handles, names = handles[:_MAX_LEGEND], names[:_MAX_LEGEND]
-    if validated := _keys(rows, "validation/"):
+    if validated := keys_of(rows, "validation/"):
         drawn = _draw_validation(ax, rows, [key.removeprefix("validation/") for key in validated])
         handles, names = handles + drawn, names + [line.get_label() for line in drawn]
     ax.set_title("Training loss, and held out (dots)" if validated else "Training loss")
-    ax.set_xlabel("step")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("nats a token")
-    title = f"{_MAX_LEGEND} of {len(keys)} datasets" if len(keys) > _MAX_LEGEND else None
+    title = f"{_MAX_LEGEND} of {num_curves} datasets" if num_curves > _MAX_LEGEND else None
     columns = 1 + (len(handles) > 6)
     ax.legend(handles, names, title=title, ncols=columns)
 
@@ -166,11 +105,11 @@ def _draw_loss(ax: Axes, rows: Rows) -> None:
 def _draw_validation(ax: Axes, rows: Rows, names: Sequence[str]) -> list[Line2D]:
     """Right and other pictures of each dataset, and between them what seeing saves; the lines."""
     lines = []
-    for name, color in zip(names, itertools.cycle((*_CYCLE[3:], *_CYCLE[:3])), strict=False):
+    for name, color in zip(names, itertools.cycle((*CYCLE[3:], *CYCLE[:3])), strict=False):
         keys = f"validation/{name}", f"validation_shuffled/{name}"
         both = [row for row in rows if all(row.get(key) is not None for key in keys)]
-        (steps, right), (_, other) = (_series(both, key) for key in keys)
-        short, dots = _short_name(name), max(1, len(steps) // _MAX_DOTS)
+        (steps, right), (_, other) = (series(both, key) for key in keys)
+        short, dots = short_name(name), max(1, len(steps) // _MAX_DOTS)
         line = {"color": color, "linewidth": 1.5, "markersize": 4, "markevery": dots}
         lines += ax.plot(steps, other, "o:", mfc="white", label=f"{short}, other pictures", **line)
         lines += ax.plot(steps, right, "o-", label=f"{short}, held out", **line)
@@ -178,35 +117,17 @@ def _draw_validation(ax: Axes, rows: Rows, names: Sequence[str]) -> list[Line2D]
     return lines
 
 
-def _short_name(name: str) -> str:
-    """Its beginning and end, which tell datasets of one kind apart."""
-    half = (_MAX_NAME - 3) // 2
-    return name if len(name) <= _MAX_NAME else f"{name[:half]}...{name[-half:]}"
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """An exponential moving average without the bias towards its start."""
-    decay = max(0.0, 1 - 1 / max(1.0, _SMOOTHED_SHARE * len(values)))
-    total = weight = 0.0
-    smoothed = np.empty_like(values)
-    for i, value in enumerate(values):
-        total = decay * total + (1 - decay) * value
-        weight = decay * weight + (1 - decay)
-        smoothed[i] = total / weight
-    return smoothed
-
-
 def _draw_gates(ax: Axes, rows: Rows) -> None:
-    keys = _keys(rows, "gate/")
+    keys = keys_of(rows, "gate/")
     layers = list(dict.fromkeys(re.sub(r"\D*$", "", key) for key in keys))  # gate/8.ffw: gate/8
     colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(layers)))
     for key in keys:
         color = colors[layers.index(re.sub(r"\D*$", "", key))]
-        steps, values = _series(rows, key)
+        steps, values = series(rows, key)
         style = "--" if "ffw" in key else "-"
         label = key.removeprefix("gate/")
         ax.plot(steps, values, style, color=color, linewidth=1.8, label=label)
-    ax.axhline(0, color=_GREY, linewidth=0.8)
+    ax.axhline(0, color=GREY, linewidth=0.8)
     ax.set_title("Gates: what multiplies each branch of a gated block")
     ax.set_xlabel("step")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -221,7 +142,7 @@ def _draw_gates(ax: Axes, rows: Rows) -> None:
 def _draw_heldout(part: SubFigure, heldout: Heldout, few_shot: Sequence[FewShotScore]) -> None:
     left, right = part.subplots(1, 2, width_ratios=[3, 2])
     losses = [heldout.nll_right, heldout.nll_shuffled]
-    bars = left.bar(["right picture", "another picture"], losses, color=[_GREEN, _GREY], width=0.55)
+    bars = left.bar(["right picture", "another picture"], losses, color=[GREEN, GREY], width=0.55)
     left.bar_label(bars, fmt="%.2f", padding=2)
     left.margins(y=0.15)
     left.grid(axis="x", visible=False)
@@ -236,15 +157,15 @@ def _draw_ranks(ax: Axes, heldout: Heldout, few_shot: Sequence[FewShotScore]) ->
     shares = [heldout.rank1, *(s.rank1 for s in scores)]
     x, means = np.arange(len(shares)), np.array([100 * s.mean for s in shares])
     low, high = (np.array([100 * getattr(s, end) for s in shares]) for end in ("low", "high"))
-    ax.bar(x, means, color=_BLUE, width=0.55)
+    ax.bar(x, means, color=BLUE, width=0.55)
     errors = [np.maximum(means - low, 0), np.maximum(high - means, 0)]
-    ax.errorbar(x, means, errors, fmt="none", color=_INK, capsize=4)
+    ax.errorbar(x, means, errors, fmt="none", color=INK, capsize=4)
     for place, mean, top in zip(x, means, high, strict=True):  # a bar of 0% holds no label
         above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-        ax.annotate(f"{mean:.0f}%", (place, top), color=_INK, **above)
+        ax.annotate(f"{mean:.0f}%", (place, top), color=INK, **above)
     chance = 100 / heldout.num_candidates
-    ax.axhline(chance, color=_PINK, linestyle="--", linewidth=1.5)
-    ax.text(len(shares) - 0.32, chance, "chance", color=_PINK, va="bottom", ha="right")
+    ax.axhline(chance, color=PINK, linestyle="--", linewidth=1.5)
+    ax.text(len(shares) - 0.32, chance, "chance", color=PINK, va="bottom", ha="right")
     ax.set_xlim(-0.7, len(shares) - 0.3)
     ax.set_ylim(0, max(10.0, 1.2 * high.max(), 1.2 * chance))
     ax.set_xticks(x, ["0", *(str(s.shots) for s in scores)])
@@ -258,7 +179,7 @@ def _draw_ranks(ax: Axes, heldout: Heldout, few_shot: Sequence[FewShotScore]) ->
 def _draw_few_shot(ax: Axes, scores: Sequence[FewShotScore]) -> None:
     names = {"random": "random examples", "rices": "most similar pictures (RICES)"}
     zero = [s for s in scores if s.shots == 0]
-    for i, (retrieval, color) in enumerate((("random", _GREY), ("rices", _BLUE))):
+    for i, (retrieval, color) in enumerate((("random", GREY), ("rices", BLUE))):
         own = [s for s in scores if s.retrieval == retrieval and s.shots > 0]
         line = sorted([*zero[:1], *own], key=lambda s: s.shots)
         if not own and (i or not zero):
@@ -292,20 +213,20 @@ def _draw_grid(part: SubFigure | Figure, samples: Sequence[SamplePicture]) -> No
     top_in = height_in - 0.1
     title = "Held-out pictures: what the model wrote (green: right), and the true name"
     part.text(0.012, top_in / height_in, title, va="top", fontsize=11.5, fontweight="bold")
-    width, height = _PICTURE_IN / _WIDTH_IN, _PICTURE_IN / height_in
+    width, height = _PICTURE_IN / WIDTH_IN, _PICTURE_IN / height_in
     for i, sample in enumerate(samples):
         row, column = divmod(i, _GRID_COLUMNS)
-        center = (column + 0.5) * _CELL_IN[0] / _WIDTH_IN
+        center = (column + 0.5) * _CELL_IN[0] / WIDTH_IN
         bottom_in = height_in - _GRID_TITLE_IN - row * _CELL_IN[1] - _PICTURE_IN
         ax = part.add_axes((center - width / 2, bottom_in / height_in, width, height))
         ax.imshow(sample.picture)
         ax.set_xticks([])
         ax.set_yticks([])
         for spine in ax.spines.values():
-            spine.set(visible=True, color=_GREEN if sample.right else _GRID_LINE, linewidth=1.5)
+            spine.set(visible=True, color=GREEN if sample.right else GRID_LINE, linewidth=1.5)
         written = _wrap(sample.written.strip() or "(nothing)")
         text_in = bottom_in - 0.08
-        color = _GREEN if sample.right else _GREY
+        color = GREEN if sample.right else GREY
         below = {"ha": "center", "va": "top"}
         part.text(center, text_in / height_in, written, color=color, fontweight="bold", **below)
         if not sample.right:

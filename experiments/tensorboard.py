@@ -8,8 +8,9 @@ hold each once.
 import os
 from collections.abc import Sequence
 
+from experiments.figure_style import figure_pixels
 from experiments.report_data import SamplePicture
-from experiments.report_figure import draw_samples, figure_pixels
+from experiments.report_figure import draw_samples
 from flamingo_jax.train.metrics import Row, to_numbers
 
 
