@@ -19,9 +19,8 @@ from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.train import optim, validation
 
 Tree = Any
-_AT_LEAST = {
+_AT_LEAST = {  # of any run
     "steps": 1,
-    "microbatches": 1,
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
@@ -29,6 +28,9 @@ _AT_LEAST = {
     "stall_minutes": 0,
     "validate_every": 0,
     "validation_batches": 1,
+}
+_AT_LEAST_OF_FLAMINGO = {
+    "microbatches": 1,
     "report.num_queries": 0,
     "report.num_candidates": 2,
     "report.num_captions": 2,  # CIDEr's idf is 0 with one
@@ -113,23 +115,33 @@ def _check_num_tokens(name: str, stream: StreamConfig, card: ModelCard) -> None:
         )
 
 
-def check_numbers(config: Any) -> None:
-    """ValueError for a number that is too small to mean anything."""
-    for key, least in _AT_LEAST.items():
+def _check_at_least(config: Any, limits: dict[str, int]) -> None:
+    for key, least in limits.items():
         value = config
         for name in key.split("."):
             value = value[name]
         if value < least:
             raise ValueError(f"{key}={value}: use {least} or more")
-    if config.report.num_queries == 1:
-        raise ValueError(
-            "report.num_queries=1: use 2 or more, as each needs another's picture, or 0"
-        )
+
+
+def check_run_numbers(config: Any) -> None:
+    """ValueError for a number of any run that is too small to mean anything."""
+    _check_at_least(config, _AT_LEAST)
     if config.keep_every % config.checkpoint_every:
         near = -(-config.keep_every // config.checkpoint_every) * config.checkpoint_every
         raise ValueError(
             f"keep_every={config.keep_every} keeps checkpoints that are made, each "
             f"checkpoint_every={config.checkpoint_every} steps: use a multiple, such as {near}"
+        )
+
+
+def check_numbers(config: Any) -> None:
+    """ValueError for a number of a Flamingo's run that is too small to mean anything."""
+    check_run_numbers(config)
+    _check_at_least(config, _AT_LEAST_OF_FLAMINGO)
+    if config.report.num_queries == 1:
+        raise ValueError(
+            "report.num_queries=1: use 2 or more, as each needs another's picture, or 0"
         )
     if any(shots < 0 for shots in config.report.shots):
         raise ValueError(f"report.shots={tuple(config.report.shots)}: use 0 or more")

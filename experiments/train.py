@@ -7,28 +7,28 @@ SIGTERM or Ctrl-C: finish the step, save, exit 143 or 130. With several processe
 TPU slice) all run this same program, each on its own devices and its own rows of the batch.
 """
 
-import importlib.metadata
-import pathlib
-import sys
-
 import jax
 from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.mixture import Mixture
-from data_pipelines.whole_files import write_json
-from experiments import cli, datasets, parts, processes, run_report, run_setup, starting_params
-from experiments.profiling import Profiler
-from experiments.progress import Progress
-from experiments.run_log import RunLog, check_finite
-from experiments.stall import StallWatch
+from experiments import (
+    cli,
+    datasets,
+    parts,
+    processes,
+    run_loop,
+    run_report,
+    run_setup,
+    run_start,
+    starting_params,
+)
+from experiments.run_log import RunLog
 from experiments.validation import Validation
 from flamingo_jax import model_directory
-from flamingo_jax.core import hosts
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import reroll
 from flamingo_jax.train import flops, optim, state
-from flamingo_jax.train.checkpoint import Checkpoints
 from flamingo_jax.train.step import make_train_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
@@ -37,9 +37,6 @@ _EMBED_FROZEN = flags.DEFINE_bool(
     "embed_frozen", False, "Write the frozen parts into the model too, not where they come from."
 )
 flags.mark_flags_as_required(["config", "workdir"])
-
-CONFIG_FILE = "config.json"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def main() -> int:
@@ -54,8 +51,7 @@ def main() -> int:
         tokenizer = parts.tokenizer(setup.card, config.init_from)
     card, mesh, execution = setup.card, setup.mesh, setup.execution
     workdir.mkdir(parents=True, exist_ok=True)
-    first = processes.is_first()
-    if first:
+    if processes.is_first():
         clock.save()
     processes.check_shared(clock.path)
     trainable, frozen, features = starting_params.make(config, setup, tokenizer)
@@ -63,13 +59,7 @@ def main() -> int:
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(setup.optimizer)
     now = state.create(trainable, optimizer, config.seed, mesh)
-    kept = config.keep_checkpoints, config.keep_every
-    checkpoints = Checkpoints(workdir / "checkpoints", *kept)
-    place = None
-    if checkpoints.latest_step is not None:
-        with cli.user_input():
-            run_setup.check_steps(config.steps, checkpoints.latest_step)
-        now, place = checkpoints.restore(now)
+    checkpoints, now, place = run_start.restore(config, workdir, now)
     share, num_shares = setup.share
     reading = {
         "preprocessing": None if features else card.config.vision.preprocessing,
@@ -80,10 +70,7 @@ def main() -> int:
     with cli.user_input():
         data = Mixture(setup.streams, tokenizer, **reading, state=place)
     start = int(now.step)
-    if first and start == config.steps:
-        print(f"{workdir} has all its {start} steps: only the report is made", file=sys.stderr)
-    elif first:
-        write_config(workdir, config)
+    run_start.note(config, workdir, start)
     compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
         make_train_step(
@@ -104,7 +91,6 @@ def main() -> int:
         compiler_options=compiler_options,
     )
 
-    stop = processes.StopRequest()
     log = RunLog(
         workdir,
         start,
@@ -119,45 +105,25 @@ def main() -> int:
         num_devices=mesh.size,
         compute_dtype=card.dtypes.compute,
     )
-    profiler = Profiler(workdir, setup.profile_steps if first else None)
-    schedule = setup.optimizer.schedule()
-    losses = {}  # the newest of each dataset, as round-robin visits one a step
-    saving = checkpoints.finished_on(cli.MENDABLE)
-    watch = StallWatch(config.stall_minutes, processes.name())
-    progress = Progress(config.steps, initial=start, show=first)
-    with jax.set_mesh(mesh), saving, watch, progress:
-        for step in range(start + 1, config.steps + 1):
-            with profiler.around(step):
-                with log.window.waiting():
-                    batches = next(data) if config.accumulate else data.in_turn(step)
-                log.count(batches)
-                now, row = train_step(now, frozen, hosts.place_rows(batches, mesh))
-                losses |= {key: value for key, value in row.items() if key.startswith("loss/")}
-            profiler.after(step, now)
-            validating = validation.is_due(step, config.steps)
-            if step % config.log_every == 0 or step in (start + 1, config.steps) or validating:
-                row = {"step": step} | jax.device_get(losses | row)  # waits for the step
-                if validating:
-                    with log.paused():
-                        row |= validation.measure(now, frozen, progress.say)
-                row = log.write(row | {"lr": float(schedule(step - 1))}, data)
-                progress.update(step, loss=float(row["loss"]))
-                if first:
-                    clock.save()
-                check_finite(row)
-            stopping = stop.after(step)
-            if stopping or step % config.checkpoint_every == 0 or step == config.steps:
-                check_finite({"step": step} | row)
-                checkpoints.save(now, log.place(data))
-            watch.moved()
-            if stopping and step < config.steps:
-                progress.say(f"{stopping.name}: saved step {step}")
-                profiler.close()
-                checkpoints.close()
-                processes.part()
-                return 128 + stopping
-    profiler.close()
-    checkpoints.close()
+    stop = processes.StopRequest()
+    now, stopped = run_loop.run(
+        config,
+        workdir,
+        now,
+        frozen,
+        train_step,
+        data,
+        mesh=mesh,
+        log=log,
+        checkpoints=checkpoints,
+        validation=validation,
+        schedule=setup.optimizer.schedule(),
+        profile_steps=setup.profile_steps,
+        stop=stop,
+        clock=clock,
+    )
+    if stopped:
+        return 128 + stopped
     place = log.place(data)
     params = params_lib.merge(now.trainable, frozen)
     if not config.report.num_queries and not _EMBED_FROZEN.value:
@@ -175,19 +141,6 @@ def main() -> int:
     report = run_report.make(config, card, params, tokenizer, features, place, clock)
     run_report.write(workdir, report, log.writers)
     return 0
-
-
-def write_config(workdir: pathlib.Path, config) -> None:
-    """`config.json`: the resolved recipe, package versions, command line."""
-    import tensorflow as tf  # not above: data_pipelines says first how quiet it is to be
-
-    values = {
-        "config": config.to_dict(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"tensorflow": tf.__version__},  # of whichever of its packages
-        "command": sys.argv,
-    }
-    write_json(workdir / CONFIG_FILE, values)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import ml_collections
 from data_pipelines.stream_config import StreamConfig
 
 
-def base() -> ml_collections.ConfigDict:
-    """What the paper says, and our choices where it is silent."""
+def run() -> ml_collections.ConfigDict:
+    """Settings of any run, of this stage or another."""
     c = ml_collections.ConfigDict()
     c.variant = ""
     c.seed = 0
-    c.steps = 500_000
+    c.steps = 0
     c.log_every = 50
     c.checkpoint_every = 1_000
     c.keep_checkpoints = 2  # the newest
@@ -24,17 +24,35 @@ def base() -> ml_collections.ConfigDict:
     c.validate_every = 1_000  # steps, and after the last one; 0: never
     c.validation_batches = 8  # of each dataset
     c.stall_minutes = 30  # without a step, the first with its compiling; 0: a run waits for ever
-    c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
-    c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
 
-    c.dtypes = {"frozen": "bfloat16", "trainable": "float32", "compute": "bfloat16"}
-    c.execution = {"scan": True, "remat": "full", "images_at_once": 8, "attention": "auto"}
+    c.dtypes = {"trainable": "float32", "compute": "bfloat16"}
+    c.execution = {"scan": True, "remat": "full"}
     # Products and then whole collectives, which run beside other work, where the TPU compiler would
     # turn a product over `tensor` into a ring of small ones: see docs/scaling.md.
     c.compiler_options = {"tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}}
     c.mesh = {"slice": 1, "data": -1, "fsdp": 1, "tensor": 1}
+    c.profile = {"steps": ""}  # FIRST:LAST, such as "10:12": a profile of these steps
+    c.data = ml_collections.ConfigDict()
+    c.data.dir = ml_collections.config_dict.placeholder(str)  # None: the cache folder
+    c.data.source = ""  # what is prepared there: "emoji", "synthetic", or "" for what is there
+    c.data.max_skipped_share = 0.05
+    c.data.train = ml_collections.ConfigDict()
+    # Held-out loss while training; made with pairs() and pages() too, a weight means nothing here.
+    c.data.validation = ml_collections.ConfigDict()
+    return c
 
+
+def base() -> ml_collections.ConfigDict:
+    """What the paper says, and our choices where it is silent."""
+    c = run()
+    c.steps = 500_000
+    c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
+    c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
+
+    c.dtypes.frozen = "bfloat16"
+    c.execution.images_at_once = 8
+    c.execution.attention = "auto"
     c.optim = {
         "learning_rate": 1e-4,
         "warmup_steps": 5_000,
@@ -54,15 +72,7 @@ def base() -> ml_collections.ConfigDict:
         "inverse_temperature": 10.0,
         "other_texts": 0.5,
     }
-    c.profile = {"steps": ""}  # FIRST:LAST, such as "10:12": a profile of these steps
-    c.data = ml_collections.ConfigDict()
-    c.data.dir = ml_collections.config_dict.placeholder(str)  # None: the cache folder
-    c.data.source = ""  # what is prepared there: "emoji", "synthetic", or "" for what is there
     c.data.cache_features = False  # encode every picture once, before training; no augmentation
-    c.data.max_skipped_share = 0.05
-    c.data.train = ml_collections.ConfigDict()
-    # Held-out loss while training; made with pairs() and pages() too, a weight means nothing here.
-    c.data.validation = ml_collections.ConfigDict()
     # Of pairs; needed where num_queries is not 0. Prompts show examples from the split `support`.
     c.data.heldout = {"path": "", "split": "heldout", "support": "train"}
     c.report = {
