@@ -25,6 +25,7 @@ from flamingo_jax.videos import decode_video
 
 MAX_BYTES = 2 << 30  # of kept features
 _AT_ONCE = 16  # pictures decoded and encoded together
+_ON_CPU = 2  # of those a device step there: what fits the cache (see models/efficientnet_lite.py)
 _THREADS = 2
 
 Tick = Callable[[int], object]
@@ -42,7 +43,13 @@ class Media:
         dtype = jnp.dtype(model.compute_dtype)
 
         def encode(params, pixels):  # u8[N, H, W, 3] to [N, P, E]
-            return nnx.merge(model.graph, params).vision(pixels[:, None, None], dtype)[:, 0, 0]
+            vision = nnx.merge(model.graph, params).vision
+            at_once = _ON_CPU if jax.default_backend() == "cpu" else len(pixels)
+
+            def one(picture):
+                return vision(picture[None, None, None], dtype)[0, 0, 0]
+
+            return jax.lax.map(one, pixels, batch_size=at_once)
 
         self._encode = jax.jit(encode)
 

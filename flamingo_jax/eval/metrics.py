@@ -14,6 +14,7 @@ from flamingo_jax.eval import (
     cider,
     exact_match,
     ivqa_accuracy,
+    mean_wap,
     ndcg,
     roc_auc,
     top_k,
@@ -135,6 +136,23 @@ def _group_mean(values: np.ndarray, examples: Sequence[Example]) -> float:
     return float(np.mean(list(by_group(values, examples).values()))) / UNIT
 
 
+def _mean_wap(examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
+    """Of each action, not of each query."""
+    clips = [
+        mean_wap.Clip(f["video"], f["verb"], f["noun"], int(f["annotation"]))
+        for f in (example.fields for example in examples)
+    ]
+    actions = {e.answer: (c.verb, c.noun) for e, c in zip(examples, clips, strict=True)}
+    asked = [(i, name) for i, name in enumerate(predictions[0].candidates) if name in actions]
+    scores = np.stack([_log_probs(prediction) for prediction in predictions])
+    found = mean_wap.mean_wap(
+        scores[:, [i for i, _ in asked]], clips, [actions[name] for _, name in asked]
+    )
+    if not found.size:
+        raise ValueError("no clip shows its action (annotation 1): mWAP wants one")
+    return found
+
+
 METRICS = {
     "cider": Metric("CIDEr-D 1, own tokenizer", False, _cider),
     "vqa_accuracy": Metric(
@@ -179,4 +197,5 @@ METRICS = {
         num_candidates=2,
         each_is="log_odds",
     ),
+    "mean_wap": Metric(mean_wap.VERSION, True, _mean_wap, each_is=None),
 }

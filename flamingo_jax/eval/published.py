@@ -102,6 +102,7 @@ _TABLE: dict[str, tuple[tuple[float | None, ...], ...]] = {  # task: 3B, 9B and 
         (60.8, _NO, _NO, _NO, _NO),
     ),
 }
+TASKS = tuple(_TABLE)
 # Table 7: similar pictures of 5 examples a class at 16 shots, in one order.
 _CLASSIFICATION = {"imagenet": (72.7, 75.2, 76.0), "kinetics700": (58.3, 60.9, 63.5)}
 _CLASSIFICATION_SHOTS = 16

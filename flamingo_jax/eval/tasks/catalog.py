@@ -11,7 +11,12 @@ from flamingo_jax.eval.tasks import (
     imagenet,
     jsonl,
     karpathy,
+    kinetics,
     picture_questions,
+    rareact,
+    star,
+    video_captions,
+    video_questions,
     visdial,
 )
 
@@ -28,6 +33,14 @@ READERS: dict[str, Reader] = {
     "visdial": visdial.visdial,
     "hatefulmemes": hateful_memes.hateful_memes,
     "imagenet": imagenet.imagenet,
+    "msvdqa": video_questions.msvdqa,
+    "msrvttqa": video_questions.msrvttqa,
+    "ivqa": video_questions.ivqa,
+    "star": star.star,
+    "vatex": video_captions.vatex,
+    "youcook2": video_captions.youcook2,
+    "rareact": rareact.rareact,
+    "kinetics700": kinetics.kinetics700,
 }
 NOT_OFFERED = {
     "nextqa": "its score WUPS wants WordNet, a lemmatiser and a list of stop words, none of them "

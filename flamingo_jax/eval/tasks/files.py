@@ -5,6 +5,7 @@ repository.
 """
 
 import csv
+import io
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ def read_text_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, str]
 
 def read_csv(path: pathlib.Path, source: str) -> Iterator[tuple[str, dict[str, str]]]:
     """`PATH:LINE` and the fields of each row after the header."""
-    rows = csv.DictReader(_text(path, source).splitlines())
+    rows = csv.DictReader(io.StringIO(_text(path, source)))
     for row in rows:
         yield f"{path}:{rows.line_num}", row
 

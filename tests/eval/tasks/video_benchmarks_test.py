@@ -1,0 +1,117 @@
+"""Benchmarks of videos: files in the official layouts become prompts, references and scores."""
+
+import numpy as np
+import pytest
+
+from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.eval import few_shot, published
+from flamingo_jax.eval.metrics import METRICS, Prediction
+from flamingo_jax.eval.task import TaskError
+from flamingo_jax.eval.tasks import catalog
+from flamingo_jax.eval.tasks.rareact import phrase
+from flamingo_jax.videos import decode_video
+from tests.eval.tasks import official_video_files as official
+from tests.eval.tasks.image_benchmarks_test import MAKE as IMAGES
+
+MAKE = {
+    name: getattr(official, name)
+    for name in (
+        *("msvdqa", "msrvttqa", "ivqa", "star", "vatex", "youcook2", "rareact", "kinetics700"),
+    )
+}
+ONE_SHOT = {
+    "msvdqa": "<BOS><image>Question: what is asleep? Answer: cat<EOC>"
+    "<image>Question: what is asleep? Answer:",
+    "msrvttqa": "<BOS><image>Question: who runs? Answer: dog<EOC>"
+    "<image>Question: who runs? Answer:",
+    "ivqa": "<BOS><image>Question: what, then? Answer: wood<EOC>"
+    "<image>Question: what, then? Answer:",
+    "star": "<BOS><image>Question: Which object? Answer: The b.<EOC>"
+    "<image>Question: Which object? Answer:",
+    "vatex": "<BOS><image>Output: A man runs.<EOC><image>Output:",
+    "youcook2": "<BOS><image>Output: stir the soup<EOC><image>Output:",
+    "rareact": "<BOS><image>Caption: a person",
+    "kinetics700": "<BOS><image>Output: abseiling<EOC><image>Output:",
+}
+
+
+def read(folder, name):
+    MAKE[name](folder)
+    return catalog.read(name, folder, "Output: {}")
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_prompt_byte_for_byte_and_the_videos_can_be_read(tmp_path, name):
+    task = read(tmp_path, name)
+    prompt = few_shot.task_prompt(task.template, task.support[:1], task.queries[0])
+    assert few_shot.as_text(prompt) == ONE_SHOT[name]
+    for example in (*task.support, *task.queries):
+        assert decode_video(example.path, ImagePreprocessing(16)).shape[1:] == (16, 16, 3)
+    assert task.name == name
+    assert task.metric in METRICS
+    assert not {e.path for e in task.support} & {e.path for e in task.queries}
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_missing_file_is_named_with_where_it_comes_from(tmp_path, name):
+    read(tmp_path, name)
+    for path in [p for p in tmp_path.rglob("*") if p.suffix in (".json", ".csv", ".txt")]:
+        kept = path.read_bytes()
+        path.unlink()
+        with pytest.raises(TaskError, match=r"no such file; it comes from https://") as raised:
+            catalog.read(name, tmp_path, "Output: {}")
+        assert str(path) in str(raised.value)
+        path.write_bytes(kept)
+
+
+def test_the_paper_s_names_are_all_offered_but_nextqa():
+    assert set(catalog.READERS) == set(IMAGES) | set(MAKE)
+    published_names = set(published.TASKS) | {"imagenet", "kinetics700"}
+    assert published_names - set(catalog.READERS) == {"nextqa"}
+    with pytest.raises(TaskError, match="'nextqa' is not offered: its score WUPS"):
+        catalog.check("nextqa")
+
+
+def test_written_answers_of_videos_score_by_their_first_word(tmp_path):
+    task = read(tmp_path, "msvdqa")
+    assert METRICS[task.metric].each(task.queries, [Prediction("Cat sleeping")]) == [1]
+
+
+def test_star_chooses_among_a_questions_own_answers(tmp_path):
+    task = read(tmp_path, "star")
+    (query,) = task.queries
+    assert task.candidates_of(query) == ("The a.", "The b.", "The c.", "The d.")
+    assert query.group == "Interaction"
+    prediction = Prediction("", query.candidates, np.array([-3.0, -1.0, -2.0, -4.0]))
+    assert METRICS[task.metric].each([query], [prediction]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "noun", "said"),
+    [
+        ("blend", "phone", "blends a phone"),
+        ("wash", "apple", "washes an apple"),
+        ("dry", "egg", "dries an egg"),
+        ("play", "box", "plays a box"),
+    ],
+)
+def test_actions_are_said_in_the_third_person(verb, noun, said):
+    assert phrase(verb, noun) == said
+
+
+def test_rareact_is_scored_by_action(tmp_path):
+    task = read(tmp_path, "rareact")
+    assert task.candidates == ("blends a phone", "washes an apple")
+    assert (task.max_shots, len(task.support)) == (0, 0)
+    scores = [[-1.0, -9.0], [-3.0, -1.0], [-2.0, -5.0]]
+    predictions = [Prediction("", task.candidates, np.array(row)) for row in scores]
+    np.testing.assert_allclose(METRICS["mean_wap"].each(task.queries, predictions), [1, 1])
+    swapped = [Prediction("", task.candidates, -np.array(row)) for row in scores]
+    # phone: its clip comes last of three; apple: its clip last of two, the other a phone's.
+    np.testing.assert_allclose(METRICS["mean_wap"].each(task.queries, swapped), [1 / 3, 1 / 2])
+
+
+def test_kinetics_takes_support_videos_that_are_there(tmp_path):
+    task = read(tmp_path, "kinetics700")
+    assert task.candidates == ("abseiling", "air drumming")
+    assert sorted(e.answer for e in task.support) == ["abseiling", "air drumming"]
