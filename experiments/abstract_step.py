@@ -89,7 +89,7 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     )
     where = params_lib.split(partition.shardings(axes, shapes, mesh))
     trainable, frozen = (
-        jax.tree.map(lambda s, w, dtype=dtype: _struct(s.shape, dtype, w), part, part_where)
+        jax.tree.map(lambda s, w, dtype=dtype: struct(s.shape, dtype, w), part, part_where)
         for part, part_where, dtype in zip(
             params_lib.split(shapes), where, (policy.trainable, policy.frozen), strict=True
         )
@@ -97,18 +97,21 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     everywhere = partition.replicated(mesh)
     opt_state = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda s, w: _struct(s.shape, s.dtype, w),
+        lambda s, w: struct(s.shape, s.dtype, w),
         jax.eval_shape(optimizer.init, trainable),
         where[0],
-        transform_non_params=lambda s: _struct(s.shape, s.dtype, everywhere),
+        transform_non_params=lambda s: struct(s.shape, s.dtype, everywhere),
     )
     state = TrainState(
-        _struct((), jnp.int32, everywhere),
+        struct((), jnp.int32, everywhere),
         trainable,
         opt_state,
-        _struct((2,), "uint32", everywhere),
+        struct((2,), "uint32", everywhere),
     )
-    batches = {name: _batch(d, config, mesh, cached) for name, d in datasets.items()}
+    size = config.vision.preprocessing.size_px
+    features = (config.vision.num_features, config.vision.width), "float32"
+    item = features if cached else ((size, size, 3), "uint8")
+    batches = {name: batch_of(d, *item, mesh) for name, d in datasets.items()}
     weights = {name: d.weight for name, d in recipe.data.train.items()}
     step = make_train_step(graph, config, optimizer, weights, recipe.microbatches)
     total = sum(costs.values())
@@ -117,26 +120,24 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     return AbstractStep(step, state, frozen, batches, parts, mesh, platform, total, options)
 
 
-def _struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+def struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    """An array that is not there."""
     return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=where)
 
 
-def _batch(dataset: StreamConfig, config: FlamingoConfig, mesh: Mesh, cached: bool) -> Batch:
+def batch_of(dataset: StreamConfig, item: tuple[int, ...], item_dtype: str, mesh: Mesh) -> Batch:
+    """A batch of a dataset whose frames are each an array `item`."""
     b, t = dataset.batch_size, dataset.num_tokens
     packed = dataset.kind == "pair" and dataset.pairs_per_row > 1
     num_media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
     media = (b, num_media, dataset.num_frames)
-    size = config.vision.preprocessing.size_px
-    features = (config.vision.num_features, config.vision.width)
     rows = partition.batch_sharding(mesh)
     return Batch(
-        tokens=_struct((b, t), "int32", rows),
-        token_mask=_struct((b, t), "bool", rows),
-        loss_mask=_struct((b, t), "bool", rows),
-        media_index=_struct((b, t), "int32", rows),
-        media=_struct((*media, *features), "float32", rows)
-        if cached
-        else _struct((*media, size, size, 3), "uint8", rows),
-        media_mask=_struct(media, "bool", rows),
-        segments=_struct((b, t), "int32", rows) if packed else None,
+        tokens=struct((b, t), "int32", rows),
+        token_mask=struct((b, t), "bool", rows),
+        loss_mask=struct((b, t), "bool", rows),
+        media_index=struct((b, t), "int32", rows),
+        media=struct((*media, *item), item_dtype, rows),
+        media_mask=struct(media, "bool", rows),
+        segments=struct((b, t), "int32", rows) if packed else None,
     )

@@ -3,6 +3,8 @@ r"""Compiles a recipe's train step with the TPU compiler for a slice that need n
     python -m experiments.aot_compile --config=experiments/configs/flamingo.py:80b \
         --topology=v5p:8x8x8 --json=80b.json
 
+Takes recipes of Flamingo's stage and of the contrastive one (`configs/contrastive.py:f6`).
+
 Prints whether it fits, what a step does (operations, HBM traffic, collectives by mesh axis), the
 time the chips' published rates allow it, what binds, and the MFU that would be. docs/scaling.md
 says how to read it. Needs libtpu (`pip install 'flamingo_jax[tpu]'`), and no TPU.
@@ -31,7 +33,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import abstract_step, aot_text, cli
+from experiments import abstract_contrastive_step, abstract_step, aot_text, cli
 from flamingo_jax.aot import chips
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition
@@ -65,7 +67,9 @@ def main() -> None:
         topology = chips.parse(_TOPOLOGY.value, _SLICES.value)
         mesh = partition.make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
         _check_slices(mesh.shape["slice"])
-        abstract = abstract_step.make(_CONFIG.value, mesh)
+        contrastive = abstract_contrastive_step.describes(_CONFIG.value)
+        stage = abstract_contrastive_step if contrastive else abstract_step
+        abstract = stage.make(_CONFIG.value, mesh)
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
     _say(f"lowering the train step for {topology.name} ...")
     lowered, lower_s = _timed(abstract.lower)

@@ -55,8 +55,8 @@ def bring(packages: Iterable[str]) -> None:
             fetch(name)
 
 
-def source(part: str, value: str, seed: int) -> Source:
-    """Where frozen part `part` comes from; ValueError for what names none.
+def source(part: str, value: str, seed: int, field: str = "") -> Source:
+    """Where frozen part `part` comes from; ValueError, naming `field`, for what names none.
 
     `value` is `random`, a package's name, or `FORMAT:PATH`, the path absolute or starting at the
     cache folder.
@@ -69,9 +69,10 @@ def source(part: str, value: str, seed: int) -> Source:
         digest = checkpoint_files.sha256(cache_dir() / pathlib.Path(path).expanduser())
         return Source(kind, str(pathlib.Path(path).expanduser()), digest)
     packages = sorted(name for name, form in FORMATS.items() if form in formats)
+    field = field or f"frozen.{part}"
     if value not in packages:
         raise ValueError(
-            f"frozen.{part}={value!r}: use one of {[RANDOM, *packages]}, or FORMAT:PATH, where "
+            f"{field}={value!r}: use one of {[RANDOM, *packages]}, or FORMAT:PATH, where "
             f"FORMAT is one of {list(formats)}"
         )
     package = PACKAGES[value]
@@ -85,16 +86,20 @@ def tokenizer(card: ModelCard, init_from: str = "") -> Tokenizer:
     Of a model that is trained on from, `init_from`, its own, for its new tokens have trained rows.
     ValueError where it does not go with the model's rows, or cannot be read.
     """
-    found = model_directory.read_tokenizer(init_from) if init_from else _tokenizer(card)
-    found.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
+    rows = card.config.language_model.vocab_size
+    if init_from:
+        found = model_directory.read_tokenizer(init_from)
+    else:
+        found = tokenizer_of(card.language_model, rows)
+    found.check_rows(rows, card.config.num_new_tokens)
     return found
 
 
-def _tokenizer(card: ModelCard) -> Tokenizer:
-    rows = card.config.language_model.vocab_size
-    if card.language_model.format == "random":
+def tokenizer_of(language_model: Source, rows: int) -> Tokenizer:
+    """The tokenizer that comes with a language model of `rows` rows; bytes with a random one."""
+    if language_model.format == "random":
         return Tokenizer.byte_level(rows)
-    path = checked_file(card.language_model)
-    if card.language_model.format == "hf_lm":
+    path = checked_file(language_model)
+    if language_model.format == "hf_lm":
         return Tokenizer.from_huggingface(path, rows)
     return Tokenizer.from_gguf(gguf_file.read(path).metadata)

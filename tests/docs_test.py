@@ -1,6 +1,7 @@
 """The documents name only what exists: modules, flags, variants, files, links."""
 
 import fnmatch
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -11,7 +12,7 @@ import subprocess
 import pytest
 
 from experiments import summary
-from experiments.configs import flamingo
+from experiments.configs import contrastive, flamingo
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -34,6 +35,11 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
+def recipe_of(path: str, variant: str):
+    """A variant of a file of recipes; ValueError for one that it lacks."""
+    return importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config(variant)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_commands_name_modules_and_recipes_that_exist(document):
     text = document.read_text()
@@ -41,7 +47,7 @@ def test_commands_name_modules_and_recipes_that_exist(document):
         assert importlib.util.find_spec(module), f"{document.name}: no module {module}"
     for path, variant in _RECIPE.findall(text):
         assert (ROOT / path).is_file()
-        flamingo.get_config(variant)
+        recipe_of(path, variant)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
@@ -68,13 +74,14 @@ def test_every_flag_of_the_readmes_commands_exists():
     ]
     assert len(commands) >= 4
     for words in commands:
+        words = words[words.index("--") + 1 :] if "--" in words else words  # behind a launcher
         module = words[words.index("-m") + 1]
         sources = [f"{module.replace('.', '/')}.py", "experiments/prompting.py"]
         text = "".join((ROOT / source).read_text() for source in sources)
         recipe = next((_RECIPE.match(w) for w in words if _RECIPE.match(w)), None)
         for word in words:
             if word.startswith("--config."):
-                value = flamingo.get_config(recipe[2])
+                value = recipe_of(*recipe.groups())
                 for key in word.removeprefix("--config.").partition("=")[0].split("."):
                     value = value[key]
             elif word.startswith("--"):
@@ -86,6 +93,7 @@ def test_every_flag_of_the_readmes_commands_exists():
 def test_every_key_of_a_recipe_exists(document):
     """In one of the recipes; NAME stands for a dataset's name."""
     recipes = [flamingo.get_config(v) for v in ("micro", "demo", "80b", "80b_public")]
+    recipes += [contrastive.get_config(v) for v in ("micro", "f6")]
     flat = {
         re.sub(r"^data\.train\.\w+", "data.train.NAME", key)
         for recipe in recipes

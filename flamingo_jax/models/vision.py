@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flamingo_jax.config import VisionConfig
+from flamingo_jax.config import ImagePreprocessing, VisionConfig
 from flamingo_jax.core.layers import Projection
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import efficientnet_lite, nfnet, vision_shards, vit
@@ -32,8 +32,13 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_encoder(config: VisionConfig, execution: Execution, *, rngs: nnx.Rngs) -> nnx.Module:
+def make_encoder(
+    config: VisionConfig, execution: Execution, *, trained: bool = False, rngs: nnx.Rngs
+) -> nnx.Module:
     """The network of the config: normalised pictures [N, H, W, 3] to features [N, P, E].
+
+    Layers of one that is `trained` are rematerialised as `execution` says; through a frozen one
+    nothing runs backward.
 
     Raises:
       ValueError: no such variant, or an option that this kind has not.
@@ -48,13 +53,14 @@ def make_encoder(config: VisionConfig, execution: Execution, *, rngs: nnx.Rngs) 
                 f"vision.{name}={value!r}: {config.kind} has no such option, leave it at "
                 f"{False if value is True else None}"
             )
+    execution = execution if trained else execution.without_remat()
     makers: dict[str, Callable[[], nnx.Module]] = {
         "efficientnet_lite": lambda: efficientnet_lite.EfficientNetLite(config.variant, rngs=rngs),
         "nfnet": lambda: nfnet.NFNet(
             config.variant,
             activation=config.activation or "gelu_tanh",
             std_conv_eps=config.std_conv_eps,
-            execution=execution.without_remat(),  # nothing runs backward through it
+            execution=execution,
             rngs=rngs,
         ),
         "vit": lambda: vit.ViT(
@@ -63,7 +69,7 @@ def make_encoder(config: VisionConfig, execution: Execution, *, rngs: nnx.Rngs) 
             post_norm=config.post_norm,
             activation=config.activation,
             size_px=config.preprocessing.size_px,
-            execution=execution.without_remat(),
+            execution=execution,
             rngs=rngs,
         ),
     }
@@ -89,6 +95,15 @@ def check(config: VisionConfig) -> VisionConfig:
                 f"{want}"
             )
     return config
+
+
+def normalized(
+    pixels: Array,  # u8[..., 3]
+    preprocessing: ImagePreprocessing,
+) -> Array:  # f32[..., 3]
+    """Pixels in the range that the encoder takes."""
+    mean, std = jnp.array(preprocessing.mean), jnp.array(preprocessing.std)
+    return (pixels.astype(jnp.float32) / 255 - mean) / std
 
 
 class VisionEncoder(nnx.Module):
@@ -133,8 +148,7 @@ class VisionEncoder(nnx.Module):
         graph, state = nnx.split(self.encoder)
 
         def encoder(params, pixels):
-            x = (pixels.astype(jnp.float32) / 255 - jnp.array(pp.mean)) / jnp.array(pp.std)
-            return nnx.merge(graph, params)(x.astype(dtype))
+            return nnx.merge(graph, params)(normalized(pixels, pp).astype(dtype))
 
         features = vision_shards.encode(encoder, state, media, masks, self.images_at_once)
         return [jax.lax.stop_gradient(x) for x in features]

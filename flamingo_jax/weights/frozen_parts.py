@@ -27,6 +27,7 @@ from flamingo_jax.weights import (
     hf_lm_config,
     language_model,
     nfnet,
+    two_towers,
 )
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
@@ -34,7 +35,7 @@ from flamingo_jax.weights.torch_checkpoint import load_state_dict
 Tree = dict[str, Any]
 
 LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm")
-VISION_FORMATS = ("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet")
+VISION_FORMATS = ("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet", "contrastive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,14 @@ class Source:
     """One frozen part. `path` is a file or a folder, absolute, or starting at the cache folder."""
 
     format: Literal[
-        "random", "gguf", "hf_lm", "efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet"
+        "random",
+        "gguf",
+        "hf_lm",
+        "efficientnet_lite",
+        "hf_clip",
+        "open_clip",
+        "timm_nfnet",
+        "contrastive",  # of our own experiments.pretrain_contrastive
     ]
     path: str = ""
     sha256: str = ""
@@ -134,6 +142,8 @@ def load_vision(source: Source, config: FlamingoConfig, where: Tree | None = Non
             where=None if where is None else {"encoder": where["encoder"]},
         )
     path = checked_file(source)
+    if source.format == "contrastive":
+        return {"encoder": two_towers.load_encoder(path, vision)}
     if source.format == "efficientnet_lite":
         flat = efficientnet_lite.convert(load_state_dict(path), vision.variant)
         return {"encoder": traverse_util.unflatten_dict(flat, sep="/")}
