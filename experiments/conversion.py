@@ -37,7 +37,7 @@ def _named(part: Part) -> Source:
 
 
 def lines(found: Published, card: ModelCard) -> Iterator[str]:
-    """Tensors mapped, absent as expected, unexpected; rows of new tokens; rows held together."""
+    """Tensors mapped, unexpected, absent as expected; rows of new tokens; rows held together."""
     conversion, first = found.conversion, found.tokenizer.base_vocab_size
     yield f"{'tensors':>10}  of the checkpoint"
     for part, number in conversion.mapped.items():
@@ -45,8 +45,9 @@ def lines(found: Published, card: ModelCard) -> Iterator[str]:
     if conversion.unneeded:
         yield f"{conversion.unneeded:>10}  buffers, which hold nothing learned"
     yield f"{0:>10}  unexpected"
+    where = "frozen" if found.whole else "absent"  # in the same folder, or as expected not there
     for part, source in (("language model", card.language_model), ("image tower", card.vision)):
-        yield f"{'absent':>10}  {part}, as expected: {source.format}:{source.path}"
+        yield f"{where:>10}  {part}, read from {source.format}:{source.path}"
         yield f"{'':>10}  SHA-256 {source.sha256}"
     names = ", ".join(f"{first + i} {name}" for i, name in enumerate(conversion.new_tokens))
     yield f"{len(conversion.new_tokens):>10}  rows of new tokens: {names}"

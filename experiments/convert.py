@@ -4,10 +4,13 @@ r"""Published weights of a Flamingo as a model directory, which the other comman
         --lm=mpt-1b-redpajama-200b --vision=clip-vit-large-patch14 --out=models/open_flamingo_3b
 
 --checkpoint is the file that OpenFlamingo released or saved, --lm the folder of transformers with
-its language model and tokenizer, --vision its CLIP tower. The model directory holds what was
-trained, and names the two frozen parts by their path and SHA-256: leave them where they are. They
-are not loaded here, and of the checkpoint every tensor is there at most twice: 9 GB for the 3B and
-the 4B, 11 GB for the 9B. docs/weights.md has the commands from download to few-shot prompts.
+its language model and tokenizer, --vision its CLIP tower. Of --source=idefics, --checkpoint is the
+folder of transformers, which holds all of that itself.
+
+The model directory holds what was trained, and names the frozen parts by their path and SHA-256:
+leave them where they are. They are not loaded here. What was trained is there twice: 9 GB for
+OpenFlamingo's 3B and 4B, 11 GB for its 9B, and of IDEFICS, in bfloat16, 6 GB for the 9B and 56 GB
+for the 80B. docs/weights.md has the commands from download to few-shot prompts.
 """
 
 import sys
@@ -17,8 +20,10 @@ from absl import flags
 from experiments import cli, conversion
 from flamingo_jax.weights import published
 
-_SOURCE = flags.DEFINE_enum("source", None, ["open_flamingo"], "What --checkpoint is of.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The published file.")
+_SOURCE = flags.DEFINE_enum(
+    "source", None, ["open_flamingo", "idefics"], "What --checkpoint is of."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The published file or folder.")
 _LM = flags.DEFINE_string("lm", "", "Folder of transformers with its language model.")
 _VISION = flags.DEFINE_string("vision", "", "Its CLIP tower, of transformers or of open_clip.")
 _OUT = flags.DEFINE_string("out", None, "Model directory to write; it must not be there yet.")
@@ -34,13 +39,17 @@ def main() -> None:
     out = cli.local_path("--out", _OUT.value)
     if out.exists():
         raise cli.UserError(f"--out={out} is there already: name another folder, or move it away")
-    lm, vision = (
-        cli.local_path(name, value) if value else None
-        for name, value in (("--lm", _LM.value), ("--vision", _VISION.value))
-    )
+    given = {"--lm": _LM.value, "--vision": _VISION.value}
+    lm, vision = (cli.local_path(n, value) if value else None for n, value in given.items())
+    if _SOURCE.value == "idefics" and (lm or vision):
+        odd = next(name for name, value in given.items() if value)
+        raise cli.UserError(f"{odd}: --checkpoint of idefics holds its own: leave {odd} out")
     print(f"reading {checkpoint}", file=sys.stderr, flush=True)
     with cli.user_input():
-        found = published.from_open_flamingo(checkpoint, lm, vision)
+        if _SOURCE.value == "idefics":
+            found = published.from_idefics(checkpoint)
+        else:
+            found = published.from_open_flamingo(checkpoint, lm, vision)
         card = conversion.write(found, out, _DTYPE.value)
     print("\n".join(conversion.lines(found, card)))
     print(f"written to {out}")

@@ -150,6 +150,9 @@ class ResamplerConfig:
     normalize_media: bool = True  # perceiver layers norm features; without, longer ones weigh more
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
+    qk_norm: bool = (
+        False  # layer norm of each head's queries and keys in perceiver layers (IDEFICS)
+    )
 
     def __post_init__(self):
         sizes = ("num_latents", "depth", "width", "num_heads", "head_dim", "ffw_multiplier")
@@ -187,12 +190,24 @@ class CrossAttentionConfig:
     media_width: int | None = None  # visual tokens are projected to it; None: the resampler's width
     branch_scale: float = 1.0  # of both branches; public LMs can have 10 times the residual stream
     attend: Literal["last", "all_previous"] = "last"
+    # IDEFICS's blocks are made as its language model's are:
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"  # all norms of a block
+    norm_eps: float = 1e-5
+    qk_norm: bool = False  # that norm of each head's queries and keys
+    gated_ffw: bool = False  # SwiGLU where the activation is silu
+    ffw_width: int | None = None  # None: ffw_multiplier times the language model's width
+    gate_per_channel: bool = False  # a learned vector for each gate, not a scalar
 
     def __post_init__(self):
         sizes = ("every", "graft_depth", "num_heads", "head_dim", "ffw_multiplier")
         _check_sizes(self, "cross_attention", *sizes)
-        if self.media_width is not None:
-            _check_sizes(self, "cross_attention", "media_width")
+        for name in ("media_width", "ffw_width"):
+            if getattr(self, name) is not None:
+                _check_sizes(self, "cross_attention", name)
+
+    def hidden_width(self, width: int) -> int:
+        """Of the feed-forward, in a block for a language model of this width."""
+        return self.ffw_multiplier * width if self.ffw_width is None else self.ffw_width
 
 
 @dataclasses.dataclass(frozen=True)

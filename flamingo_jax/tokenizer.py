@@ -24,6 +24,7 @@ _SENTENCEPIECE_FILE = "tokenizer.model"
 _SPECIALS_FILE = "special_tokens.json"
 
 IMAGE, END_OF_CHUNK = "<image>", "<EOC>"
+AROUND_IMAGE = "<fake_token_around_image>"  # IDEFICS's
 NEW_TOKENS = (IMAGE, END_OF_CHUNK)
 
 _CONTROL = 3  # GGUF token type of special tokens
@@ -58,7 +59,8 @@ class Tokenizer:
         """`control_tokens`: names of the ids that stand for no text, the three special ones too.
 
         `new_tokens`: names of the rows behind the frozen ones, in their order. Without one called
-        `<EOC>` a chunk ends with eos. `starts_with_bos`: whether a prompt does.
+        `<EOC>` a chunk ends with eos; one called `<fake_token_around_image>` stands around images.
+        `starts_with_bos`: whether a prompt does.
         """
         for name, value in {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id}.items():
             if not 0 <= value < base_vocab_size:
@@ -75,6 +77,7 @@ class Tokenizer:
         new_ids = {name: base_vocab_size + i for i, name in enumerate(self.new_tokens)}
         self.image_id = new_ids[IMAGE]
         self.end_of_chunk_id = new_ids.get(END_OF_CHUNK, eos_id)
+        self.around_image_id = new_ids.get(AROUND_IMAGE)
         self.vocab_size = base_vocab_size + len(new_ids)
         self._names = {**control_tokens, **{i: name for name, i in new_ids.items()}}
 
@@ -82,6 +85,13 @@ class Tokenizer:
     def prefix(self) -> list[int]:
         """What every prompt and every document begins with: bos, or nothing."""
         return [self.bos_id] if self.starts_with_bos else []
+
+    def image_tag(self, before: Sequence[int]) -> list[int]:
+        """The tokens of an image behind those `before`; two images share what is between them."""
+        around = self.around_image_id
+        if around is None:
+            return [self.image_id]
+        return [around] * (not before or before[-1] != around) + [self.image_id, around]
 
     @property
     def never_written(self) -> set[int]:
@@ -185,9 +195,15 @@ class Tokenizer:
 
     @classmethod
     def from_huggingface(
-        cls, directory: str | pathlib.Path, base_vocab_size: int | None = None
+        cls,
+        directory: str | pathlib.Path,
+        base_vocab_size: int | None = None,
+        *,
+        new_are_there: bool = False,
     ) -> "Tokenizer":
         """From a checkpoint folder of transformers: `tokenizer.model`, or else `tokenizer.json`.
+
+        `new_are_there`: ids from `base_vocab_size` on are special tokens that a Flamingo was given.
 
         `base_vocab_size` is the number of the model's embedding rows, where it has more than the
         tokenizer (MPT, Pythia). Of a `tokenizer.json` the special tokens become ids that no text
@@ -199,6 +215,8 @@ class Tokenizer:
         try:
             values = json.loads((directory / _FILE).read_text("utf-8"))
             added = values.get("added_tokens") or []
+            if new_are_there:
+                added = [token for token in added if token["id"] < base_vocab_size]
             control = {token["id"]: token["content"] for token in added if token["special"]}
             model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
             names = _special_names(directory)
@@ -221,7 +239,7 @@ class Tokenizer:
             bos = eos = separator
         if bos is None or eos is None:
             raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
-        size = max([*model.get_vocab().values(), *control]) + 1
+        size = max([*model.get_vocab(not new_are_there).values(), *control]) + 1
         return cls(
             _BytePairs(model),
             base_vocab_size=_rows(directory / _FILE, size, base_vocab_size),

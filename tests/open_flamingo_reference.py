@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from flamingo_jax.batch import Batch
 from tests.language_model_folder import NUM_IDS, write_tokenizer
 from tests.torch_reference import import_torch
 
@@ -24,11 +25,12 @@ class Reference(NamedTuple):
     lm: pathlib.Path
     vision: pathlib.Path
 
-    def logits(self, pixels: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def logits(self, pixels: np.ndarray, batch: Batch) -> np.ndarray:
         """f32[B, T, V + 3] of normalised pixels [B, M, H, W, 3]."""
         torch = import_torch()
         vision = torch.from_numpy(pixels.transpose(0, 1, 4, 2, 3).copy())[:, :, None]
-        ids, mask = (torch.from_numpy(x.astype(np.int64)) for x in (tokens, mask))
+        tokens = (batch.tokens, batch.token_mask)
+        ids, mask = (torch.from_numpy(x.astype(np.int64)) for x in tokens)
         with torch.no_grad():
             return self.model(vision, ids, mask).logits.numpy()
 
@@ -67,7 +69,7 @@ def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
 
     torch.manual_seed(0)
     lm, layers = make(hf)
-    _randomise(torch, lm.parameters())
+    randomise(torch, lm.parameters())
     lm.save_pretrained(folder / "lm")
     write_tokenizer(folder / "lm")
     visual = _TOWERS[tower](torch, hf, open_clip, folder / "vision")
@@ -87,7 +89,7 @@ def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
     lm.gated_cross_attn_layers.requires_grad_(True)
     lm.get_input_embeddings().requires_grad_(True)
     trained = [p for p in model.perceiver.parameters()]
-    _randomise(torch, [*trained, *lm.gated_cross_attn_layers.parameters()])
+    randomise(torch, [*trained, *lm.gated_cross_attn_layers.parameters()])
     with torch.no_grad():
         for table in {lm.get_input_embeddings().weight, lm.get_output_embeddings().weight}:
             table[NUM_IDS:] = 0.3 * torch.randn(NUM_NEW, WIDTH)
@@ -118,8 +120,8 @@ def _filter():
     return filter_state_dict_to_trainable
 
 
-def _randomise(torch, parameters) -> None:
-    """Moved off the initial values, norms, biases and gates too."""
+def randomise(torch, parameters) -> None:
+    """Moves them off the initial values, norms, biases and gates too."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in parameters:
@@ -142,7 +144,7 @@ def _open_clip(torch, hf, open_clip, folder: pathlib.Path):
         final_ln_after_pool=True,
         output_tokens=True,
     )
-    _randomise(torch, visual.parameters())
+    randomise(torch, visual.parameters())
     folder.mkdir()
     state = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
     torch.save(state | {"logit_scale": torch.ones(())}, folder / "open_clip_pytorch_model.bin")
@@ -161,7 +163,7 @@ def _hf_clip(torch, hf, open_clip, folder: pathlib.Path):
         hidden_act="quick_gelu",
     )
     tower = hf.CLIPVisionModel(config)
-    _randomise(torch, tower.parameters())
+    randomise(torch, tower.parameters())
     tower.save_pretrained(folder)
 
     class Visual(torch.nn.Module):

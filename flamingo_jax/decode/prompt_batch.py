@@ -1,10 +1,10 @@
 """Prompts to one batch of arrays: `<BOS>`, text, media tags and end-of-chunk marks as tokens.
 
-Exactly what a prompt says is what the model sees, `<BOS>` apart: no space, mark or template is
-added. Pictures go through `images.decode_image`, the one training uses, and the frames of videos
-too. Prompts of unequal length are padded on the left for continuation, so that all next tokens
-stand in one column, or on the right for scoring; the model counts real tokens only, so the side
-changes nothing.
+Exactly what a prompt says is what the model sees, `<BOS>` apart, and what a model was trained to
+see around each image: no space, mark or template is added. Pictures go through
+`images.decode_image`, the one training uses, and the frames of videos too. Prompts of unequal
+length are padded on the left for continuation, so that all next tokens stand in one column, or on
+the right for scoring; the model counts real tokens only, so the side changes nothing.
 
 Of a video 30 frames are taken, 3 a second (paper, appendix A.1.1), from its middle where it is
 longer than that. Where it is shorter the missing frames are masked, and temporal embeddings stay
@@ -70,14 +70,14 @@ def encode(
             case EndOfChunk():
                 tokens.append(tokenizer.end_of_chunk_id)
             case ImagePart(image):
-                tokens.append(tokenizer.image_id)
+                tokens += tokenizer.image_tag(tokens)
                 media.append(_features_or_pixels(image, preprocessing))
             case VideoPart(video):
-                tokens.append(tokenizer.image_id)
+                tokens += tokenizer.image_tag(tokens)
                 media.append(_frames(video, preprocessing, sampling))
                 places = len(video) if isinstance(video, np.ndarray) else sampling.num_frames
                 num_frames = max(num_frames, places)
-        is_text.append(False)
+        is_text += [False] * (len(tokens) - len(is_text))
     return Encoded(tokens, is_text, media, num_frames)
 
 
@@ -146,8 +146,24 @@ def to_batch(
         loss_mask[row, place] = prompt.is_text
         for i, frames in enumerate(prompt.media):
             media[row, i, : len(frames)], media_mask[row, i, : len(frames)] = frames, True
-    media_index = np.cumsum(tokens == tokenizer.image_id, axis=1, dtype=np.int32)
+    media_index = _media_index(tokens, tokenizer)
     return Batch(tokens, token_mask, loss_mask, media_index, media, media_mask)
+
+
+def _media_index(
+    tokens: np.ndarray,  # i32[B, T]
+    tokenizer: Tokenizer,
+) -> np.ndarray:  # i32[B, T], phi
+    """The images up to and with each token; none behind an end of text, where chunks end so."""
+    is_image = tokens == tokenizer.image_id
+    index = np.cumsum(is_image, axis=1, dtype=np.int32)
+    if tokenizer.end_of_chunk_id != tokenizer.eos_id:
+        return index
+    place = 1 + np.arange(tokens.shape[1])
+    image = np.maximum.accumulate(np.where(is_image, place, 0), axis=1)
+    end = np.maximum.accumulate(np.where(tokens == tokenizer.eos_id, place, 0), axis=1)
+    before = np.pad(end, [(0, 0), (1, 0)])[:, :-1]  # the end itself is of the document it ends
+    return np.where(before > image, 0, index)
 
 
 def padded_length(num_tokens: int) -> int:

@@ -7,6 +7,9 @@ paper), and on the feed-forward's input; no biases in linear maps (the paper is 
 
 `CrossAttention` is the first branch alone, for the paper's ablations; `gating="none"` leaves out
 the tanh and its scalar, and with them the start from the frozen language model (Table 3, row iii).
+
+IDEFICS, a reproduction, made its blocks of what its language model is made of: RMS norms, also of
+each head's queries and keys, and SwiGLU. Those are settings here, off by default.
 """
 
 from typing import NamedTuple
@@ -40,19 +43,22 @@ class CrossAttention(nnx.Module):
     ):
         heads = (config.num_heads, config.head_dim)
         self.branch_scale, self.attends = config.branch_scale, config.attend
-        self.norm = Norm(width)
-        self.media_norm = Norm(media_width) if config.normalize_media else None
+        self.norm = make_norm(config, width)
+        self.media_norm = make_norm(config, media_width) if config.normalize_media else None
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.key = Projection([media_width], heads, (None, "heads", None), rngs=rngs)
         copy = {"init": config.values_init, "rngs": rngs}
         self.value = Projection([media_width], heads, (None, "heads", None), **copy)
         self.out = Projection(heads, [width], ("heads", None, "embed"), **copy)
-        self.attention_gate = _shut(config)
+        self.query_norm = make_norm(config, config.head_dim) if config.qk_norm else None
+        self.key_norm = make_norm(config, config.head_dim) if config.qk_norm else None
+        self.attention_gate = _shut(config, width)
 
     def media_keys(self, media: Array) -> MediaKeys:
         """Keys and values of visual tokens [B, M * R, D_media]."""
         media = media if self.media_norm is None else self.media_norm(media)
-        return MediaKeys(self.key(media), self.value(media))
+        key = self.key(media)
+        return MediaKeys(key if self.key_norm is None else self.key_norm(key), self.value(media))
 
     def __call__(
         self,
@@ -63,6 +69,7 @@ class CrossAttention(nnx.Module):
         with jax.named_scope("cross_attention"):
             x = constrain(x, *RESIDUAL)
             query = constrain(self.query(self.norm(x)), "batch", None, "heads", None)
+            query = query if self.query_norm is None else self.query_norm(query)
             seen = self.out(self._look(query, media, mask))
             return constrain(self._add(x, self.attention_gate, seen), *RESIDUAL)
 
@@ -89,9 +96,10 @@ class GatedCrossAttention(CrossAttention):
         self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
     ):
         super().__init__(config, width, media_width, rngs=rngs)
-        self.ffw_norm = Norm(width)
-        self.ffw = FeedForward(width, config.ffw_multiplier * width, config.activation, rngs=rngs)
-        self.ffw_gate = _shut(config)
+        self.ffw_norm = make_norm(config, width)
+        hidden = config.hidden_width(width)
+        self.ffw = FeedForward(width, hidden, config.activation, gated=config.gated_ffw, rngs=rngs)
+        self.ffw_gate = _shut(config, width)
 
     def __call__(self, x: Array, media: MediaKeys, mask: Array) -> Array:
         with jax.named_scope("gated_xattn"):
@@ -99,6 +107,15 @@ class GatedCrossAttention(CrossAttention):
             return self._add(x, self.ffw_gate, self.ffw(self.ffw_norm(x)))
 
 
-def _shut(config: CrossAttentionConfig) -> nnx.Param | None:
-    """A branch's learned scalar at its start, tanh(0) = 0; None where there is no gating."""
-    return nnx.Param(jnp.zeros(()), logical_axes=()) if config.gating == "tanh" else None
+def make_norm(config: CrossAttentionConfig, width: int) -> Norm:
+    """As all of a block's norms are."""
+    return Norm(width, config.norm, config.norm_eps)
+
+
+def _shut(config: CrossAttentionConfig, width: int) -> nnx.Param | None:
+    """A branch's gate at its start, tanh(0) = 0: a scalar, or one a channel; None without gates."""
+    if config.gating != "tanh":
+        return None
+    if config.gate_per_channel:
+        return nnx.Param(jnp.zeros(width), logical_axes=(None,))
+    return nnx.Param(jnp.zeros(()), logical_axes=())

@@ -32,6 +32,8 @@ class PerceiverLayer(nnx.Module):
         self.latents_norm = Norm(width)
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
         self.key = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
+        self.query_norm = Norm(config.head_dim) if config.qk_norm else None
+        self.key_norm = Norm(config.head_dim) if config.qk_norm else None
         copy = {"init": config.values_init, "rngs": rngs}
         self.value = Projection([width], heads, ("embed", "heads", None), **copy)
         self.out = Projection(heads, [width], ("heads", None, "embed"), **copy)
@@ -48,7 +50,10 @@ class PerceiverLayer(nnx.Module):
         queries = self.latents_norm(latents)
         features = features if self.media_norm is None else self.media_norm(features)
         keys = jnp.concatenate([features, queries], axis=1)
-        seen = attend(self.query(queries), self.key(keys), self.value(keys), mask)
+        q, k, v = self.query(queries), self.key(keys), self.value(keys)
+        if self.query_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        seen = attend(q, k, v, mask)
         latents = latents + self.out(seen)
         return latents + self.ffw(self.ffw_norm(latents))
 

@@ -197,7 +197,8 @@ def _gated_xattn(config: FlamingoConfig, b: Batch) -> Passes:
     inner = xattn.num_heads * xattn.head_dim
     weights = 2 * inner * (b.num_tokens * lm.width + visual * config.media_width)
     if xattn.kind == "gated":
-        weights += 2 * b.num_tokens * xattn.ffw_multiplier * lm.width**2
+        matrices = 3 if xattn.gated_ffw else 2
+        weights += matrices * b.num_tokens * xattn.hidden_width(lm.width) * lm.width
     total = (_linear(weights) + _look(xattn, b, per_media, inner)) * layers
     if xattn.media_width is not None:
         total += _linear(visual * r.width * xattn.media_width)

@@ -123,7 +123,10 @@ def make_train_step(
 
 
 def gates(trainable: Tree, segments: tuple[Segment, ...], config: CrossAttentionConfig) -> Metrics:
-    """What multiplies each gated branch, as `gate/<language-model block>.<attention or ffw>`."""
+    """What multiplies each gated branch, as `gate/<language-model block>.<attention or ffw>`.
+
+    The mean over channels where each has its own.
+    """
     values = {}
     for segment in segments:
         layers = reroll(trainable["gated_xattn"][segment.name])["layers"]
@@ -132,5 +135,6 @@ def gates(trainable: Tree, segments: tuple[Segment, ...], config: CrossAttention
                 continue
             for i, alpha in enumerate(alphas):
                 block = segment.start + i * segment.depth
-                values[f"gate/{block}.{branch}"] = config.branch_scale * jnp.tanh(alpha)
+                value = config.branch_scale * jnp.tanh(alpha)
+                values[f"gate/{block}.{branch}"] = value.mean() if value.ndim else value
     return values

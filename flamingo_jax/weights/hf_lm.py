@@ -1,6 +1,7 @@
 """Language models as transformers stores them -> the tree of `models.lm`, by tables of names.
 
-Covers LLaMA, GPT-NeoX (Pythia, RedPajama-INCITE), MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2.
+Covers LLaMA, GPT-NeoX (Pythia, RedPajama-INCITE), MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2, and
+the LLaMA inside IDEFICS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,26 +31,38 @@ class Names(NamedTuple):
     in_by_out: bool = False  # kernels stored (in, out); torch's Linear has (out, in)
     qkv_by_head: bool = False  # fused outputs are (N, 3, H), not (3, N, H)
     buffers: tuple[str, ...] = ()  # ends of names that hold no parameters
+    beside: tuple[str, ...] = ()  # starts of names that are another part's
 
+
+_LLAMA = Names(
+    prefixes=("model.",),
+    embedding="embed_tokens",
+    final_norm="norm",
+    layer="layers.{}.",
+    modules={
+        "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "q",
+        "self_attn.k_proj": "k",
+        "self_attn.v_proj": "v",
+        "self_attn.o_proj": "o",
+        "post_attention_layernorm": "ffw_norm",
+        "mlp.gate_proj": "gate",
+        "mlp.up_proj": "up",
+        "mlp.down_proj": "down",
+    },
+    buffers=(".rotary_emb.inv_freq",),
+)
 
 NAMES: dict[str, Names] = {
-    "llama": Names(
-        prefixes=("model.",),
-        embedding="embed_tokens",
-        final_norm="norm",
-        layer="layers.{}.",
-        modules={
-            "input_layernorm": "attn_norm",
-            "self_attn.q_proj": "q",
-            "self_attn.k_proj": "k",
-            "self_attn.v_proj": "v",
-            "self_attn.o_proj": "o",
-            "post_attention_layernorm": "ffw_norm",
-            "mlp.gate_proj": "gate",
-            "mlp.up_proj": "up",
-            "mlp.down_proj": "down",
-        },
-        buffers=(".rotary_emb.inv_freq",),
+    "llama": _LLAMA,
+    "idefics": _LLAMA._replace(
+        beside=(
+            "model.vision_model.",
+            "model.perceiver_resampler.",
+            "model.gated_cross_attn_layers.",
+            "model.embed_tokens.additional_embedding.",
+            "lm_head.additional_fc.",
+        )
     ),
     "gpt_neox": Names(
         prefixes=("gpt_neox.",),
@@ -147,7 +160,11 @@ def language_model(
     Raises BadWeightsFile where a tensor is missing, left over or of a shape the config has not.
     """
     names = NAMES[family]
-    left = {_without(name, names.prefixes): tensor for name, tensor in tensors.items()}
+    left = {
+        _without(name, names.prefixes): tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(names.beside)
+    }
 
     def take(name: str) -> np.ndarray:
         if name not in left:

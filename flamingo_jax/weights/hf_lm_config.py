@@ -93,6 +93,12 @@ def _llama(hf: Json) -> dict[str, Any]:
     }
 
 
+def _idefics(hf: Json) -> dict[str, Any]:
+    """The language model inside; a key that transformers leaves out has its class's value."""
+    defaults = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
+    return _llama(defaults | dict(hf))
+
+
 def _gpt_neox(hf: Json) -> dict[str, Any]:
     _refuse(hf, attention_bias=True)
     rope, shape = _rope(hf), _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -169,6 +175,7 @@ def _gpt2(hf: Json) -> dict[str, Any]:
 
 _READERS = {
     "llama": _llama,
+    "idefics": _idefics,
     "gpt_neox": _gpt_neox,
     "mpt": _mpt,
     "mosaic_gpt": _mosaic_gpt,

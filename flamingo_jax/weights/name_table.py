@@ -42,15 +42,19 @@ def take(
     for path, leaf in traverse_util.flatten_dict(want).items():
         if any(source.name in missing for source in sources[path]):
             continue
-        try:
-            layers = [source.convert(tensors[source.name]) for source in sources[path]]
-            value = np.stack(layers) if isinstance(table[path], list) else layers[0]
-            if value.shape != leaf.shape:
-                raise ValueError(f"{list(value.shape)}, want {list(leaf.shape)}")
-        except (ValueError, IndexError) as error:  # transpose, reshape or stack: a wrong shape too
-            misfits.append(f"{sources[path][0].name} for {'/'.join(path)} ({error})")
-            continue
-        flat[path] = value
+        stacked = isinstance(table[path], list)
+        layers, shape = [], leaf.shape[1:] if stacked else leaf.shape
+        for source in sources[path]:
+            try:
+                value = source.convert(tensors[source.name])
+                if value.shape != shape:
+                    raise ValueError(f"{list(value.shape)}, want {list(shape)}")
+            except (ValueError, IndexError) as error:  # transpose or reshape: a wrong shape too
+                misfits.append(f"{source.name} for {'/'.join(path)} ({error})")
+                break
+            layers.append(value)
+        else:
+            flat[path] = np.stack(layers) if stacked else layers[0]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misfits}
     if problems := [_listed(kind, names) for kind, names in kinds.items() if names]:
         raise BadWeightsFile(f"{what}: {'; '.join(problems)}: {mend}")

@@ -11,6 +11,7 @@ from flamingo_jax.weights import (
     clip_config,
     clip_tower,
     hf_lm_config,
+    idefics,
     open_flamingo,
 )
 from flamingo_jax.weights.conversion import Conversion
@@ -31,6 +32,7 @@ class Published(NamedTuple):
     tokenizer: Tokenizer
     language_model: Part
     vision: Part
+    whole: bool = False  # the frozen parts lie in the same folder
 
 
 def from_open_flamingo(
@@ -72,4 +74,39 @@ def from_open_flamingo(
         ),
         Part("hf_lm", lm_path),
         Part(tower.format, vision_path),
+    )
+
+
+def from_idefics(folder: pathlib.Path) -> Published:
+    """IDEFICS v1, whose folder of transformers holds all of it, in shards of safetensors.
+
+    Raises BadWeightsFile where it is damaged or of something else; ValueError where it has no
+    tokenizer.
+    """
+    values = idefics.read_json(folder)
+    _, lm = hf_lm_config.read_folder(folder)
+    names = idefics.new_tokens(folder, lm.vocab_size, values.get("additional_vocab_size", 0))
+    tower = clip_tower.recognise(folder)
+    vision = VisionConfig(
+        "vit",
+        tower.variant,
+        num_features=tower.num_patches + 1,
+        width=tower.width,
+        preprocessing=dataclasses.replace(
+            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="stretch"
+        ),
+        activation="gelu",
+        keep_class_token=True,
+    )
+    clip_config.check(folder, tower.format, vision)
+    conversion = idefics.convert(folder, lm, vision, names)
+    tokenizer = Tokenizer.from_huggingface(folder, lm.vocab_size, new_are_there=True)
+    return Published(
+        conversion,
+        tokenizer.with_conventions(
+            conversion.new_tokens, starts_with_bos=conversion.starts_with_bos
+        ),
+        Part("hf_lm", folder),
+        Part(tower.format, folder),
+        whole=True,
     )

@@ -32,6 +32,24 @@ def test_a_model_that_never_saw_bos_gets_none():
     assert found.is_text == [False, True, False]
 
 
+def test_an_image_wrapped_and_a_document_that_ends_as_in_idefics():
+    """Without a token for a chunk's end the text's end is it, and what follows sees no image."""
+    idefics = TOKENIZER.with_conventions(
+        ("<fake_token_around_image>", "<image>"), starts_with_bos=True
+    )
+    parts = [ImagePart(RED), TextPart("a"), EndOfChunk(), TextPart("b"), ImagePart(RED)]
+    found = encode([*parts, ImagePart(BLUE), TextPart("c")], idefics, PREPROCESSING)
+    around, image, end = 259, 260, 257
+    assert found.tokens == [
+        *(BOS, around, image, around, 97, end, 98),
+        *(around, image, around, image, around, 99),
+    ]
+    assert [i for i, text in enumerate(found.is_text) if text] == [4, 6, 12]
+    for side, real in (("left", slice(-13, None)), ("right", slice(0, 13))):
+        batch = to_batch([found], idefics, SHAPE, side=side)
+        assert batch.media_index[0, real].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 2, 2, 3, 3, 3]
+
+
 def test_text_that_looks_like_a_special_token_stays_text():
     found = encode([TextPart("<image>")], TOKENIZER, PREPROCESSING)
     assert found.tokens == [BOS, *b"<image>"]

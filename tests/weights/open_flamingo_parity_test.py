@@ -1,9 +1,6 @@
 """A converted checkpoint against OpenFlamingo's own model: the same logits for the same prompts."""
 
-import jax
-import numpy as np
 import pytest
-from flax import nnx
 
 import flamingo_jax
 from experiments import conversion
@@ -11,31 +8,11 @@ from flamingo_jax.decode import prompt_batch
 from flamingo_jax.prompts import EndOfChunk, ImagePart, TextPart
 from flamingo_jax.weights import published
 from tests import open_flamingo_reference as reference
+from tests import prompt_cases
 
 pytestmark = pytest.mark.reference
 
 TOLERANCE = 1e-4  # of the largest logit
-RED, GREEN, NOISE = (
-    np.full((32, 32, 3), (200, 10, 10), np.uint8),
-    np.full((40, 32, 3), (10, 200, 10), np.uint8),
-    np.random.default_rng(0).integers(0, 256, (32, 70, 3), np.uint8),
-)
-EOC = EndOfChunk()
-PROMPTS = {
-    "text alone": [[TextPart("Output: a dog")]],
-    "a picture first": [[ImagePart(NOISE), TextPart("Output:a cat"), EOC]],
-    "text before it, two pictures, unequal lengths": [
-        [
-            TextPart("Look: "),
-            ImagePart(RED),
-            TextPart("red"),
-            EOC,
-            ImagePart(NOISE),
-            TextPart("no"),
-        ],
-        [ImagePart(GREEN), TextPart("g")],
-    ],
-}
 
 
 @pytest.fixture(
@@ -60,16 +37,7 @@ def pair(request, tmp_path_factory):
 
 def test_logits(pair):
     theirs, ours, _ = pair
-    run = jax.jit(lambda params, batch: nnx.merge(ours.graph, params)(batch))
-    pp = ours.config.vision.preprocessing
-    for name, prompts in PROMPTS.items():
-        encoded = [prompt_batch.encode(p, ours.tokenizer, pp) for p in prompts]
-        batch = prompt_batch.to_batch(encoded, ours.tokenizer, (32, 32, 3), side="left")
-        pixels = (batch.media[:, :, 0] / np.float32(255) - np.float32(pp.mean)) / np.float32(pp.std)
-        want = theirs.logits(pixels, batch.tokens, batch.token_mask)[batch.token_mask]
-        found = np.asarray(run(ours.params, batch))[batch.token_mask]
-        assert found.shape == want.shape
-        difference = np.abs(found - want).max() / np.abs(want).max()
+    for name, difference in prompt_cases.differences(ours, theirs.logits):
         print(f"{name}: largest difference {difference:.1e} of the largest logit")
         assert difference < TOLERANCE
 
@@ -78,9 +46,8 @@ def test_tokens_have_the_ids_they_were_trained_with(pair):
     _, ours, _ = pair
     t = ours.tokenizer
     assert (t.end_of_chunk_id, t.image_id) == (reference.END_OF_CHUNK, reference.IMAGE)
-    encoded = prompt_batch.encode(
-        [ImagePart(RED), TextPart("a"), EOC], t, ours.config.vision.preprocessing
-    )
+    prompt = [ImagePart(prompt_cases.RED), TextPart("a"), EndOfChunk()]
+    encoded = prompt_batch.encode(prompt, t, ours.config.vision.preprocessing)
     assert encoded.tokens == [reference.IMAGE, *t.encode("a"), reference.END_OF_CHUNK]
     assert ours.caption_template.format("a dog") == "Output:a dog"
 

@@ -1,0 +1,164 @@
+"""IDEFICS v1, a folder of transformers -> the config and the trained parts of a Flamingo here.
+
+The folder holds everything; the language model and the image tower are read from it as the frozen
+parts that they were (of the instruct models, whose language model was trained on too, as well).
+Not the paper's in what is computed: gated blocks as the language model's own are made, before
+blocks 0, `cross_layer_interval` and so on; ReLU in the resampler, and norms of each head's queries
+and keys in both; CLIP's class token beside its patches; extra rows of embedding and head.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flamingo_jax.config import (
+    CrossAttentionConfig,
+    FlamingoConfig,
+    LanguageModelConfig,
+    ResamplerConfig,
+    VisionConfig,
+)
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.tokenizer import END_OF_CHUNK
+from flamingo_jax.weights import checkpoint_files, hf_lm, idefics_names, name_table
+from flamingo_jax.weights.conversion import Conversion
+from flamingo_jax.weights.errors import BadWeightsFile
+
+CAPTION = "Output: {}"  # ours
+_OUR_NAMES = {"<end_of_utterance>": END_OF_CHUNK}
+_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
+_MEND = "fetch the folder again, or give one of IDEFICS v1"
+
+
+def convert(
+    folder: pathlib.Path, lm: LanguageModelConfig, vision: VisionConfig, new_tokens: list[str]
+) -> Conversion:
+    """BadWeightsFile for what is missing, left over, or set otherwise than IDEFICS is.
+
+    Tensors of safetensors files are read where they are looked at: those of the frozen parts never.
+    """
+    tensors = checkpoint_files.tensors(folder)
+    beside = hf_lm.NAMES["idefics"].beside
+    trained = {name: a for name, a in tensors.items() if name.startswith(beside[1:])}
+    buffers = [name for name in tensors if name.endswith(_BUFFERS)]
+    left = {name: a for name, a in trained.items() if name not in buffers}
+    config = _config(folder, left, lm, vision, len(new_tokens))
+    hf_lm.language_model(tensors, "idefics", lm)  # of views: checks names and shapes
+    shapes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))[1]
+    wanted = {name: shapes[name] for name in ("resampler", "gated_xattn", "new_tokens")}
+    table = idefics_names.table(config)
+    params = name_table.take(left, table, wanted, what=str(folder), mend=_MEND)
+    gated = sum(name.startswith(beside[2]) for name in left)
+    resampler = sum(name.startswith(beside[1]) for name in left)
+    blocks = lm.num_layers // config.cross_attention.every
+    return Conversion(
+        config,
+        params,
+        tuple(_OUR_NAMES.get(name, name) for name in new_tokens),
+        starts_with_bos=True,
+        caption_template=CAPTION,
+        mapped={
+            "resampler": resampler,
+            f"{blocks} gated blocks": gated,
+            "tables of new tokens' rows": len(left) - gated - resampler,
+        },
+        unneeded=len(buffers),
+    )
+
+
+def read_json(folder: pathlib.Path) -> dict[str, Any]:
+    """`config.json`; BadWeightsFile for a folder of something else."""
+    try:
+        values = json.loads((folder / checkpoint_files.CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadWeightsFile(
+            f"{folder}: no {checkpoint_files.CONFIG} of transformers ({error}): give the folder "
+            "that holds IDEFICS v1"
+        ) from error
+    if values.get("model_type") != "idefics":
+        raise BadWeightsFile(
+            f"{folder} is of model_type={values.get('model_type')!r}: give a folder of IDEFICS v1, "
+            "whose is 'idefics'"
+        )
+    return values
+
+
+def new_tokens(folder: pathlib.Path, first: int, count: int) -> list[str]:
+    """Names of the ids from `first` on, as the folder's tokenizer has them."""
+    names = _added_tokens(folder)
+    if missing := [i for i in range(first, first + count) if i not in names]:
+        raise BadWeightsFile(
+            f"{folder}: the tokenizer names no token {missing[0]}, and the model has rows for "
+            f"{first} to {first + count - 1}: fetch tokenizer.json or added_tokens.json again"
+        )
+    return [names[i] for i in range(first, first + count)]
+
+
+def _added_tokens(folder: pathlib.Path) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for file, read in (
+        ("added_tokens.json", lambda v: {i: name for name, i in v.items()}),
+        ("tokenizer.json", lambda v: {t["id"]: t["content"] for t in v.get("added_tokens") or []}),
+    ):
+        path = folder / file
+        try:
+            names |= read(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadWeightsFile(f"{path} is damaged ({error}): fetch it again") from error
+    return names
+
+
+def _config(
+    folder: pathlib.Path,
+    tensors: Mapping[str, np.ndarray],
+    lm: LanguageModelConfig,
+    vision: VisionConfig,
+    num_new: int,
+) -> FlamingoConfig:
+    hf = read_json(folder)
+    perceiver = hf.get("perceiver_config") or {}
+    for key, want in {"use_resampler": True, "tie_word_embeddings": False}.items():
+        if hf.get(key, False) != want:
+            raise BadWeightsFile(
+                f"{folder}: config.json has {key}={hf.get(key, False)}, only {want} is supported"
+            )
+    every = hf.get("cross_layer_interval", 1)
+    if lm.num_layers % every:
+        raise BadWeightsFile(
+            f"{folder}: config.json has cross_layer_interval={every}, which does not divide "
+            f"num_hidden_layers={lm.num_layers}"
+        )
+    gate = tensors.get(idefics_names.GATE.format(0))
+    return FlamingoConfig(
+        language_model=lm,
+        vision=vision,
+        resampler=ResamplerConfig(
+            num_latents=perceiver.get("resampler_n_latents", 64),
+            depth=perceiver.get("resampler_depth", 6),
+            width=vision.width,
+            num_heads=perceiver.get("resampler_n_heads", 16),
+            head_dim=perceiver.get("resampler_head_dim", 96),
+            activation="relu",
+            num_frames=0,
+            qk_norm=perceiver.get("qk_layer_norms_perceiver", False),
+        ),
+        cross_attention=CrossAttentionConfig(
+            every=every,
+            num_heads=lm.num_heads,
+            head_dim=lm.head_dim,
+            activation=lm.activation,
+            normalize_media=False,
+            norm="rmsnorm",
+            norm_eps=lm.norm_eps,
+            qk_norm=hf.get("qk_layer_norms", False),
+            gated_ffw=True,
+            ffw_width=lm.ffw_width,
+            gate_per_channel=gate is not None and gate.size > 1,
+        ),
+        num_new_tokens=num_new,
+    )
