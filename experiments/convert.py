@@ -8,9 +8,9 @@ its language model and tokenizer, --vision its CLIP tower. Of --source=idefics, 
 folder of transformers, which holds all of that itself.
 
 The model directory holds what was trained, and names the frozen parts by their path and SHA-256:
-leave them where they are. They are not loaded here. What was trained is there twice: 9 GB for
-OpenFlamingo's 3B and 4B, 11 GB for its 9B, and of IDEFICS, in bfloat16, 6 GB for the 9B and 56 GB
-for the 80B. docs/weights.md has the commands from download to few-shot prompts.
+leave them where they are. They are not loaded here. Memory is what was trained, and the file of
+OpenFlamingo: 9 GB for the 3B and the 4B, 11 GB for the 9B; of IDEFICS, in bfloat16, 4 GB for the 9B
+and 28 GB for the 80B. docs/weights.md has the commands from download to few-shot prompts.
 """
 
 import sys

@@ -30,7 +30,8 @@ def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
         hf = json.loads((path / checkpoint_files.CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise BadWeightsFile(
-            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error})"
+            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error}): give the folder of a "
+            "language model"
         ) from error
     return hf.get("model_type"), read_config(hf)
 

@@ -54,11 +54,17 @@ def take(
                 break
             layers.append(value)
         else:
-            flat[path] = np.stack(layers) if stacked else layers[0]
+            flat[path] = _stack(layers) if stacked else layers[0]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misfits}
     if problems := [_listed(kind, names) for kind, names in kinds.items() if names]:
         raise BadWeightsFile(f"{what}: {'; '.join(problems)}: {mend}")
     return traverse_util.unflatten_dict(flat)
+
+
+def _stack(layers: list[np.ndarray]) -> np.ndarray:
+    """One array in C's order, which files are written in, whatever order the layers lie in."""
+    out = np.empty((len(layers), *layers[0].shape), np.result_type(*layers))
+    return np.stack(layers, out=out)
 
 
 def _listed(kind: str, names: list[str]) -> str:

@@ -8,7 +8,9 @@ from flax import nnx
 
 from flamingo_jax.config import CrossAttentionConfig
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import plan
 from flamingo_jax.models.gated_xattn import GatedCrossAttention
+from flamingo_jax.train.step import gates
 
 WIDTH, MEDIA_WIDTH, R = 8, 6, 2
 RNG = np.random.default_rng(0)
@@ -106,3 +108,46 @@ def test_gradients_of_gates_are_summed_in_float32():
         return np.array([grads["attention_gate"], grads["ffw_gate"]])
 
     np.testing.assert_allclose(gates(jnp.bfloat16), gates(jnp.float32), rtol=0.02)
+
+
+def test_made_as_idefics_makes_it():
+    """A gate a channel opens that channel alone; keys' length is gone, and RMS norms have no bias.
+
+    SwiGLU has a width of its own.
+    """
+    config = CrossAttentionConfig(
+        num_heads=2,
+        head_dim=5,
+        normalize_media=False,
+        norm="rmsnorm",
+        qk_norm=True,
+        activation="silu",
+        gated_ffw=True,
+        ffw_width=11,
+        gate_per_channel=True,
+    )
+    graph, shapes, _ = params_lib.abstract(
+        lambda rngs: GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=rngs)
+    )
+    assert shapes["ffw"]["gate"]["kernel"].shape == (WIDTH, 11)
+    assert (set(shapes["norm"]), shapes["query_norm"]["scale"].shape) == ({"scale"}, (5,))
+    params = jax.tree.map(lambda s: jnp.asarray(RNG.normal(size=s.shape), jnp.float32), shapes)
+    gate = jnp.zeros(WIDTH).at[3].set(0.5)
+    closed = jnp.zeros(WIDTH)
+    block = nnx.merge(graph, params | {"attention_gate": gate, "ffw_gate": closed})
+    keys = block.media_keys(jnp.asarray(MEDIA))
+    moved = np.asarray(block(jnp.asarray(X), keys, SEEN)) - X
+    assert np.abs(moved[:, 1:, 3]).min() > 1e-4
+    np.testing.assert_array_equal(np.delete(moved, 3, axis=-1), 0)
+    longer = block.media_keys(jnp.asarray(3 * MEDIA))
+    np.testing.assert_allclose(longer.key, keys.key, rtol=1e-4)
+    np.testing.assert_allclose(longer.value, 3 * keys.value, rtol=1e-4)
+
+
+def test_the_gate_that_is_logged_is_the_mean_of_a_vector():
+    config = CrossAttentionConfig(every=2, branch_scale=2.0, gate_per_channel=True)
+    vectors = {f"{branch}_gate": jnp.full((1, 4), 0.3) for branch in ("attention", "ffw")}
+    (segment,) = plan(2, 2, 0)
+    found = gates({"gated_xattn": {"groups": {"layers": vectors}}}, (segment,), config)
+    assert {*found} == {"gate/0.attention", "gate/0.ffw"}
+    np.testing.assert_allclose(found["gate/0.ffw"], 2 * np.tanh(0.3), rtol=1e-6)

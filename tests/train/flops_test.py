@@ -67,7 +67,12 @@ def config(encoder, size_px, *, resampler="perceiver", train_new_inputs=True, xa
 
 PLAIN = {"gated_ffw": False, "positions": "relative"}  # Chinchilla's
 CONFIGS = {
-    "gated, efficientnet": config("efficientnet_lite", 64, lm={"num_kv_heads": 2}),
+    "gated as IDEFICS's, efficientnet": config(
+        "efficientnet_lite",
+        64,
+        xattn={"norm": "rmsnorm", "qk_norm": True, "gated_ffw": True, "ffw_width": 1408},
+        lm={"num_kv_heads": 2},
+    ),
     "no gradient below": config(
         "nfnet", 64, train_new_inputs=False, xattn={"media_width": 512}, lm=PLAIN
     ),
