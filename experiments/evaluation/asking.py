@@ -6,6 +6,7 @@ shots that does not fit the model's context is known at once ("out of context").
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from flamingo_jax.decode import prompt_batch
 from flamingo_jax.eval import few_shot, metrics, retrieval
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.model import Model
-from flamingo_jax.prompts import Part, TextPart
+from flamingo_jax.prompts import EndOfChunk, Part, TextPart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,24 +93,25 @@ def _choose(
 
 def _check_fits(task: Task, asked: Sequence[Asked], model: Model) -> None:
     """RowError where a prompt with its answer is longer than the model's context."""
-    lengths: dict[str, int] = {}
+    encode = functools.cache(model.tokenizer.encode)
 
-    def length(part: Part) -> int:
-        if not isinstance(part, TextPart):
-            return 1
-        if part.text not in lengths:
-            lengths[part.text] = len(model.tokenizer.encode(part.text))
-        return lengths[part.text]
+    def length(parts: Sequence[Part]) -> int:
+        tokens = [*model.tokenizer.prefix]
+        for part in parts:
+            if isinstance(part, TextPart):
+                tokens += encode(part.text)
+            elif isinstance(part, EndOfChunk):
+                tokens.append(model.tokenizer.end_of_chunk_id)
+            else:
+                tokens += model.tokenizer.image_tag(tokens)
+        return len(tokens)
 
-    longest = max(1 + sum(map(length, one.prompts[0])) for one in asked)
+    longest = max(length(one.prompts[0]) for one in asked)
     answer = task.max_tokens
     if metrics.METRICS[task.metric].closed:
-        texts = {
-            task.template.continuation(one.query.fields, candidate)
-            for one in asked
-            for candidate in task.candidates_of(one.query)
-        }
-        answer = 1 + max(length(TextPart(text)) for text in texts)
+        sets = {task.candidates_of(one.query) for one in asked}
+        texts = {task.template.continuation(candidate) for own in sets for candidate in own}
+        answer = 1 + max(len(encode(text)) for text in texts)
     most, needed = model.config.language_model.max_length, longest + answer
     if model.config.language_model.positions == "learned":
         needed = prompt_batch.padded_length(longest) + answer

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import jax
 
 from data_pipelines import progress_bar
 from experiments.cli import UserError
@@ -24,6 +24,7 @@ from flamingo_jax.eval import few_shot, metrics
 from flamingo_jax.eval.seeding import first_queries
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.model import Model
+from flamingo_jax.prompts import Part
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
             "permutations": asked_for.permutations,
             "max_skipped_share": asked_for.max_skipped_share,
         },
-        "versions": {"flamingo_jax": __version__, "numpy": np.__version__},
+        "versions": {"flamingo_jax": __version__, "jax": jax.__version__},
         "command": list(command),
     }
     media, found, rows = Media(model), [], []
@@ -95,6 +96,7 @@ class _Evaluation:
         about = {
             "task": task.name,
             "shots": num_shots,
+            "is_own": task.is_own,
             "metric": task.metric,
             "scorer": metrics.METRICS[task.metric].version,
             "split": task.split,
@@ -124,7 +126,7 @@ class _Evaluation:
             raise UserError(f"{task.name}: {error}") from error
         return Result(
             **about,
-            example_prompt=few_shot.as_text(asked[0][0].prompts[0]),
+            example_prompt=self._as_text(asked[0][0].prompts[0]),
             score=score.interval.mean,
             low=score.interval.low,
             high=score.interval.high,
@@ -162,6 +164,9 @@ class _Evaluation:
                 f"mend them, or allow a larger share than --max_skipped_share={share:g}"
             )
         return good, dict(sorted(reasons.items()))
+
+    def _as_text(self, parts: Sequence[Part]) -> str:
+        return "<BOS>" * len(self._model.tokenizer.prefix) + few_shot.as_text(parts)
 
     def _decoding(self) -> str:
         if self._closed:

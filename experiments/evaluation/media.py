@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.cli import UserError
 from flamingo_jax.eval import retrieval
 from flamingo_jax.eval.task import Example
 from flamingo_jax.images import BadMedia, decode_image
@@ -107,6 +108,8 @@ class Media:
             return decode_image(_path(part), preprocessing)[None], None
         except BadMedia as error:
             return None, error.reason
+        except ModuleNotFoundError as error:  # PyAV, which videos alone want
+            raise UserError(f"{_path(part)}: {error}: pip install 'flamingo_jax[data]'") from error
 
     def _pool(self, decoded: Sequence[tuple[Part, np.ndarray | None]]) -> None:
         """Encodes and pools media; a picture's features are kept, too."""

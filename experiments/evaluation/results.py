@@ -25,6 +25,7 @@ class Result:
 
     task: str
     shots: int
+    is_own: bool
     metric: str
     scorer: str
     split: str
@@ -51,8 +52,8 @@ class Result:
         values = dataclasses.asdict(self)
         if len(self.score_of_seeds) > 1:
             values["std_over_seeds"] = float(np.std(self.score_of_seeds, ddof=1))
-        found = [point for point in published(self.task) if point.shots == self.shots]
-        values["published"] = {point.model: point.score for point in found}
+        points = [] if self.is_own else published(self.task)
+        values["published"] = {p.model: p.score for p in points if p.shots == self.shots}
         return json.loads(json.dumps(values))  # as it is read again
 
 
@@ -95,9 +96,9 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
             f"| {task} | {first['metric']} | {first['num_queries']} | {' | '.join(cells)} |"
         )
         for model in MODELS:
-            points = {p.shots: p.score for p in published(task) if p.model == model}
-            if points:
-                cells = [f"{points[n]:.1f}" if n in points else "" for n in shots]
+            points = {n: row["published"].get(model) for n, row in own.items()}
+            if any(score is not None for score in points.values()):
+                cells = ["" if points.get(n) is None else f"{points[n]:.1f}" for n in shots]
                 lines.append(f"| {task}, {model} (paper) | | | {' | '.join(cells)} |")
     lines += [
         "",

@@ -60,7 +60,7 @@ def _answers(model: Model, task: Task, asked: Sequence[Asked], media: Media) -> 
             for w in written
         ]
     texts = [
-        [task.template.continuation(one.query.fields, c) for c in task.candidates_of(one.query)]
+        [task.template.continuation(c) for c in task.candidates_of(one.query)]
         for one in asked
         for _ in one.prompts
     ]
@@ -80,7 +80,7 @@ def _line(one: Asked, seed: int, answer: Line) -> Line:
         "id": query.id,
         "seed": seed,
         "support": [shot.id for shot in one.shots],
-        "query": few_shot.as_text(last).removeprefix("<BOS>"),
+        "query": few_shot.as_text(last),
         **answer,
         "references": list(query.references),
     }

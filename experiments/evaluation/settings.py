@@ -6,6 +6,7 @@ the other queries nor their number.
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import pathlib
@@ -57,18 +58,23 @@ def check(folder: pathlib.Path, model: dict[str, str], settings: Settings, task:
         "examples": task.fingerprint,
     }
     try:
-        found = read_json(path) if path.is_file() else {**here, "tasks": {}}
-        tasks = found["tasks"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        found = read_json(path) if path.is_file() and _has_any(folder, "") else here
+        tasks = found.pop("tasks", {})
+    except (json.JSONDecodeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: give another --out") from error
-    before, now = ({**found} | tasks.get(task.name, {}), here | own)
-    for key, value in now.items():
+    before = found | (tasks.get(task.name, {}) if _has_any(folder, f"{task.name}_") else {})
+    for key, value in (here | own).items():
         if key in before and before[key] != value:
             raise UserError(
                 f"{folder.parent} holds predictions with {key}={_short(before[key])}, asked for is "
                 f"{_short(value)}: give another --out"
             )
-    write_json(path, {**found, "tasks": {**tasks, task.name: own}})
+    write_json(path, {**here, "tasks": {**tasks, task.name: own}})
+
+
+def _has_any(folder: pathlib.Path, prefix: str) -> bool:
+    """Whether there are predictions yet."""
+    return any(folder.glob(f"{glob.escape(prefix)}*.jsonl"))
 
 
 def _short(value: Any) -> str:

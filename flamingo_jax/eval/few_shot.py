@@ -44,9 +44,9 @@ def task_prompt(
 
 
 def as_text(parts: Sequence[Part]) -> str:
-    """A prompt as the paper prints it: `<BOS><image>Output: a cat<EOC>...`."""
+    """A prompt as the paper prints it, `<image>Output: a cat<EOC>...`, behind its `<BOS>`."""
     marks = {ImagePart: "<image>", VideoPart: "<image>", EndOfChunk: "<EOC>"}
-    return "<BOS>" + "".join(p.text if isinstance(p, TextPart) else marks[type(p)] for p in parts)
+    return "".join(p.text if isinstance(p, TextPart) else marks[type(p)] for p in parts)
 
 
 def num_examples(num_shots: int, *, closed: bool) -> int:

@@ -21,10 +21,13 @@ class PromptTemplate:
     text: str
 
     def __post_init__(self):
-        if _PLACE.findall(self.text).count(ANSWER) != 1:
+        places = _PLACE.findall(self.text)
+        if places.count(ANSWER) != 1:
             raise ValueError(
                 f"template {self.text!r} must hold {{{ANSWER}}} once, as in 'Output: {{{ANSWER}}}'"
             )
+        if places[-1] != ANSWER:
+            raise ValueError(f"template {self.text!r}: put {{{places[-1]}}} before {{{ANSWER}}}")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -34,9 +37,12 @@ class PromptTemplate:
     @property
     def keywords(self) -> tuple[str, ...]:
         """What is written before the answer around the fields; a prediction ends at any of it."""
-        before = self.text.partition(f"{{{ANSWER}}}")[0]
-        pieces = [piece.strip() for piece in _PLACE.split(before)[::2]]
+        pieces = [piece.strip() for piece in _PLACE.split(self._before)[::2]]
         return tuple(piece for piece in pieces if piece)
+
+    @property
+    def _before(self) -> str:
+        return self.text.partition(f"{{{ANSWER}}}")[0]
 
     def fill(self, fields: Mapping[str, str], answer: str) -> str:
         """The whole text of an example, braces in what is filled in and all."""
@@ -45,12 +51,12 @@ class PromptTemplate:
 
     def query(self, fields: Mapping[str, str]) -> str:
         """The text before the answer."""
-        before = self.text.partition(f"{{{ANSWER}}}")[0]
-        return _PLACE.sub(lambda place: fields[place[1]], before).rstrip(" ")
+        return _PLACE.sub(lambda place: fields[place[1]], self._before).rstrip(" ")
 
-    def continuation(self, fields: Mapping[str, str], answer: str) -> str:
+    def continuation(self, answer: str) -> str:
         """What follows `query` where the answer is `answer`; a candidate for scoring."""
-        return self.fill(fields, answer).removeprefix(self.query(fields))
+        before, _, after = self.text.partition(f"{{{ANSWER}}}")
+        return before[len(before.rstrip(" ")) :] + answer + after
 
 
 def cut_at_keywords(text: str, keywords: Sequence[str]) -> str:

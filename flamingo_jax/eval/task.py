@@ -57,6 +57,7 @@ class Task:
     num_support: int | None = NUM_SUPPORT  # drawn from `support`; None: all
     per_answer: int | None = None  # drawn of each answer instead (classification)
     max_shots: int | None = None  # with more the paper does not ask it
+    is_own: bool = False  # a user's, of which no paper prints scores
     rewrite: Callable[[str], str] = str  # of a written answer before it is scored, such as stems
 
     def candidates_of(self, query: Example) -> tuple[str, ...]:

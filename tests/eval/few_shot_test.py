@@ -17,18 +17,17 @@ def test_captioning_with_two_shots_and_with_none():
     template = PromptTemplate("Output: {answer}")
     shots, query = [example("1", "a cat"), example("2", "two dogs")], example("q", "?")
     assert few_shot.as_text(few_shot.task_prompt(template, shots, query)) == (
-        "<BOS><image>Output: a cat<EOC><image>Output: two dogs<EOC><image>Output:"
+        "<image>Output: a cat<EOC><image>Output: two dogs<EOC><image>Output:"
     )
     zero = few_shot.task_prompt(template, shots, query, with_media=False)
-    assert few_shot.as_text(zero) == ("<BOS>Output: a cat<EOC>Output: two dogs<EOC><image>Output:")
+    assert few_shot.as_text(zero) == ("Output: a cat<EOC>Output: two dogs<EOC><image>Output:")
 
 
 def test_question_answering():
     shots = [example("1", "grey", question="What colour is it?")]
     query = example("q", "?", question="Is it {big}?")
     assert few_shot.as_text(few_shot.task_prompt(QUESTION, shots, query)) == (
-        "<BOS><image>Question: What colour is it? Answer: grey<EOC>"
-        "<image>Question: Is it {big}? Answer:"
+        "<image>Question: What colour is it? Answer: grey<EOC><image>Question: Is it {big}? Answer:"
     )
 
 
@@ -37,7 +36,7 @@ def test_question_answering():
 )
 def test_query_and_continuation_make_the_filled_template(text):
     template = PromptTemplate(text)
-    assert template.query({}) + template.continuation({}, "a cat") == template.fill({}, "a cat")
+    assert template.query({}) + template.continuation("a cat") == template.fill({}, "a cat")
 
 
 def test_what_is_filled_in_is_not_filled_again():
@@ -50,6 +49,8 @@ def test_what_is_filled_in_is_not_filled_again():
 def test_a_template_needs_one_place_for_the_answer(text):
     with pytest.raises(ValueError, match=r"must hold \{answer\} once"):
         PromptTemplate(text)
+    with pytest.raises(ValueError, match=r"put \{question\} before \{answer\}"):
+        PromptTemplate("{answer} to {question}")
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def _task(
         candidates=candidates,
         max_tokens=header.get("max_tokens", _MAX_TOKENS[kind]),
         num_support=None,
+        is_own=True,
     )
 
 
@@ -169,8 +170,9 @@ def _header(line: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     for key in ("name", "metric", "template"):
         if key in header:
             _text(header, key, where)
-    if "/" in header.get("name", ""):
-        raise TaskError(f"{where}: name {header['name']!r} names files, so it holds no /")
+    name = header.get("name", "")
+    if "/" in name or not name.isprintable():
+        raise TaskError(f"{where}: name {name!r} names files, so it holds no / nor line breaks")
     if "candidates" in header:
         _texts(header, "candidates", where)
     most = header.get("max_tokens", 1)

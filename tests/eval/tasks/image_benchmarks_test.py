@@ -24,23 +24,21 @@ MAKE = {
     "imagenet": official_files.imagenet,
 }
 ONE_SHOT = {
-    "coco": "<BOS><image>Output: Picture 0.<EOC><image>Output:",
-    "flickr30k": "<BOS><image>Output: Picture 0.<EOC><image>Output:",
-    "vqav2": "<BOS><image>Question: What is it? Answer: cat<EOC>"
-    "<image>Question: What is it? Answer:",
-    "okvqa": "<BOS><image>Question: What is it? Answer: cat<EOC>"
-    "<image>Question: What is it? Answer:",
-    "textvqa": "<BOS><image>Question: what does it say? Answer: stop<EOC>"
+    "coco": "<image>Output: Picture 0.<EOC><image>Output:",
+    "flickr30k": "<image>Output: Picture 0.<EOC><image>Output:",
+    "vqav2": "<image>Question: What is it? Answer: cat<EOC><image>Question: What is it? Answer:",
+    "okvqa": "<image>Question: What is it? Answer: cat<EOC><image>Question: What is it? Answer:",
+    "textvqa": "<image>Question: what does it say? Answer: stop<EOC>"
     "<image>Question: what does it say? Answer:",
-    "vizwiz": "<BOS><image>Question: What is this? Answer: unanswerable<EOC>"
+    "vizwiz": "<image>Question: What is this? Answer: unanswerable<EOC>"
     "<image>Question: What is this? Answer:",
-    "hatefulmemes": '<BOS><image>is an image with written: "the "train" meme" on it. '
+    "hatefulmemes": '<image>is an image with written: "the "train" meme" on it. '
     "Is it hateful? Answer: no<EOC>"
     '<image>is an image with written: "the "test_seen" meme" on it. Is it hateful? Answer:',
-    "visdial": "<BOS><image>a cat on a mat Question: is it grey Answer: yes "
+    "visdial": "<image>a cat on a mat Question: is it grey Answer: yes "
     "Question: is it asleep Answer: no<EOC>"
     "<image>a cat on a mat Question: is it grey Answer: yes Question: is it asleep Answer:",
-    "imagenet": "<BOS><image>Output: tench<EOC><image>Output:",
+    "imagenet": "<image>Output: tench<EOC><image>Output:",
 }
 SPLITS = {
     "coco": "test (Karpathy)",

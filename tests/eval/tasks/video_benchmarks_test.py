@@ -20,18 +20,16 @@ MAKE = {
     )
 }
 ONE_SHOT = {
-    "msvdqa": "<BOS><image>Question: what is asleep? Answer: cat<EOC>"
+    "msvdqa": "<image>Question: what is asleep? Answer: cat<EOC>"
     "<image>Question: what is asleep? Answer:",
-    "msrvttqa": "<BOS><image>Question: who runs? Answer: dog<EOC>"
-    "<image>Question: who runs? Answer:",
-    "ivqa": "<BOS><image>Question: what, then? Answer: wood<EOC>"
-    "<image>Question: what, then? Answer:",
-    "star": "<BOS><image>Question: Which object? Answer: The b.<EOC>"
+    "msrvttqa": "<image>Question: who runs? Answer: dog<EOC><image>Question: who runs? Answer:",
+    "ivqa": "<image>Question: what, then? Answer: wood<EOC><image>Question: what, then? Answer:",
+    "star": "<image>Question: Which object? Answer: The b.<EOC>"
     "<image>Question: Which object? Answer:",
-    "vatex": "<BOS><image>Output: A man runs.<EOC><image>Output:",
-    "youcook2": "<BOS><image>Output: stir the soup<EOC><image>Output:",
-    "rareact": "<BOS><image>Caption: a person",
-    "kinetics700": "<BOS><image>Output: abseiling<EOC><image>Output:",
+    "vatex": "<image>Output: A man runs.<EOC><image>Output:",
+    "youcook2": "<image>Output: stir the soup<EOC><image>Output:",
+    "rareact": "<image>Caption: a person",
+    "kinetics700": "<image>Output: abseiling<EOC><image>Output:",
 }
 
 
