@@ -9,8 +9,8 @@ folder of transformers, which holds all of that itself.
 
 The model directory holds what was trained, and names the frozen parts by their path and SHA-256:
 leave them where they are. They are not loaded here. Memory is what was trained, and the file of
-OpenFlamingo: 9 GB for the 3B and the 4B, 11 GB for the 9B; of IDEFICS, in bfloat16, 4 GB for the 9B
-and 28 GB for the 80B. docs/weights.md has the commands from download to few-shot prompts.
+OpenFlamingo: 9 GB for the 3B and the 4B, 11 GB for the 9B; of IDEFICS, in bfloat16, 7 GB for the 9B
+and 57 GB for the 80B, half of it pages of its files. docs/weights.md has the commands from download to few-shot prompts.
 """
 
 import sys

@@ -58,6 +58,32 @@ def redpajama(hf):
     return hf.GPTNeoXForCausalLM(config), "gpt_neox.layers"
 
 
+def opt(hf):
+    """Learned positions, and a head tied to the embedding that is saved beside it."""
+    config = hf.OPTConfig(
+        vocab_size=ROWS,
+        hidden_size=WIDTH,
+        word_embed_proj_dim=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        ffn_dim=4 * WIDTH,
+        max_position_embeddings=128,
+    )
+    return hf.OPTForCausalLM(config), "model.decoder.layers"
+
+
+def llama(hf):
+    """Of the deprecated 9B; its head is a table of its own."""
+    config = hf.LlamaConfig(
+        vocab_size=ROWS,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=88,
+    )
+    return hf.LlamaForCausalLM(config), "model.layers"
+
+
 def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
     """The model around `make`'s language model, and its files; skips where a library is absent."""
     torch = import_torch()
@@ -98,17 +124,16 @@ def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
 
 
 def _state_dict(model) -> dict:
-    """As its `save_checkpoint` filters it, under the name that GPT-NeoX's head had then."""
-    head = model.lang_encoder.get_output_embeddings().weight
-    head.requires_grad_(True)  # the filter keeps embed_out by its name, which is lm_head now
+    """As its `save_checkpoint` filters it, under the names that heads had then."""
+    family, head = model.lang_encoder.config.model_type, "lang_encoder.lm_head.weight"
+    # The filter keeps GPT-NeoX's embed_out for its name, which is lm_head now.
+    model.lang_encoder.get_output_embeddings().requires_grad_(True)
     state = _filter()(model, model.state_dict())
-    neox = hasattr(model.lang_encoder, "gpt_neox")
-    if not neox:  # tied, and saved with the input alone
-        state.pop("lang_encoder.lm_head.weight", None)
-    return {
-        name.replace("lang_encoder.lm_head", "lang_encoder.embed_out"): tensor
-        for name, tensor in state.items()
-    }
+    if family == "mpt":  # had no head
+        del state[head]
+    if family == "gpt_neox":
+        state["lang_encoder.embed_out.weight"] = state.pop(head)
+    return state
 
 
 def _filter():

@@ -1,8 +1,8 @@
 """CLIP's Vision Transformer: the image encoder of the public Flamingo-type models.
 
 Stands where the paper has its own NFNet-F6 (section 2.1), which was never released; the network is
-Radford et al. 2021 (arXiv 2103.00020). OpenFlamingo feeds the patch tokens after the last norm,
-without the class token; IDEFICS feeds all tokens, class token first, before that norm. CLIP's
+Radford et al. 2021 (arXiv 2103.00020). OpenFlamingo was trained on the patch tokens before the last
+norm, without the class token; IDEFICS on all tokens, class token first, before that norm. CLIP's
 pooling and projection into the joint space are not part of the token path and are left out.
 """
 

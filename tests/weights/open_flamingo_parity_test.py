@@ -21,8 +21,10 @@ TOLERANCE = 1e-4  # of the largest logit
         (reference.mpt, 1, "open_clip"),
         (reference.mpt, 2, "hf_clip"),
         (reference.redpajama, 2, "hf_clip"),
+        (reference.opt, 3, "hf_clip"),
+        (reference.llama, 4, "hf_clip"),
     ],
-    ids=["mpt_every_1", "mpt_every_2", "redpajama_every_2"],
+    ids=["mpt_every_1", "mpt_every_2", "redpajama_every_2", "opt_every_3", "llama_every_4"],
 )
 def pair(request, tmp_path_factory):
     """(theirs, ours, the report)."""
@@ -43,20 +45,24 @@ def test_logits(pair):
 
 
 def test_tokens_have_the_ids_they_were_trained_with(pair):
-    _, ours, _ = pair
+    theirs, ours, _ = pair
     t = ours.tokenizer
     assert (t.end_of_chunk_id, t.image_id) == (reference.END_OF_CHUNK, reference.IMAGE)
     prompt = [ImagePart(prompt_cases.RED), TextPart("a"), EndOfChunk()]
     encoded = prompt_batch.encode(prompt, t, ours.config.vision.preprocessing)
-    assert encoded.tokens == [reference.IMAGE, *t.encode("a"), reference.END_OF_CHUNK]
+    with_bos = theirs.model.lang_encoder.config.model_type in ("opt", "llama")
+    bos = [t.bos_id] if with_bos else []
+    assert encoded.tokens == [*bos, reference.IMAGE, *t.encode("a"), reference.END_OF_CHUNK]
     assert ours.caption_template.format("a dog") == "Output:a dog"
 
 
 def test_report(pair):
     _, ours, report = pair
     text = "\n".join(report)
-    tables = 1 if ours.config.language_model.tied_head else 2
-    assert f"{tables * reference.NUM_IDS}  rows compared" in text
+    lm = ours.config.language_model
+    rows = reference.NUM_IDS * (1 if lm.tied_head else 2)
+    rows += 130 * (lm.positions == "learned")  # two more than there are positions
+    assert f"{rows}  rows compared" in text
     assert "largest difference 0" in text
     assert "0  unexpected" in text
     assert "257 <EOC>, 258 <image>, 259 <PAD>" in text
