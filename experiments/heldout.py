@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.records import Document
+from experiments.evaluation.media import similarity_features
 from experiments.report_data import Heldout, SamplePicture
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.eval import caption_tokenizer, captioning_prompt, cider, ranking, retrieval
@@ -268,10 +269,7 @@ def sample(query: Example, written: str, model: Model) -> SamplePicture:
 def _pooled(model: Model, group: Sequence[Example]) -> np.ndarray:
     """What RICES compares, [pictures, E]: frozen features, as the resampler gets them."""
     pooled = np.concatenate([retrieval.pool(e.image[None]) for e in group])
-    alignment = model.params["vision"].get("alignment")
-    if alignment is None:
-        return pooled
-    return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
+    return similarity_features(model, pooled)
 
 
 def _question(example: Example, template: captioning_prompt.CaptionTemplate) -> Prompt:

@@ -1,6 +1,7 @@
 """A user's own benchmark: what its lines become, and one line for each mistake."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -130,3 +131,14 @@ def test_names_that_are_no_task():
         catalog.check("mine")
     with pytest.raises(TaskError, match=r"none\.jsonl: no such file"):
         catalog.read("jsonl:none.jsonl", None, "{}")
+
+
+def test_the_benchmark_in_examples_is_one():
+    path = pathlib.Path(__file__).parents[3] / "examples" / "benchmark.jsonl"
+    task = catalog.read(f"jsonl:{path}", None, "A picture of {}")
+    assert (task.name, task.metric, len(task.queries), len(task.support)) == (
+        "photographs",
+        "top1",
+        2,
+        2,
+    )
