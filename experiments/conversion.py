@@ -4,12 +4,20 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
+from experiments import cli
 from flamingo_jax import model_directory
 from flamingo_jax.config import DTypePolicy, Precision
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.weights import checkpoint_files
 from flamingo_jax.weights.frozen_parts import Source
 from flamingo_jax.weights.published import Part, Published
+
+
+def new_folder(out: pathlib.Path) -> pathlib.Path:
+    """The same; UserError where something is there already."""
+    if out.exists():
+        raise cli.UserError(f"--out={out} is there already: name another folder, or move it away")
+    return out
 
 
 def write(found: Published, out: pathlib.Path, dtype: Precision) -> ModelCard:

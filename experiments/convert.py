@@ -10,7 +10,8 @@ folder of transformers, which holds all of that itself.
 The model directory holds what was trained, and names the frozen parts by their path and SHA-256:
 leave them where they are. They are not loaded here. Memory is what was trained, and the file of
 OpenFlamingo: 9 GB for the 3B and the 4B, 11 GB for the 9B; of IDEFICS, in bfloat16, 7 GB for the 9B
-and 57 GB for the 80B, half of it pages of its files. docs/weights.md has the commands from download to few-shot prompts.
+and 57 GB for the 80B, half of it pages of its files. docs/weights.md goes from download to few-shot
+prompts.
 """
 
 import sys
@@ -36,9 +37,7 @@ flags.mark_flags_as_required(["source", "checkpoint", "out"])
 def main() -> None:
     """Converts, writes and reports."""
     checkpoint = cli.local_path("--checkpoint", _CHECKPOINT.value)
-    out = cli.local_path("--out", _OUT.value)
-    if out.exists():
-        raise cli.UserError(f"--out={out} is there already: name another folder, or move it away")
+    out = conversion.new_folder(cli.local_path("--out", _OUT.value))
     given = {"--lm": _LM.value, "--vision": _VISION.value}
     lm, vision = (cli.local_path(n, value) if value else None for n, value in given.items())
     if _SOURCE.value == "idefics" and (lm or vision):

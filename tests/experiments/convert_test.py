@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 import flamingo_jax
-from experiments import conversion, parts
+from experiments import cli, conversion, parts
 from experiments.configs import finetune
 from flamingo_jax import model_directory
 from flamingo_jax.weights import published
@@ -90,13 +90,10 @@ def test_one_line_and_status_2_and_no_folder(folder, tmp_path):
     assert "2 gated blocks of width 16 before layers called transformer.blocks" in error
 
 
-def test_a_folder_that_is_there_stays_as_it_is(folder, tmp_path):
-    done = prompt_files.run("experiments.convert", *arguments(folder, out=tmp_path))
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"error: --out={tmp_path} is there already: name another folder, or move it away\n"
-    )
-    assert not [*tmp_path.iterdir()]
+def test_a_folder_that_is_there_is_not_written_to(tmp_path):
+    with pytest.raises(cli.UserError, match="is there already: name another folder, or move it"):
+        conversion.new_folder(tmp_path)
+    assert conversion.new_folder(tmp_path / "new") == tmp_path / "new"
 
 
 def convert(folder):
