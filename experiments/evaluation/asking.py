@@ -15,6 +15,7 @@ from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.eval import few_shot, metrics, retrieval
+from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.model import Model
 from flamingo_jax.prompts import EndOfChunk, Part, TextPart
@@ -22,11 +23,26 @@ from flamingo_jax.prompts import EndOfChunk, Part, TextPart
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """A query with its examples, in the orders they are shown in."""
+    """A query with its examples; its prompts are made when they are wanted."""
 
+    template: PromptTemplate
     query: Example
     shots: tuple[Example, ...]
-    prompts: tuple[tuple[Part, ...], ...]  # one for each order
+    orders: tuple[tuple[int, ...], ...]  # that the examples are shown in
+    with_media: bool  # of the examples
+
+    @property
+    def prompts(self) -> list[tuple[Part, ...]]:
+        """One for each order."""
+        return [
+            few_shot.task_prompt(
+                self.template,
+                [self.shots[i] for i in order],
+                self.query,
+                with_media=self.with_media,
+            )
+            for order in self.orders
+        ]
 
 
 class RowError(Exception):
@@ -59,13 +75,8 @@ def ask(
     asked = []
     for query, row in zip(queries, chosen, strict=True):
         shots = tuple(pool[i] for i in row)
-        prompts = tuple(
-            few_shot.task_prompt(
-                task.template, [shots[i] for i in order], query, with_media=num_shots > 0
-            )
-            for order in few_shot.orders(len(shots), num_orders, query.id, seed)
-        )
-        asked.append(Asked(query, shots, prompts))
+        orders = tuple(few_shot.orders(len(shots), num_orders, query.id, seed))
+        asked.append(Asked(task.template, query, shots, orders, with_media=num_shots > 0))
     _check_fits(task, asked, model)
     return asked
 
@@ -82,13 +93,16 @@ def _choose(
     if media is None:
         ids = [query.id for query in queries]
         return retrieval.random_shots(query_paths, pool_paths, count, seed=seed, draw_ids=ids)
-    return retrieval.rices_shots(
-        media.pooled(queries),
-        media.pooled(pool),
-        count,
-        query_ids=query_paths,
-        support_ids=pool_paths,
-    )
+    try:
+        return retrieval.rices_shots(
+            media.pooled(queries),
+            media.pooled(pool),
+            count,
+            query_ids=query_paths,
+            support_ids=pool_paths,
+        )
+    except ValueError as error:  # features without a direction, of a blank picture
+        raise RowError(f"no similar examples: {error}") from error
 
 
 def _check_fits(task: Task, asked: Sequence[Asked], model: Model) -> None:

@@ -56,7 +56,7 @@ def run(
     }
     media, found, rows = Media(model), [], []
     for task in tasks:
-        for result in _Evaluation(model, task, asked_for, media, folder).results(shots):
+        for result in _Evaluation(model, identity, task, asked_for, media, folder).results(shots):
             found.append(result)
             rows = results.write(out, about, found)
     figure.draw(rows, model_directory.name, out / "results.png")
@@ -67,7 +67,13 @@ class _Evaluation:
     """One task's queries and support examples that can be read."""
 
     def __init__(
-        self, model: Model, task: Task, asked_for: Settings, media: Media, folder: pathlib.Path
+        self,
+        model: Model,
+        identity: dict[str, str],
+        task: Task,
+        asked_for: Settings,
+        media: Media,
+        folder: pathlib.Path,
     ):
         self._model, self._task, self._settings = model, task, asked_for
         self._media, self._folder = media, folder
@@ -83,6 +89,13 @@ class _Evaluation:
         usable = [self._usable(pool, "support examples") for pool in pools]
         self._pools = [pool for pool, _ in usable]
         self._skipped_support = usable[0][1]
+        left_out = {  # since a pool that grows is drawn from differently
+            f"unreadable_support_{seed}": ", ".join(
+                sorted({e.id for e in pool} - {e.id for e in good})
+            )
+            for seed, (pool, good) in enumerate(zip(pools, self._pools, strict=True))
+        }
+        settings.check(folder, identity, asked_for, task, left_out)
 
     def results(self, shots: Sequence[int]):
         """A result for each number of shots, as it is there."""
@@ -109,24 +122,26 @@ class _Evaluation:
             "num_support": len(self._pools[0]),
             "skipped_queries": self._skipped_queries,
             "skipped_support": self._skipped_support,
+            "example_prompt": "",
         }
         try:
             asked = [self._ask(num_shots, seed) for seed in seeds]
         except asking.RowError as error:
             print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
-            return Result(**about, example_prompt="", note=str(error))
+            return Result(**about, note=str(error))
         file = PredictionFile(self._folder / f"{task.name}_{num_shots}.jsonl")
         total = len(self._queries) * len(seeds)
         with progress_bar.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:
             for seed in seeds:
                 row.predict(self._model, task, asked[seed], seed, self._media, file, bar.update)
+        about["example_prompt"] = self._as_text(asked[0][0].prompts[0])
         try:
             score = row.score(task, self._queries, seeds, file)
-        except ValueError as error:  # too few queries for the metric
-            raise UserError(f"{task.name}: {error}") from error
+        except ValueError as error:  # as ROC AUC without a positive query
+            print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
+            return Result(**about, note=str(error))
         return Result(
             **about,
-            example_prompt=self._as_text(asked[0][0].prompts[0]),
             score=score.interval.mean,
             low=score.interval.low,
             high=score.interval.high,

@@ -17,6 +17,7 @@ from flamingo_jax.eval.published import MODELS, published
 
 Json = dict[str, Any]
 JSON, MARKDOWN = "results.json", "results.md"
+_IDENTITY = "card_sha256", "weights_sha256"  # of a model, wherever it lies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,10 @@ def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[
     """Writes both files; the rows, those of earlier commands too."""
     path = folder / JSON
     try:
-        before = read_json(path)["results"] if path.is_file() else []
-        rows = {(row["task"], row["shots"]): row for row in before}
+        before = read_json(path) if path.is_file() else about | {"results": []}
+        same = all(before["model"][key] == about["model"][key] for key in _IDENTITY)
+        kept = before["results"] if same else []
+        rows = {(row["task"], row["shots"]): row for row in kept}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: delete it") from error
     rows |= {(result.task, result.shots): result.to_json() for result in results}
@@ -110,9 +113,9 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
     for task in tasks:
         row = next(row for row in rows if row["task"] == task)
         left_out = [
-            f"{number} {kind.removeprefix('skipped_')} ({reason})"
-            for kind in ("skipped_queries", "skipped_support")
-            for reason, number in row[kind].items()
+            f"{what}: {', '.join(f'{n} {reason}' for reason, n in row[f'skipped_{what}'].items())}"
+            for what in ("queries", "support")
+            if row[f"skipped_{what}"]
         ]
         template = row["prompt_template"].replace("|", "\\|")
         cells = [
@@ -120,7 +123,7 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
             row["split"],
             f"`{template}`",
             row["decoding"],
-            ", ".join(left_out) or "none",
+            "; ".join(left_out) or "none",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     notes = [f"- {row['task']}, {row['shots']} shots: {row['note']}" for row in rows if row["note"]]

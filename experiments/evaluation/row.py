@@ -16,7 +16,7 @@ from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt, TextPart
 
 NUM_BEAMS = 3  # the paper's
-_AT_ONCE = 64  # queries between two writes
+_AT_ONCE = 32  # queries between two writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,9 @@ def predict(
         todo = [one for one in chunk if (seed, one.query.id) not in file.lines]
         if todo:
             answers = _answers(model, task, todo, media)
-            file.add([_line(one, seed, answer) for one, answer in zip(todo, answers, strict=True)])
+            file.add(
+                [_line(task, one, seed, answer) for one, answer in zip(todo, answers, strict=True)]
+            )
         tick(len(chunk))
 
 
@@ -62,25 +64,25 @@ def _answers(model: Model, task: Task, asked: Sequence[Asked], media: Media) -> 
     texts = [
         [task.template.continuation(c) for c in task.candidates_of(one.query)]
         for one in asked
-        for _ in one.prompts
+        for _ in one.orders
     ]
     found = iter(model.likelihoods(prompts, texts))
     answers = []
     for one in asked:
-        log_probs = np.mean([next(found) for _ in one.prompts], axis=0, dtype=np.float64)
+        log_probs = np.mean([next(found) for _ in one.orders], axis=0, dtype=np.float64)
         best = task.candidates_of(one.query)[int(log_probs.argmax())]
         answers.append({"text": best, "logprobs": [round(float(x), 5) for x in log_probs]})
     return answers
 
 
-def _line(one: Asked, seed: int, answer: Line) -> Line:
+def _line(task: Task, one: Asked, seed: int, answer: Line) -> Line:
     query = one.query
-    last = one.prompts[0][-2:] if isinstance(one.prompts[0][-1], TextPart) else one.prompts[0][-1:]
+    text = task.template.query(query.fields)
     return {
         "id": query.id,
         "seed": seed,
         "support": [shot.id for shot in one.shots],
-        "query": few_shot.as_text(last),
+        "query": few_shot.as_text([query.media, TextPart(text)]),
         **answer,
         "references": list(query.references),
     }

@@ -10,6 +10,8 @@ import glob
 import hashlib
 import json
 import pathlib
+import types
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from data_pipelines.whole_files import read_json, write_json
@@ -42,7 +44,13 @@ def model_identity(directory: pathlib.Path) -> dict[str, str]:
     }
 
 
-def check(folder: pathlib.Path, model: dict[str, str], settings: Settings, task: Task) -> None:
+def check(
+    folder: pathlib.Path,
+    model: dict[str, str],
+    settings: Settings,
+    task: Task,
+    more: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
     """Writes down how a task's predictions are made; UserError where some were made otherwise."""
     path = folder / _FILE
     here = {
@@ -56,20 +64,22 @@ def check(folder: pathlib.Path, model: dict[str, str], settings: Settings, task:
         "metric": task.metric,
         "max_tokens": task.max_tokens,
         "examples": task.fingerprint,
+        **more,
     }
     try:
         found = read_json(path) if path.is_file() and _has_any(folder, "") else here
         tasks = found.pop("tasks", {})
     except (json.JSONDecodeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: give another --out") from error
-    before = found | (tasks.get(task.name, {}) if _has_any(folder, f"{task.name}_") else {})
+    known = tasks.get(task.name, {}) if _has_any(folder, f"{task.name}_") else {}
+    before = found | known
     for key, value in (here | own).items():
         if key in before and before[key] != value:
             raise UserError(
                 f"{folder.parent} holds predictions with {key}={_short(before[key])}, asked for is "
                 f"{_short(value)}: give another --out"
             )
-    write_json(path, {**here, "tasks": {**tasks, task.name: own}})
+    write_json(path, {**here, "tasks": {**tasks, task.name: known | own}})
 
 
 def _has_any(folder: pathlib.Path, prefix: str) -> bool:
@@ -78,7 +88,9 @@ def _has_any(folder: pathlib.Path, prefix: str) -> bool:
 
 
 def _short(value: Any) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else repr(value)
+    """For a line of an error: of a hash its beginning, of a long list too."""
+    text = str(value) if len(str(value)) == 64 else repr(value)
+    return text if len(text) < 64 else f"{text[:12]}..."
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -68,15 +68,15 @@ def support_pool(task: Task, seed: int) -> list[Example]:
     return [task.support[row] for row in np.sort(rows)]
 
 
-def orders(num_shots: int, num_orders: int, query_id: str, seed: int) -> list[list[int]]:
+def orders(num_shots: int, num_orders: int, query_id: str, seed: int) -> list[tuple[int, ...]]:
     """Different orders of the shots, drawn for the query; one is the order they came in.
 
     Paper: appendix on classification, "prompt ensembling" over six. Fewer where there are fewer.
     """
     if num_orders == 1:
-        return [list(range(num_shots))]
+        return [tuple(range(num_shots))]
     wanted = min(num_orders, math.factorial(min(num_shots, 12)))
     generator, found = query_generator(seed, query_id), dict[tuple[int, ...], None]()
     while len(found) < wanted:
         found[tuple(generator.permutation(num_shots).tolist())] = None
-    return [list(order) for order in found]
+    return list(found)

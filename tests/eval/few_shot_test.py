@@ -93,13 +93,13 @@ def test_classification_draws_as_many_of_each_class():
 
 
 def test_orders_are_different_permutations_drawn_for_the_query():
-    assert few_shot.orders(4, 1, "q", 0) == [[0, 1, 2, 3]]
+    assert few_shot.orders(4, 1, "q", 0) == [(0, 1, 2, 3)]
     six = few_shot.orders(4, 6, "q", 0)
-    assert len({tuple(o) for o in six}) == 6
+    assert len(set(six)) == 6
     assert all(sorted(o) == [0, 1, 2, 3] for o in six)
     assert six == few_shot.orders(4, 6, "q", 0) != few_shot.orders(4, 6, "r", 0)
     assert len(few_shot.orders(2, 6, "q", 0)) == 2
-    assert few_shot.orders(0, 6, "q", 0) == [[]]
+    assert few_shot.orders(0, 6, "q", 0) == [()]
 
 
 def test_orders_are_uniform():

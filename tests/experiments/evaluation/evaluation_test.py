@@ -260,7 +260,10 @@ def test_unreadable_pictures_are_left_out_and_counted(model, model_dir, tmp_path
     assert row["num_queries"] == row["num_support"] == 5
     assert row["skipped_queries"] == {"not_found": 1}
     assert row["skipped_support"] == {"not_an_image": 1}
-    assert "1 queries (not_found), 1 support (not_an_image)" in (out / "results.md").read_text()
+    shutil.copy(tmp_path / "40.png", tmp_path / "50.png")  # the pool grows: other draws
+    with pytest.raises(UserError, match="predictions with unreadable_support_0='s5', asked"):
+        run(model, model_dir, path, out, [0], max_skipped_share=0.2)
+    assert "queries: 1 not_found; support: 1 not_an_image |" in (out / "results.md").read_text()
 
 
 def test_without_support_examples_there_are_no_shots(model, model_dir, tmp_path):
