@@ -7,7 +7,7 @@ every number of shots is asked of the same queries with the same examples at han
 import collections
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -59,7 +59,8 @@ def run(
         for result in _Evaluation(model, identity, task, asked_for, media, folder).results(shots):
             found.append(result)
             rows = results.write(out, about, found)
-    figure.draw(rows, model_directory.name, out / "results.png")
+    name = model_directory.resolve()
+    figure.draw(rows, (name.parent if name.name == "model" else name).name, out / "results.png")
     return rows
 
 
@@ -79,6 +80,8 @@ class _Evaluation:
         self._media, self._folder = media, folder
         self._closed = metrics.METRICS[task.metric].closed
         queries = first_queries(task.queries, asked_for.num_queries)
+        if len({query.id for query in queries}) < len(queries):
+            raise UserError(f"{task.name}: two queries have one id, so the files are damaged")
         pools = [few_shot.support_pool(task, seed) for seed in range(asked_for.seeds)]
         group = [*queries, *(example for pool in pools for example in pool)]
         different = {example.path: example.media for example in group}
@@ -97,7 +100,7 @@ class _Evaluation:
         }
         settings.check(folder, identity, asked_for, task, left_out)
 
-    def results(self, shots: Sequence[int]):
+    def results(self, shots: Sequence[int]) -> Iterator[Result]:
         """A result for each number of shots, as it is there."""
         for num_shots in shots:
             yield self._result(num_shots)
@@ -200,12 +203,8 @@ def check_folder(out: pathlib.Path) -> None:
 def _check_support(task: Task, shots: Sequence[int]) -> None:
     """UserError where examples are asked for and there are none at all."""
     closed = metrics.METRICS[task.metric].closed
-    needing = [
-        n
-        for n in shots
-        if few_shot.num_examples(n, closed=closed)
-        and n <= (n if task.max_shots is None else task.max_shots)
-    ]
+    possible = [n for n in shots if task.max_shots is None or n <= task.max_shots]
+    needing = [n for n in possible if few_shot.num_examples(n, closed=closed)]
     if needing and not task.support:
         zero = " (0 shots are two examples without their pictures)" if needing[0] == 0 else ""
         raise UserError(

@@ -121,9 +121,8 @@ class Media:
         for part, frames in good:
             own = features[start : start + len(frames)]
             start += len(frames)
-            self._pooled[_path(part)] = similarity_features(self._model, retrieval.pool(own[None]))[
-                0
-            ]
+            mean = retrieval.pool(own[None])
+            self._pooled[_path(part)] = similarity_features(self._model, mean)[0]
             if isinstance(part, ImagePart):
                 self._keep({part.image: own[0]})
 
@@ -137,8 +136,9 @@ class Media:
         return np.concatenate(found)
 
     def _keep(self, features: dict[Any, np.ndarray]) -> None:
-        self._features |= features
-        self._bytes += sum(x.nbytes for x in features.values())
+        fresh = {path: own for path, own in features.items() if path not in self._features}
+        self._features |= fresh
+        self._bytes += sum(own.nbytes for own in fresh.values())
         while self._bytes > MAX_BYTES:
             self._bytes -= self._features.popitem(last=False)[1].nbytes
 

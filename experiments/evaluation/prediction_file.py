@@ -40,9 +40,11 @@ class PredictionFile:
             file.write(_text(lines))
 
     def finish(self, scores: Mapping[Key, float], name: str) -> None:
-        """Writes all lines anew, those of `scores` with their score under `name`."""
-        for key, score in scores.items():
-            self.lines[key][name] = score
+        """Writes all lines anew, those of `scores` alone with a score, under `name`."""
+        for key, line in self.lines.items():
+            line.pop(name, None)
+            if key in scores:
+                line[name] = scores[key]
         write_whole(self._path, _text(list(self.lines.values())).encode())
 
 

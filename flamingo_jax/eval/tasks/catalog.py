@@ -68,4 +68,10 @@ def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Tas
         return jsonl.read(path, caption_template)
     if data_dir is None:
         raise TaskError(f"task {name!r} reads files in --data_dir, which is not given")
-    return READERS[name](data_dir, caption_template)
+    try:
+        return READERS[name](data_dir, caption_template)
+    except (KeyError, TypeError, IndexError) as error:  # somewhere inside a record
+        raise TaskError(
+            f"{data_dir / name}: a file is not laid out as the official one: "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -45,10 +45,10 @@ def kinetics700(data_dir: pathlib.Path, caption_template: str) -> Task:
 
 def _read(folder: pathlib.Path, split: str, videos: str) -> list[Example]:
     found = []
-    for where, row in files.read_csv(folder / f"{split}.csv", _SOURCE):
+    for number, (where, row) in enumerate(files.read_csv(folder / f"{split}.csv", _SOURCE)):
         keys = ("label", "youtube_id", "time_start", "time_end")
         label, video, start, end = (files.field(row, key, where) for key in keys)
-        name = clip_name(video, start, end)
-        found.append(Example(name, VideoPart(folder / videos / name), label, (label,)))
+        media = VideoPart(folder / videos / clip_name(video, start, end))
+        found.append(Example(f"{split}{number}", media, label, (label,)))
     files.folder(folder / videos, _SOURCE)
     return found

@@ -96,6 +96,14 @@ def test_a_file_of_another_benchmark_is_named(tmp_path, name):
         catalog.read(name, tmp_path, "Output: {}")
 
 
+def test_a_record_without_what_it_should_hold_is_one_line(tmp_path):
+    read(tmp_path, "coco")
+    path = tmp_path / "coco" / "dataset_coco.json"
+    path.write_text(path.read_text().replace('"raw"', '"text"'))
+    with pytest.raises(TaskError, match=r"coco: a file is not laid out .* KeyError: 'raw'"):
+        catalog.read("coco", tmp_path, "{}")
+
+
 def test_captions_use_the_models_template_and_every_caption_scores(tmp_path):
     task = read(tmp_path, "coco", "A picture of {}")
     assert task.template.text == "A picture of {answer}"
