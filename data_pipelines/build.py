@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
 from data_pipelines import build_pipeline, commands
-from data_pipelines.sources import coco, html, mmc4, obelics, warc, webdataset, webvid
+from data_pipelines.sources import coco, html, mmc4, obelics, text, warc, webdataset, webvid
 from data_pipelines.staging import Job
 
 SOURCES = {
@@ -28,6 +28,7 @@ SOURCES = {
     "webdataset": webdataset,
     "webvid": webvid,
     "coco": coco,
+    "text": text,
 }
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -118,3 +118,10 @@ class CachedFeatures:
                 f"features of {name} are {list(features.shape)}, others {list(self.shape)}",
             )
         return features.reshape(self.shape)
+
+
+class NoMedia:
+    """Of texts, whose rows have no place for any."""
+
+    shape = (1, 1, 1, 3)
+    dtype = np.dtype(np.uint8)

@@ -37,7 +37,7 @@ def write_shard(job: Job, shard: int, num_shards: int) -> None:
                 counts.drop_media("in_a_dropped_record", number=int(page["num_media"]))
                 continue
             document = _without(read_document(job, page), page["key"], removals, counts)
-            if not document.media:
+            if job.source.has_media and not document.media:
                 counts.drop("no_media_left", f"{document.id}: all media are on many pages")
                 continue
             data = records.serialize(document)

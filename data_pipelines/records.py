@@ -56,8 +56,10 @@ def features() -> tfds.features.FeaturesDict:
     )
 
 
-def validate(document: Document) -> Document:
+def validate(document: Document, *, with_media: bool = True) -> Document:
     """Returns `document` if the schema's promises hold, else raises BadRecord.
+
+    Without `with_media` it may be text alone, for a language model to learn from.
 
     Reasons: `no_media`, `no_text`, `positions_mismatch` (as many positions as media),
     `positions_unsorted`, `position_outside` (of the text), `position_inside_character`,
@@ -71,7 +73,7 @@ def validate(document: Document) -> Document:
         (document.id + json.dumps(document.metadata, ensure_ascii=False)).encode()
     except UnicodeEncodeError as error:
         raise BadRecord("not_utf8", f"{name}: {error}: leave the character out") from error
-    if not document.media:
+    if with_media and not document.media:
         raise BadRecord("no_media", f"{name} has no image: give it one or leave it out")
     if not document.text.strip():
         raise BadRecord("no_text", f"{name} has no text: give it a caption or leave it out")
@@ -82,7 +84,7 @@ def validate(document: Document) -> Document:
         )
     if list(positions) != sorted(positions):
         raise BadRecord("positions_unsorted", f"{name}: sort media by position, got {positions}")
-    if positions[0] < 0 or positions[-1] > len(text):
+    if positions and (positions[0] < 0 or positions[-1] > len(text)):
         raise BadRecord(
             "position_outside", f"{name}: positions {positions} leave the text's 0 to {len(text)}"
         )

@@ -5,7 +5,8 @@ Paper: section 2.4, appendix A.1.2 and A.3.1. A page becomes
     <BOS>Cute pics of my pets!<EOC><image>My puppy in the grass.<EOC><image>My cat.<EOC><EOS>
 
 of which a random window of `num_tokens` tokens is taken, with the first `max_media` images in it; a
-pair becomes `<BOS><image>caption<EOC><EOS>`. Where the paper is silent, it is done as follows:
+pair becomes `<BOS><image>caption<EOC><EOS>`, a text for a language model alone `<BOS>text<EOS>`.
+Where the paper is silent, it is done as follows:
 
 *   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`, which tokenizers of
     models that never saw it leave out (`Tokenizer.prefix`).
@@ -122,6 +123,36 @@ def pair_sequence(
         scored=positions > tag + num_fixed,
         media_index=(positions >= tag).astype(np.int32),
         kept_media=np.zeros(1, np.int32),
+        num_tokens=num_tokens,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def text_sequence(
+    document: InterleavedText,
+    tokenizer: Tokenizer,
+    rng: np.random.Generator,
+    *,
+    num_tokens: int,
+    random_window: bool = True,
+) -> TrainingSequence:
+    """A document's text between `<BOS>` and `<EOS>`, or a window of it; its media are left out.
+
+    The window is uniform among all; for evaluation (`random_window=False`) it is the beginning.
+    Raises BadRecord with the reason `no_text` or `not_utf8`.
+    """
+    text = _decode(document.text)
+    if not text.strip():
+        raise BadRecord("no_text", "a document without text")
+    tokens = [*tokenizer.prefix, *tokenizer.encode(text), tokenizer.eos_id]
+    last_start = max(0, len(tokens) - num_tokens)
+    start = int(rng.integers(last_start + 1)) if random_window else 0
+    window = np.asarray(tokens[start : start + num_tokens], np.int32)
+    return _padded(
+        window,
+        scored=np.ones(len(window), bool),
+        media_index=np.zeros(len(window), np.int32),
+        kept_media=np.zeros(0, np.int32),
         num_tokens=num_tokens,
         pad_id=tokenizer.pad_id,
     )

@@ -135,7 +135,7 @@ def _convert(source: Source, item, counts: Counts) -> tuple[Document | None, byt
         counts.drop(item.reason, item.message)
         return None, b""
     try:
-        document = records.validate(source.convert(item, counts))
+        document = records.validate(source.convert(item, counts), with_media=source.has_media)
         data = records.serialize(document)
         if len(data) > _MAX_RECORD_BYTES:
             raise BadRecord("too_large", f"record {document.id!r} has {len(data)} bytes")

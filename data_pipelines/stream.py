@@ -28,11 +28,16 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipelines.errors import BadRecord, TooManyBadRecords
-from data_pipelines.examples import CachedFeatures, Pixels, Record, parse_record
+from data_pipelines.examples import CachedFeatures, NoMedia, Pixels, Record, parse_record
 from data_pipelines.order import shuffled
 from data_pipelines.packing import pack
 from data_pipelines.record_index import RecordIndex
-from data_pipelines.sequences import TrainingSequence, page_sequence, pair_sequence
+from data_pipelines.sequences import (
+    TrainingSequence,
+    page_sequence,
+    pair_sequence,
+    text_sequence,
+)
 from data_pipelines.splits import shard_slices
 from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.batch import Batch, check
@@ -50,8 +55,9 @@ class Stream:
     """Iterator of `Batch`es with `batch_size / process_count` rows.
 
     Media are pixels (`preprocessing`) or, given `features` by media id, those: float[P, E] or
-    float[F, P, E]. With `repeat=False` the last batch is filled with empty rows. `state` is a dict
-    that `state()` gave, on this or on another number of processes.
+    float[F, P, E]; rows of kind "text" have none, and take neither. With `repeat=False` the last
+    batch is filled with empty rows. `state` is a dict that `state()` gave, on this or on another
+    number of processes.
     """
 
     def __init__(
@@ -65,7 +71,9 @@ class Stream:
         process_count: int = 1,
         state: Mapping[str, Any] | None = None,
     ):
-        if (preprocessing is None) == (features is None):
+        if config.kind == "text":
+            preprocessing = features = None
+        elif (preprocessing is None) == (features is None):
             raise ValueError(f"{config.name}: give either preprocessing or features")
         if features is not None and (config.flip or config.color):
             raise ValueError(
@@ -86,10 +94,9 @@ class Stream:
                 "a split with at least one for each, or use fewer processes"
             )
         self._tokenizer = tokenizer
-        self._media_of = (
-            _pixels(config, preprocessing) if features is None else CachedFeatures(features)
-        )
-        self._max_media = config.max_media if config.kind == "page" else config.pairs_per_row
+        self._media_of = _media(config, preprocessing, features)
+        slots = {"page": config.max_media, "pair": config.pairs_per_row, "text": 0}
+        self._max_media = slots[config.kind]
         self._process_index = process_index
         self._rows = config.batch_size // process_count
         self._start = 0
@@ -254,6 +261,14 @@ class Stream:
 
     def _sequence(self, record: Record, rng: np.random.Generator) -> TrainingSequence:
         config = self.config
+        if config.kind == "text":
+            return text_sequence(
+                record.document,
+                self._tokenizer,
+                rng,
+                num_tokens=config.num_tokens,
+                random_window=config.random_window,
+            )
         if config.kind == "page":
             return page_sequence(
                 record.document,
@@ -290,7 +305,15 @@ def _num_cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def _pixels(config: StreamConfig, preprocessing: ImagePreprocessing) -> Pixels:
+def _media(
+    config: StreamConfig,
+    preprocessing: ImagePreprocessing | None,
+    features: Mapping[str, np.ndarray] | None,
+) -> Pixels | CachedFeatures | NoMedia:
+    if config.kind == "text":
+        return NoMedia()
+    if features is not None:
+        return CachedFeatures(features)
     return Pixels(
         preprocessing,
         num_frames=config.num_frames,

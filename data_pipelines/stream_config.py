@@ -19,14 +19,14 @@ class StreamConfig:
 
     name: str
     data_dir: str  # the folder of a TFDS dataset's version, which holds dataset_info.json
-    kind: Literal["page", "pair"]
+    kind: Literal["page", "pair", "text"]  # text: what a language model reads, media left out
     batch_size: int  # rows, over all processes
     split: str = "train"  # TFDS notation, "train[:90%]"
     num_tokens: int = 256
     max_media: int = 5
-    pairs_per_row: int = 1  # pairs: how many share the num_tokens of a row, see packing
+    pairs_per_row: int = 1  # pairs, texts: how many share the num_tokens of a row, see packing
     p_next: float = 0.5  # pages: the share whose text sees the next image, not the last
-    random_window: bool = True  # pages; and clips of video, whose middle is taken otherwise
+    random_window: bool = True  # pages, texts; and clips of video, else from the middle
     num_frames: int = 1  # of a video, the paper has 8; a picture is one frame
     fps: float = 1.0  # frames taken of a second of video
     flip: float = 0.0  # the share of pictures and videos that are mirrored left to right
@@ -41,8 +41,8 @@ class StreamConfig:
     num_workers: int = 0  # threads that read and decode; 0: as many as the host has cores, to 16
 
     def __post_init__(self):
-        if self.kind not in ("page", "pair"):
-            raise ValueError(f"{self.name}: kind={self.kind!r}: use 'page' or 'pair'")
+        if self.kind not in ("page", "pair", "text"):
+            raise ValueError(f"{self.name}: kind={self.kind!r}: use 'page', 'pair' or 'text'")
         if self.kind == "pair" and self.template.count("{}") != 1:
             raise ValueError(
                 f"{self.name}: template={self.template!r}: put one {{}} for the caption"
@@ -51,7 +51,7 @@ class StreamConfig:
         for field in (*counts, "pairs_per_row"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
-        if self.pairs_per_row > 1 and self.kind != "pair":
+        if self.pairs_per_row > 1 and self.kind == "page":
             raise ValueError(
                 f"{self.name}: pairs_per_row={self.pairs_per_row} of kind={self.kind!r}: use 1"
             )

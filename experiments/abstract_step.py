@@ -128,8 +128,9 @@ def struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.Shap
 def batch_of(dataset: StreamConfig, item: tuple[int, ...], item_dtype: str, mesh: Mesh) -> Batch:
     """A batch of a dataset whose frames are each an array `item`."""
     b, t = dataset.batch_size, dataset.num_tokens
-    packed = dataset.kind == "pair" and dataset.pairs_per_row > 1
-    num_media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
+    packed = dataset.kind != "page" and dataset.pairs_per_row > 1
+    slots = {"page": dataset.max_media, "pair": dataset.pairs_per_row, "text": 0}
+    num_media = slots[dataset.kind]
     media = (b, num_media, dataset.num_frames)
     rows = partition.batch_sharding(mesh)
     return Batch(

@@ -3,7 +3,7 @@ r"""Compiles a recipe's train step with the TPU compiler for a slice that need n
     python -m experiments.aot_compile --config=experiments/configs/flamingo.py:80b \
         --topology=v5p:8x8x8 --json=80b.json
 
-Takes recipes of Flamingo's stage and of the contrastive one (`configs/contrastive.py:f6`).
+Takes recipes of Flamingo's stage and of those before it, such as `configs/contrastive.py:f6`.
 
 Prints whether it fits, what a step does (operations, HBM traffic, collectives by mesh axis), the
 time the chips' published rates allow it, what binds, and the MFU that would be. docs/scaling.md
@@ -33,7 +33,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import abstract_contrastive_step, abstract_step, aot_text, cli
+from experiments import abstract_pretraining_step, abstract_step, aot_text, cli
 from flamingo_jax.aot import chips
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition
@@ -67,8 +67,8 @@ def main() -> None:
         topology = chips.parse(_TOPOLOGY.value, _SLICES.value)
         mesh = partition.make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
         _check_slices(mesh.shape["slice"])
-        contrastive = abstract_contrastive_step.describes(_CONFIG.value)
-        stage = abstract_contrastive_step if contrastive else abstract_step
+        before = abstract_pretraining_step.stage_of(_CONFIG.value)
+        stage = abstract_pretraining_step if before else abstract_step
         abstract = stage.make(_CONFIG.value, mesh)
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
     _say(f"lowering the train step for {topology.name} ...")

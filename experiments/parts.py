@@ -19,7 +19,7 @@ from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models import vision
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import checkpoint_files, gguf_file
+from flamingo_jax.weights import checkpoint_files, gguf_file, pretrained_lm
 from flamingo_jax.weights.frozen_parts import (
     LANGUAGE_MODEL_FORMATS,
     VISION_FORMATS,
@@ -105,6 +105,8 @@ def tokenizer_of(language_model: Source, rows: int) -> Tokenizer:
     if language_model.format == "random":
         return Tokenizer.byte_level(rows)
     path = checked_file(language_model)
+    if language_model.format == "pretrained":
+        return Tokenizer.from_file(path / pretrained_lm.TOKENIZER)
     if language_model.format == "hf_lm":
         return Tokenizer.from_huggingface(path, rows)
     return Tokenizer.from_gguf(gguf_file.read(path).metadata)

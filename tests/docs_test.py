@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from experiments import summary
-from experiments.configs import contrastive, flamingo
+from experiments.configs import contrastive, flamingo, language_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -93,7 +93,7 @@ def test_every_flag_of_the_readmes_commands_exists():
 def test_every_key_of_a_recipe_exists(document):
     """In one of the recipes; NAME stands for a dataset's name."""
     recipes = [flamingo.get_config(v) for v in ("micro", "demo", "80b", "80b_public")]
-    recipes += [contrastive.get_config(v) for v in ("micro", "f6")]
+    recipes += [contrastive.get_config("f6"), language_model.get_config("chinchilla_1b")]
     flat = {
         re.sub(r"^data\.train\.\w+", "data.train.NAME", key)
         for recipe in recipes

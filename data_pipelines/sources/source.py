@@ -35,6 +35,7 @@ class Source(abc.ABC):
     """What every source has; the defaults are those of one big file after the other."""
 
     files_per_unit: ClassVar[int] = 1  # input files that one task reads, one after the other
+    has_media: ClassVar[bool] = True  # without, documents are text alone
     deduplicates: ClassVar[bool] = False  # whether equal and similar documents are looked for
     index_dtype: ClassVar[np.dtype | None] = None  # rows of `index`; None: there is none
 

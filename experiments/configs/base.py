@@ -104,6 +104,11 @@ def pages(**changes) -> dict:
     return _dataset("page", paper | changes)
 
 
+def texts(**changes) -> dict:
+    """A dataset of texts for a language model alone; several share a row with `pairs_per_row`."""
+    return _dataset("text", {"weight": 1.0, "batch_size": 1_024, "num_tokens": 2_048} | changes)
+
+
 def _dataset(kind: str, values: dict) -> dict:
     """Every field of a stream that means something for its kind, to be set by a recipe or a flag.
 
@@ -117,6 +122,10 @@ def _dataset(kind: str, values: dict) -> dict:
     other = {
         "page": ("pairs_per_row", "prepend_space", "template", "score_template"),
         "pair": ("max_media", "p_next"),
+        "text": (
+            *("max_media", "p_next", "num_frames", "fps", "flip", "color"),
+            *("prepend_space", "template", "score_template"),
+        ),
     }
     for name in ("seed", "max_skipped_share", "repeat", *other[kind]):
         del fields[name]

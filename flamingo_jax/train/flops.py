@@ -219,7 +219,7 @@ def _language_model(config: FlamingoConfig, b: Batch) -> Passes:
     lm, xattn = config.language_model, config.cross_attention
     below = lm.num_layers if xattn.kind == "graft" else xattn.offset
     below = 0 if config.train_new_inputs else below
-    total = _block(lm, b) * (lm.num_layers - below) + _block(lm, b, activations=False) * below
+    total = block(lm, b) * (lm.num_layers - below) + block(lm, b, activations=False) * below
     if below and xattn.kind == "vanilla":  # stands above the attention of its own block
         total += _self_attention(lm, b, activations=False) + _self_attention(lm, b) * -1
     return total
@@ -229,12 +229,13 @@ def _graft(config: FlamingoConfig, b: Batch) -> Passes:
     """Trained blocks of the language model's shape."""
     if config.cross_attention.kind != "graft":
         return Passes()
-    return _block(config.language_model, b, weights=True) * config.cross_attention.graft_depth
+    return block(config.language_model, b, weights=True) * config.cross_attention.graft_depth
 
 
-def _block(
+def block(
     lm: LanguageModelConfig, b: Batch, *, activations: bool = True, weights: bool = False
 ) -> Passes:
+    """A block of the language model, with those gradients that are asked for."""
     ffw = (3 if lm.gated_ffw else 2) * lm.width * lm.ffw_width * b.size * b.num_tokens
     return _self_attention(lm, b, activations=activations, weights=weights) + _linear(
         ffw, activations=activations, weights=weights

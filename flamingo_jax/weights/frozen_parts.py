@@ -27,6 +27,7 @@ from flamingo_jax.weights import (
     hf_lm_config,
     language_model,
     nfnet,
+    pretrained_lm,
     two_towers,
 )
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -34,7 +35,7 @@ from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 Tree = dict[str, Any]
 
-LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm")
+LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm", "pretrained")
 VISION_FORMATS = ("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet", "contrastive")
 
 
@@ -51,6 +52,7 @@ class Source:
         "open_clip",
         "timm_nfnet",
         "contrastive",  # of our own experiments.pretrain_contrastive
+        "pretrained",  # of our own experiments.pretrain_lm
     ]
     path: str = ""
     sha256: str = ""
@@ -97,6 +99,9 @@ def load_language_model(
     path = checked_file(source)
     if source.format == "hf_lm":
         return _load_hf_lm(path, lm, segments)
+    if source.format == "pretrained":
+        _check_same(path, pretrained_lm.read_config(path), lm)
+        return pretrained_lm.load(path, segments)
     found, weights = gguf.load_llama(path)
     _check_same(path, found, lm)
     layers = [language_model.block(layer) for layer in weights["layers"]]

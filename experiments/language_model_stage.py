@@ -1,0 +1,67 @@
+"""A language model's own training: what a recipe of it trains, and what its datasets must be."""
+
+import functools
+from typing import Any
+
+from experiments import datasets, run_setup, summary
+from experiments.pretraining import Data, Design, prepare
+from experiments.profiling import parse_steps
+from flamingo_jax.config import LanguageModelConfig, from_dict
+from flamingo_jax.core.stack import Execution
+from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.train import language_model_flops
+from flamingo_jax.train.language_model_optim import LanguageModelOptimizerConfig, make_optimizer
+from flamingo_jax.train.language_model_step import make_train_step
+
+
+def model(config: Any) -> LanguageModelConfig:
+    """The recipe's language model, checked."""
+    return from_dict(LanguageModelConfig, config.model.to_dict(), "model.")
+
+
+def design(config: Any) -> Design:
+    """Of a recipe, an `ml_collections.ConfigDict`.
+
+    Raises:
+      ValueError: what does not hold together, with the key to set.
+    """
+    run_setup.check_run_numbers(config)
+    parse_steps(config.profile.steps)
+    lm = model(config)
+    execution = from_dict(Execution, config.execution.to_dict(), "execution.")
+    settings = from_dict(LanguageModelOptimizerConfig, config.optim.to_dict(), "optim.")
+    optimizer = make_optimizer(settings, config.steps)
+    for use in ("train", "validation"):
+        for name, dataset in config.data[use].items():
+            _check_texts(f"data.{use}.{name}", dataset, lm)
+    return Design(
+        lambda rngs: LanguageModel(lm, execution, rngs=rngs),
+        execution.scan,
+        config.dtypes.compute,
+        None,
+        optimizer,
+        settings.schedule(config.steps),
+        functools.partial(
+            make_train_step,
+            dtype=config.dtypes.compute,
+            optimizer=optimizer,
+            weights=datasets.weights(config),
+        ),
+        language_model_flops.train_step(lm, summary.streams(config).values()),
+    )
+
+
+def data(config: Any) -> Data:
+    """The recipe's mesh, tokenizer and datasets; ValueError as `prepare`."""
+    return prepare(config, model(config).vocab_size)
+
+
+def _check_texts(field: str, dataset: Any, lm: LanguageModelConfig) -> None:
+    """ValueError for rows of media, or longer than there are positions for."""
+    if dataset.kind != "text":
+        raise ValueError(f"{field}.kind={dataset.kind!r}: a language model reads kind='text'")
+    if lm.positions == "learned" and dataset.num_tokens > lm.max_length:
+        raise ValueError(
+            f"{field}.num_tokens={dataset.num_tokens}: learned positions end at "
+            f"model.max_length={lm.max_length}: use that or fewer"
+        )

@@ -1,0 +1,161 @@
+"""A run that trains one of Flamingo's parts before Flamingo: what the two stages share.
+
+A stage (`contrastive_stage`, `language_model_stage`) gives the `Design` of a recipe, which needs
+neither data nor devices, and says how its datasets must be. Here the run is made of it: checked,
+begun or gone on with, and taken to its end.
+"""
+
+import pathlib
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from data_pipelines.mixture import Mixture
+from data_pipelines.stream_config import StreamConfig
+from experiments import cli, datasets, processes, run_loop, run_start, tokenizers
+from experiments.profiling import parse_steps
+from experiments.run_log import RunLog
+from experiments.run_report import Clock
+from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.core import hosts, partition
+from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.stack import reroll
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.train import state
+
+Tree = Any
+
+
+class Design(NamedTuple):
+    """What a recipe trains, and how."""
+
+    make: Callable[[nnx.Rngs], nnx.Module]
+    scan: bool  # whether its layers are stacked
+    compute_dtype: str
+    preprocessing: ImagePreprocessing | None  # None: rows have no pictures
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    train_step: Callable[[nnx.GraphDef], run_loop.Step]
+    flops: float  # of a step, but for the encoder's of pictures
+    flops_per_picture: float = 0.0
+
+    def shapes(self, mesh: Mesh) -> tuple[nnx.GraphDef, Tree, Tree]:
+        """Graph, shapes and shardings of the parameters."""
+        graph, shapes, axes = params_lib.abstract(self.make)
+        return graph, shapes, partition.shardings(axes, shapes, mesh)
+
+
+class Data(NamedTuple):
+    """What is read, and on which devices."""
+
+    mesh: Mesh
+    share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
+    tokenizer: Tokenizer
+    streams: list[StreamConfig]
+    validation: dict[str, StreamConfig]
+
+
+class Finished(NamedTuple):
+    """A run at its end, in the one process that writes what comes of it."""
+
+    params: Tree  # of stacked layers, on the host
+    place: dict[str, Any]  # in the data
+
+
+def prepare(config: Any, num_rows: int) -> Data:
+    """The recipe's mesh, tokenizer and datasets, brought and checked; `num_rows` of the embedding.
+
+    Raises:
+      ValueError: what does not hold together, with the key to set.
+    """
+    if config.data.dir is not None:
+        cli.local_path("data.dir", config.data.dir)
+    mesh = partition.make_mesh(**config.mesh)
+    with processes.one_at_a_time(datasets.data_dir(config)):
+        tokenizer = tokenizers.make(config.tokenizer, num_rows)
+        datasets.prepare(config)
+    streams, held_out = datasets.stream_configs(config), datasets.validation_configs(config)
+    for stream in streams:
+        partition.check_batch(f"data.train.{stream.name}", stream.batch_size, mesh)
+    for stream in held_out.values():
+        partition.check_batch(stream.name, stream.batch_size, mesh)
+    return Data(mesh, hosts.batch_share(mesh), tokenizer, streams, held_out)
+
+
+def run(
+    config: Any,
+    workdir: pathlib.Path,
+    design: Design,
+    data: Data,
+    clock: Clock,
+    measure: Callable[[nnx.GraphDef, Mapping[str, Any]], run_loop.Measure],
+) -> Finished | signal.Signals | None:
+    """Trains to `config.steps`; the signal that stopped it, or None in all processes but one.
+
+    `measure` makes what is measured beside, of the graph and of what a `Stream` takes.
+    """
+    mesh, (share, num_shares) = data.mesh, data.share
+    graph, _, where = design.shapes(mesh)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if processes.is_first():
+        clock.save()
+    processes.check_shared(clock.path)
+    params = params_lib.init(design.make, config.seed, where=where)
+    now = state.create(params, design.optimizer, config.seed, mesh)
+    del params
+    checkpoints, now, place = run_start.restore(config, workdir, now)
+    reading = {
+        "preprocessing": design.preprocessing,
+        "process_index": share,
+        "process_count": num_shares,
+    }
+    with cli.user_input():
+        mixture = Mixture(data.streams, data.tokenizer, **reading, state=place)
+    start = int(now.step)
+    run_start.note(config, workdir, start)
+    log = RunLog(
+        workdir,
+        start,
+        share=share,
+        flops=design.flops,
+        flops_per_frame=design.flops_per_picture,
+        num_devices=mesh.size,
+        compute_dtype=design.compute_dtype,
+    )
+    stop = processes.StopRequest()
+    train_step = jax.jit(
+        design.train_step(graph),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),
+        compiler_options=dict(config.compiler_options.get(jax.default_backend(), {})),
+    )
+    now, stopped = run_loop.run(
+        config,
+        workdir,
+        now,
+        {},  # nothing is frozen
+        train_step,
+        mixture,
+        mesh=mesh,
+        log=log,
+        checkpoints=checkpoints,
+        validation=measure(graph, reading),
+        schedule=design.schedule,
+        profile_steps=parse_steps(config.profile.steps),
+        stop=stop,
+        clock=clock,
+    )
+    if stopped:
+        return stopped
+    place = log.place(mixture)
+    params = processes.to_host(now.trainable)
+    last = processes.part()
+    stop.release()
+    for writer in log.writers:
+        writer.close()
+    return Finished(params if design.scan else reroll(params), place) if last else None

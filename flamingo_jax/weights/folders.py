@@ -1,0 +1,21 @@
+"""A folder of weights that is there whole or not at all."""
+
+import contextlib
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def whole(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new folder to write into, which gets the name `directory` where the block ends well."""
+    partial = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    replaced = directory.with_name(f"{directory.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if directory.exists():
+        directory.rename(replaced)
+    partial.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)

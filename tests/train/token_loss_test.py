@@ -1,0 +1,40 @@
+"""The loss of a model that is trained whole: against all scores at once, and its gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flamingo_jax.train.token_loss import token_loss
+
+B, T, D, V = 4, 12, 6, 11
+RNG = np.random.default_rng(0)
+HIDDEN = jnp.asarray(RNG.normal(size=(B, T, D)), jnp.float32)
+ROWS = jnp.asarray(RNG.normal(size=(V, D)), jnp.float32)
+TOKENS = jnp.asarray(RNG.integers(0, V, (B, T)), jnp.int32)
+MASK = jnp.asarray(RNG.random((B, T)) < 0.6)
+
+
+def direct(hidden, rows):
+    """Column t predicts token t + 1."""
+    scores = hidden[:, :-1] @ rows.T
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, TOKENS[:, 1:])
+    return (losses * MASK[:, 1:]).sum()
+
+
+@pytest.mark.parametrize(("shards", "chunk_tokens"), [(1, 512), (2, 512), (1, 5)])
+def test_loss_and_both_gradients_are_those_of_all_scores_at_once(shards, chunk_tokens):
+    def chunked(hidden, rows):
+        split = {"shards": shards, "chunk_tokens": chunk_tokens}
+        return token_loss(hidden, rows, TOKENS, MASK, **split)[0]
+
+    want, wanted = jax.value_and_grad(direct, (0, 1))(HIDDEN, ROWS)
+    found, grads = jax.value_and_grad(chunked, (0, 1))(HIDDEN, ROWS)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    for grad, want_grad in zip(grads, wanted, strict=True):
+        np.testing.assert_allclose(grad, want_grad, atol=1e-5)
+
+
+def test_targets_are_counted():
+    assert token_loss(HIDDEN, ROWS, TOKENS, MASK)[1] == MASK[:, 1:].sum()
