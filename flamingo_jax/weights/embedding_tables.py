@@ -15,6 +15,22 @@ from flamingo_jax.weights.conversion import compare_rows
 from flamingo_jax.weights.errors import BadWeightsFile
 
 
+def read(path: pathlib.Path, family: str) -> dict[str, np.ndarray]:
+    """`embedding`, `head` and `positions`, those that a language model's files have; no others."""
+    found = checkpoint_files.tensors(path, lambda name: _kind(name, family) is not None)
+    return {_kind(name, family): tensor for name, tensor in found.items()}
+
+
+def _kind(name: str, family: str) -> str | None:
+    names = hf_lm.NAMES[family]
+    kinds = {names.embedding: "embedding", names.head: "head", "lm_head": "head"}
+    if names.positions:
+        kinds[names.positions] = "positions"
+    for prefix in names.prefixes:
+        name = name.removeprefix(prefix)
+    return kinds.get(name.removesuffix(".weight"))
+
+
 class EmbeddingTables:
     """Embedding, head and positions, in the checkpoint and in the language model's own files."""
 
@@ -27,21 +43,9 @@ class EmbeddingTables:
         lm: LanguageModelConfig,
     ):
         self._file, self._tensors, self._path, self._lm = file, tensors, path, lm
-        names = hf_lm.NAMES[family]
-        kinds = {names.embedding: "embedding", names.head: "head", "lm_head": "head"}
-        if names.positions:
-            kinds[names.positions] = "positions"
-
-        def kind(name: str) -> str | None:
-            for prefix in names.prefixes:
-                name = name.removeprefix(prefix)
-            return kinds.get(name.removesuffix(".weight"))
-
-        self._own = {kind(name): name for name in tensors if kind(name)}
-        self._base = {
-            kind(name): tensor
-            for name, tensor in checkpoint_files.tensors(path, lambda n: bool(kind(n))).items()
-        }
+        kinds = {name: _kind(name, family) for name in tensors}
+        self._own = {kind: name for name, kind in kinds.items() if kind}
+        self._base = read(path, family)
         self.taken = {*self._own.values()}
         self.names = ["embedding"] + ["head"] * (not lm.tied_head)
         self.names += ["positions"] * ("positions" in self._own)

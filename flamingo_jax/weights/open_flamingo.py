@@ -33,15 +33,8 @@ from flamingo_jax.weights.errors import BadWeightsFile
 # Appended in this order, <PAD> only where the tokenizer has no padding of its own.
 NEW_TOKENS = (END_OF_CHUNK, IMAGE, "<PAD>")
 CAPTION = "Output:{}"
-_HEADS = 8
+HEADS = 8  # of both parts, in every OpenFlamingo
 _WITH_BOS = ("llama", "opt")  # whose tokenizers write it before every text
-_LAYERS = {  # where decoder layers lie, by `model_type`
-    "mpt": "transformer.blocks",
-    "mosaic_gpt": "transformer.blocks",
-    "gpt_neox": "gpt_neox.layers",
-    "opt": "model.decoder.layers",
-    "llama": "model.layers",
-}
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
 _GATED = re.compile(r"(.+)\.(\d+)\.gated_cross_attn_layer\.(.+)")
 _GATED_V1 = re.compile(r"()gated_cross_attn_layers\.(\d+)\.(.+)")
@@ -164,7 +157,8 @@ def _config(
 ) -> FlamingoConfig:
     where = checkpoint.gated
     every = where[0] + 1
-    if checkpoint.layers not in ("", _LAYERS.get(family)):
+    known = open_flamingo_names.FAMILIES.get(family)
+    if known is None or checkpoint.layers not in ("", known.layers):
         raise BadWeightsFile(
             f"{checkpoint.path} was trained around layers called {checkpoint.layers}, the "
             f"language model is of the family {family}: give the one it was trained on"
@@ -187,8 +181,8 @@ def _config(
     def sizes(attention: str, feed_forward: str) -> dict[str, int]:
         hidden, inputs = checkpoint.shape(f"{feed_forward}.1.weight")
         return {
-            "num_heads": _HEADS,
-            "head_dim": checkpoint.shape(f"{attention}.to_q.weight")[0] // _HEADS,
+            "num_heads": HEADS,
+            "head_dim": checkpoint.shape(f"{attention}.to_q.weight")[0] // HEADS,
             "ffw_multiplier": hidden // inputs,
         }
 

@@ -5,12 +5,36 @@ and values are one tensor.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.models import insertion
 from flamingo_jax.weights.name_table import Path, Source
+
+
+class Family(NamedTuple):
+    """Where a language model keeps what an OpenFlamingo checkpoint has of it, or stands beside."""
+
+    layers: str
+    embedding: str
+    head: str | None = None  # None: never a tensor of its own
+    positions: str | None = None
+
+
+FAMILIES = {  # by `model_type`
+    "mpt": Family("transformer.blocks", "transformer.wte"),
+    "mosaic_gpt": Family("transformer.blocks", "transformer.wte"),
+    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.embed_in", "embed_out"),
+    "opt": Family(
+        "model.decoder.layers",
+        "model.decoder.embed_tokens",
+        "lm_head",
+        "model.decoder.embed_positions",
+    ),
+    "llama": Family("model.layers", "model.embed_tokens", "lm_head"),
+}
 
 
 def table(config: FlamingoConfig) -> dict[Path, Source | list[Source]]:

@@ -1,14 +1,23 @@
 """A converted checkpoint against OpenFlamingo's own model: the same logits for the same prompts."""
 
+import jax
+import numpy as np
 import pytest
 
 import flamingo_jax
 from experiments import conversion
+from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.prompts import EndOfChunk, ImagePart, TextPart
-from flamingo_jax.weights import published
+from flamingo_jax.weights import (
+    hf_lm_config,
+    open_flamingo_export,
+    published,
+    torch_checkpoint_writer,
+)
 from tests import open_flamingo_reference as reference
 from tests import prompt_cases
+from tests.torch_reference import import_torch
 
 pytestmark = pytest.mark.reference
 
@@ -54,6 +63,24 @@ def test_tokens_have_the_ids_they_were_trained_with(pair):
     bos = [t.bos_id] if with_bos else []
     assert encoded.tokens == [*bos, reference.IMAGE, *t.encode("a"), reference.END_OF_CHUNK]
     assert ours.caption_template.format("a dog") == "Output:a dog"
+
+
+def test_exported_it_is_their_checkpoint_again(pair, tmp_path):
+    """Names, order of keys and values, and every number, as torch itself reads them."""
+    theirs, ours, _ = pair
+    torch = import_torch()
+    family, _ = hf_lm_config.read_folder(theirs.lm)
+    open_flamingo_export.check(ours.config, ours.tokenizer, family)
+    trained = jax.tree.map(np.asarray, model_directory.own_params(ours.params))
+    tensors = open_flamingo_export.tensors(ours.config, trained, ours.tokenizer, theirs.lm, family)
+    torch_checkpoint_writer.save_state_dict(tmp_path / "checkpoint.pt", tensors)
+    want, found = (
+        torch.load(file, weights_only=True)
+        for file in (theirs.checkpoint, tmp_path / "checkpoint.pt")
+    )
+    assert {*found} == {*want}
+    for name, tensor in want.items():
+        assert torch.equal(found[name], tensor), name
 
 
 def test_report(pair):
