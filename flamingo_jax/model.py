@@ -216,7 +216,8 @@ class Model:
         tick: Tick = _no_tick,
     ) -> list[np.ndarray]:
         end = [self.tokenizer.end_of_chunk_id] if closed else []
-        answers = [[[*self.tokenizer.encode(t), *end] for t in texts] for texts in candidates]
+        encode = functools.cache(self.tokenizer.encode)  # prompts often share their candidates
+        answers = [[[*encode(t), *end] for t in texts] for texts in candidates]
         lengths = [prompt_batch.padded_length(len(e.tokens)) for e in encoded]
         room = candidates_lib.room(self.config.language_model, max(lengths, default=0))
         num_places = candidates_lib.num_places(answers, room)
