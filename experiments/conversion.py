@@ -54,7 +54,9 @@ def lines(found: Published, card: ModelCard) -> Iterator[str]:
         yield f"{conversion.unneeded:>10}  buffers, which hold nothing learned"
     yield f"{0:>10}  unexpected"
     where = "frozen" if found.whole else "absent"  # in the same folder, or as expected not there
-    for part, source in (("language model", card.language_model), ("image tower", card.vision)):
+    vision = card.config.vision
+    tower = f"image tower {vision.variant}, {vision.preprocessing.size_px} px"
+    for part, source in (("language model", card.language_model), (tower, card.vision)):
         yield f"{where:>10}  {part}, read from {source.format}:{source.path}"
         yield f"{'':>10}  SHA-256 {source.sha256}"
     names = ", ".join(f"{first + i} {name}" for i, name in enumerate(conversion.new_tokens))

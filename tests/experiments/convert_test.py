@@ -228,7 +228,7 @@ def test_a_report_names_parts_by_source_and_hash(folder, tmp_path):
     assert card.dtypes.frozen == "bfloat16"
     assert card.language_model.path == str(folder / "lm")
     text = "\n".join(conversion.lines(found, card))
-    assert f"absent  image tower, read from hf_clip:{folder / 'clip'}" in text
+    assert f"absent  image tower thin, 32 px, read from hf_clip:{folder / 'clip'}" in text
     assert card.vision.sha256 in text
 
 
