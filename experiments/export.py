@@ -9,13 +9,12 @@ where the model directory names it. Only tensors are in the file, one of them in
 beside what was trained.
 """
 
-import shutil
-
 from absl import flags
 
 from experiments import cli, conversion
 from flamingo_jax import model_directory
 from flamingo_jax.weights import (
+    folders,
     frozen_parts,
     hf_lm_config,
     open_flamingo_export,
@@ -45,12 +44,9 @@ def main() -> None:
         family, _ = hf_lm_config.read_folder(path)
         open_flamingo_export.check(card.config, tokenizer, family)
     params = model_directory.trained_params(directory)
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     tensors = open_flamingo_export.tensors(card.config, params, tokenizer, path, family)
-    number = torch_checkpoint_writer.save_state_dict(partial / FILE, tensors)
-    partial.rename(out)
+    with folders.whole(out) as partial:
+        number = torch_checkpoint_writer.save_state_dict(partial / FILE, tensors)
     every = card.config.cross_attention.every
     print(
         f"{number} tensors written to {out / FILE}\n"

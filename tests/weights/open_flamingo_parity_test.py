@@ -8,6 +8,7 @@ import flamingo_jax
 from experiments import conversion
 from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
+from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import EndOfChunk, ImagePart, TextPart
 from flamingo_jax.weights import (
     hf_lm_config,
@@ -24,20 +25,19 @@ pytestmark = pytest.mark.reference
 TOLERANCE = 1e-4  # of the largest logit
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        (reference.mpt, 1, "open_clip"),
-        (reference.mpt, 2, "hf_clip"),
-        (reference.redpajama, 2, "hf_clip"),
-        (reference.opt, 3, "hf_clip"),
-        (reference.llama, 4, "hf_clip"),
-    ],
-    ids=["mpt_every_1", "mpt_every_2", "redpajama_every_2", "opt_every_3", "llama_every_4"],
-)
+CASES = {
+    "mpt_every_1": (reference.mpt, 1, "open_clip"),
+    "mpt_every_2": (reference.mpt, 2, "hf_clip"),
+    "redpajama_every_2": (reference.redpajama, 2, "hf_clip"),
+    "opt_every_3": (reference.opt, 3, "hf_clip"),
+    "llama_every_4": (reference.llama, 4, "hf_clip"),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
 def pair(request, tmp_path_factory):
     """(theirs, ours, the report)."""
-    make, every, tower = request.param
+    make, every, tower = CASES[request.param]
     folder = tmp_path_factory.mktemp("open_flamingo")
     theirs = reference.build(folder, make, every, tower)
     found = published.from_open_flamingo(theirs.checkpoint, theirs.lm, theirs.vision)
@@ -51,6 +51,28 @@ def test_logits(pair):
     for name, difference in prompt_cases.differences(ours, theirs.logits):
         print(f"{name}: largest difference {difference:.1e} of the largest logit")
         assert difference < TOLERANCE
+
+
+@pytest.mark.parametrize("pair", ["redpajama_every_2"], indirect=True)
+def test_what_is_written_is_what_they_would_write(pair):
+    """Greedily, from a cache here, by reading the whole text at every step there."""
+    theirs, ours, _ = pair
+    t, pp = ours.tokenizer, ours.config.vision.preprocessing
+    prompt = [ImagePart(prompt_cases.NOISE), TextPart("Output:")]
+    encoded = prompt_batch.encode(prompt, t, pp)
+    batch = prompt_batch.to_batch([encoded], t, (32, 32, 3), side="left")
+    pixels = (batch.media[:, :, 0] / np.float32(255) - np.float32(pp.mean)) / np.float32(pp.std)
+    tokens = np.array([encoded.tokens])
+    for _ in range(6):
+        grown = batch._replace(tokens=tokens, token_mask=np.ones_like(tokens, bool))
+        scores = theirs.logits(pixels, grown)[0, -1]
+        scores[[*t.never_written]] = -np.inf
+        tokens = np.append(tokens, [[scores.argmax()]], axis=1)
+    (written,) = ours.generate([prompt], Decoding(max_tokens=6))
+    want = tokens[0, len(encoded.tokens) :].tolist()
+    assert written.tokens == tuple(want[: len(written.tokens)])
+    stopped = written.tokens[-1] in (t.end_of_chunk_id, t.eos_id)
+    assert len(written.tokens) == 6 or stopped
 
 
 def test_tokens_have_the_ids_they_were_trained_with(pair):
