@@ -2,10 +2,10 @@
 
 import math
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.cli import UserError
 from flamingo_jax.eval.published import MODELS, published
 
 _COLUMNS = 3
@@ -23,16 +23,18 @@ _LABELS = {
 
 
 def draw(rows: Sequence[dict[str, Any]], model: str, path: pathlib.Path) -> None:
-    """Writes the figure; UserError where matplotlib is not installed."""
+    """Writes the figure; one line on standard error where matplotlib is not installed."""
     try:
         import matplotlib as mpl  # an optional dependency, wanted by figures only
 
         from experiments import figure_style
     except ModuleNotFoundError:
-        raise UserError(
-            f"{path.name} is not drawn: matplotlib is not installed: pip install matplotlib, and "
-            "give the same command again"
-        ) from None
+        print(
+            f"{path} is not drawn, for matplotlib is not installed: pip install matplotlib, and "
+            "give the same command again",
+            file=sys.stderr,
+        )
+        return
     tasks = sorted({row["task"] for row in rows if row["score"] is not None})
     if not tasks:
         return

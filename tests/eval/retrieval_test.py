@@ -41,6 +41,16 @@ def test_a_querys_draw_does_not_depend_on_the_other_queries():
     assert not np.array_equal(random_shots(["a"], support, 4, seed=8)[0], together[0])
 
 
+def test_questions_about_one_picture_have_draws_of_their_own():
+    support = [f"s{i}" for i in range(50)] + ["picture"]
+    drawn = random_shots(["picture"] * 2, support, 4, seed=0, draw_ids=["q1", "q2"])
+    assert not np.array_equal(*drawn)
+    assert 50 not in drawn
+    np.testing.assert_array_equal(
+        drawn[1:], random_shots(["picture"], support, 4, seed=0, draw_ids=["q2"])
+    )
+
+
 def test_random_shots_are_uniform():
     queries = [f"q{i}" for i in range(4000)]
     counts = np.bincount(random_shots(queries, list("abcde"), 1, seed=0)[:, 0], minlength=5)

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from experiments.cli import UserError
-from experiments.evaluation import asking, evaluation
+from experiments.evaluation import asking, evaluation, figure
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
 from flamingo_jax import model_directory
@@ -264,6 +265,14 @@ def test_unreadable_pictures_are_left_out_and_counted(model, model_dir, tmp_path
     with pytest.raises(UserError, match="predictions with unreadable_support_0='s5', asked"):
         run(model, model_dir, path, out, [0], max_skipped_share=0.2)
     assert "queries: 1 not_found; support: 1 not_an_image |" in (out / "results.md").read_text()
+
+
+def test_without_matplotlib_there_is_all_but_the_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    figure.draw([], "demo", tmp_path / "results.png")
+    said = capsys.readouterr().err
+    assert "is not drawn, for matplotlib is not installed: pip install matplotlib" in said
+    assert said.count("\n") == 1
 
 
 def test_without_support_examples_there_are_no_shots(model, model_dir, tmp_path):

@@ -1,0 +1,73 @@
+"""results.md and results.png: scores beside the paper's, and only where they are the paper's."""
+
+import json
+
+from experiments.evaluation import figure, results
+from experiments.evaluation.results import Result
+
+ABOUT = {
+    "model": {"directory": "runs/demo", "card_sha256": "a", "weights_sha256": "b"},
+    "settings": {"retrieval": "random"},
+}
+
+
+def result(task: str, shots: int, score: float | None, **changes) -> Result:
+    values = {
+        "task": task,
+        "shots": shots,
+        "is_own": False,
+        "metric": "cider",
+        "scorer": "CIDEr-D 1",
+        "split": "test",
+        "prompt_template": "Output: {answer}",
+        "example_prompt": "<BOS><image>Output:",
+        "decoding": "beam search",
+        "retrieval": "random",
+        "permutations": 1,
+        "seeds": (0,),
+        "num_queries": 10,
+        "num_support": 20,
+        "skipped_queries": {},
+        "skipped_support": {},
+        "score": score,
+    }
+    if score is not None:
+        values |= {"low": score - 1, "high": score + 2, "score_of_seeds": (score,)}
+    return Result(**values | changes)
+
+
+def test_the_papers_scores_stand_below_ones_own(tmp_path):
+    rows = results.write(
+        tmp_path,
+        ABOUT,
+        [
+            result("coco", 0, 50.0),
+            result("coco", 4, 60.0, score_of_seeds=(59.0, 61.0)),
+            result("coco", 32, None, note="out of context: 900 tokens, the model reads 256"),
+        ],
+    )
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert "| task | metric | queries | 0 shots | 4 shots | 32 shots |" in lines
+    assert (
+        "| coco | cider | 10 | 50.0 (49.0 to 52.0) | 60.0 (59.0 to 62.0, ± 1.4 over seeds) | OOC |"
+    ) in lines
+    assert "| coco, Flamingo-9B (paper) | | | 79.4 | 93.1 | 106.3 |" in lines
+    assert "- coco, 32 shots: out of context: 900 tokens, the model reads 256" in lines
+    figure.draw(rows, "demo", tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_of_ones_own_called_coco_is_not_the_papers(tmp_path):
+    (row,) = results.write(tmp_path, ABOUT, [result("coco", 0, 50.0, is_own=True)])
+    assert row["published"] == {}
+    assert "paper)" not in (tmp_path / "results.md").read_text()
+
+
+def test_rows_of_earlier_commands_stay_unless_they_are_another_models(tmp_path):
+    results.write(tmp_path, ABOUT, [result("coco", 0, 50.0), result("coco", 4, 60.0)])
+    rows = results.write(tmp_path, ABOUT, [result("coco", 4, 70.0), result("okvqa", 4, 1.0)])
+    found = [(row["task"], row["shots"], row["score"]) for row in rows]
+    assert found == [("coco", 0, 50.0), ("coco", 4, 70.0), ("okvqa", 4, 1.0)]
+    assert json.loads((tmp_path / "results.json").read_text())["results"] == rows
+    other = ABOUT | {"model": ABOUT["model"] | {"weights_sha256": "c"}}
+    assert len(results.write(tmp_path, other, [result("coco", 8, 1.0)])) == 1
