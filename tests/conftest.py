@@ -3,22 +3,16 @@
 JAX reads these flags once, when it starts, so they are set here, before any test imports it.
 Sharded code is tested on eight devices wherever the tests run; a test that does not ask for a mesh
 runs on the first of them and does not notice. `FLAMINGO_TEST_PLATFORM=cuda` runs them on a GPU, for
-the few that ask for one. Most of a test's time is compiling, and without
-LLVM's optimisations that takes half as long; what is computed stays the same but for rounding. A
-program is not split to be compiled in parallel either: other tests have the other cores.
+the few that ask for one.
 """
 
 import os
 
+from tests.quick_compiling import FLAGS
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("FLAMINGO_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = " ".join(
-    (
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_parallel_codegen_split_count=1",
-        os.environ.get("XLA_FLAGS", ""),
-    )
+    ("--xla_force_host_platform_device_count=8", FLAGS, os.environ.get("XLA_FLAGS", ""))
 ).strip()
 
 import pathlib

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import processes
+from tests.quick_compiling import FLAGS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ def start(what: str, folder: pathlib.Path) -> subprocess.Popen:
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=os.environ | {"XLA_FLAGS": FLAGS},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

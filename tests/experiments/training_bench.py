@@ -8,6 +8,7 @@ import sys
 import time
 
 from flamingo_jax.train import metrics
+from tests.quick_compiling import FLAGS
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -27,8 +28,7 @@ class Bench:
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "  # one device, quick compiling
-            "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1",
+            "XLA_FLAGS": FLAGS,  # of one device
             "PYTHONPATH": str(ROOT),
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }

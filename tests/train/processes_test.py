@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from flamingo_jax.core import partition
+from tests.quick_compiling import FLAGS
 from tests.train import narrow_3b
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def test_two_processes_with_every_mesh_axis_above_one_step_as_one_device(tmp_path):
     file = tmp_path / "step.npz"
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=4 {FLAGS}"
     command = [
         *(sys.executable, "-m", "launch.local", "--num_processes=2", "--"),
         *(sys.executable, "-m", "tests.train.narrow_3b", str(file), "2", "2", "2"),
