@@ -51,7 +51,9 @@ def lines(found: Published, card: ModelCard) -> Iterator[str]:
     for part, number in conversion.mapped.items():
         yield f"{number:>10}  {part}"
     if conversion.unneeded:
-        yield f"{conversion.unneeded:>10}  buffers, which hold nothing learned"
+        yield f"{conversion.unneeded:>10}  not needed: buffers, and second copies"
+    if conversion.repeated:
+        yield f"{conversion.repeated:>10}  frozen ones of the language model, as its own are"
     yield f"{0:>10}  unexpected"
     where = "frozen" if found.whole else "absent"  # in the same folder, or as expected not there
     vision = card.config.vision

@@ -14,6 +14,10 @@ from tests.torch_reference import import_torch
 
 WIDTH, LAYERS, ROWS = 64, 5, NUM_IDS + 8  # rows behind the tokenizer's, as MPT's and RedPajama's
 END_OF_CHUNK, IMAGE, NUM_NEW = NUM_IDS, NUM_IDS + 1, 3  # and <PAD>
+BUFFERS = [  # of GPT-NeoX, which were saved then
+    f"lang_encoder.gpt_neox.layers.0.decoder_layer.attention.{name}"
+    for name in ("bias", "masked_bias", "rotary_emb.inv_freq")
+]
 SIZE_PX, VISION_WIDTH = 32, 32  # of `thin`
 
 
@@ -133,6 +137,7 @@ def _state_dict(model) -> dict:
         del state[head]
     if family == "gpt_neox":
         state["lang_encoder.embed_out.weight"] = state.pop(head)
+        state |= dict.fromkeys(BUFFERS, import_torch().zeros(1))
     return state
 
 

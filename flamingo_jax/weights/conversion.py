@@ -24,7 +24,8 @@ class Conversion:
     starts_with_bos: bool
     caption_template: str
     mapped: dict[str, int]  # tensors by part
-    unneeded: int = 0  # tensors that hold nothing learned
+    unneeded: int = 0  # buffers, and second copies of what is there
+    repeated: int = 0  # frozen tensors of the language model, equal to its own
     rows_compared: int = 0  # of the tables that the checkpoint repeats
     max_difference: float = 0.0  # between the two copies of a number
 

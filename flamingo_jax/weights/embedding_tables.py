@@ -26,9 +26,7 @@ def _kind(name: str, family: str) -> str | None:
     kinds = {names.embedding: "embedding", names.head: "head", "lm_head": "head"}
     if names.positions:
         kinds[names.positions] = "positions"
-    for prefix in names.prefixes:
-        name = name.removeprefix(prefix)
-    return kinds.get(name.removesuffix(".weight"))
+    return kinds.get(hf_lm.bare_name(name, family).removesuffix(".weight"))
 
 
 class EmbeddingTables:

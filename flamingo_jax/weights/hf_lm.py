@@ -161,7 +161,7 @@ def language_model(
     """
     names = NAMES[family]
     left = {
-        _without(name, names.prefixes): tensor
+        bare_name(name, family): tensor
         for name, tensor in tensors.items()
         if not name.startswith(names.beside)
     }
@@ -206,8 +206,9 @@ def language_model(
     )
 
 
-def _without(name: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
+def bare_name(name: str, family: str) -> str:
+    """A tensor's name without what some files of the family have before it."""
+    for prefix in NAMES[family].prefixes:
         name = name.removeprefix(prefix)
     return name
 

@@ -25,7 +25,13 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import END_OF_CHUNK, IMAGE
-from flamingo_jax.weights import checkpoint_files, hf_lm, name_table, open_flamingo_names
+from flamingo_jax.weights import (
+    checkpoint_files,
+    frozen_copies,
+    hf_lm,
+    name_table,
+    open_flamingo_names,
+)
 from flamingo_jax.weights.conversion import Conversion, Tree
 from flamingo_jax.weights.embedding_tables import EmbeddingTables
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -36,6 +42,7 @@ CAPTION = "Output:{}"
 HEADS = 8  # of both parts, in every OpenFlamingo
 _WITH_BOS = ("llama", "opt")  # whose tokenizers write it before every text
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
+_COPIES = ("lang_encoder.old_decoder_blocks.", "vision_encoder.")  # where nothing was filtered
 _GATED = re.compile(r"(.+)\.(\d+)\.gated_cross_attn_layer\.(.+)")
 _GATED_V1 = re.compile(r"()gated_cross_attn_layers\.(\d+)\.(.+)")
 
@@ -46,6 +53,7 @@ class Checkpoint(NamedTuple):
     path: pathlib.Path
     tensors: dict[str, np.ndarray]  # perceiver.*, gated.<layer>.*, lm.*
     layers: str  # where the language model's layers lie; "" where the old layout does not say
+    num_copies: int  # tensors left out here: a second time under another name, and the image tower
 
     @property
     def gated(self) -> list[int]:
@@ -69,25 +77,34 @@ class Checkpoint(NamedTuple):
 
 def read(path: pathlib.Path) -> Checkpoint:
     """The checkpoint at `path`; BadWeightsFile for one of something else."""
-    tensors, layers = {}, set()
-    for name, tensor in checkpoint_files.tensors(path).items():
-        for wrapper in _WRAPPERS:
-            name = name.replace(wrapper, "")
+    named = [(_unwrapped(name), a) for name, a in checkpoint_files.tensors(path).items()]
+    is_old = not any(_GATED.fullmatch(name) for name, _ in named)
+    tensors, layers, num_copies = {}, set(), 0
+    for name, tensor in named:
         inner = name.removeprefix("lang_encoder.")
+        if name.startswith(_COPIES) or (not is_old and _GATED_V1.fullmatch(inner)):
+            num_copies += 1
+            continue
         if found := _GATED.fullmatch(inner) or _GATED_V1.fullmatch(inner):
             layers.add(found[1])
             name = f"gated.{found[2]}.{found[3]}"
         elif inner != name:
             name = f"lm.{inner}"
         if name in tensors:
-            raise BadWeightsFile(f"{path}: tensor {name} twice: save it with OpenFlamingo's filter")
+            raise BadWeightsFile(f"{path} has tensor {name} twice: give a file of one model")
         tensors[name] = tensor
     if len(layers) != 1 or "perceiver.latents" not in tensors:
         raise BadWeightsFile(
             f"{path} is no checkpoint of OpenFlamingo: want perceiver.latents and "
             "gated_cross_attn_layer tensors, of one language model, in it"
         )
-    return Checkpoint(path, tensors, layers.pop())
+    return Checkpoint(path, tensors, layers.pop(), num_copies)
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def convert(
@@ -121,7 +138,9 @@ def convert(
     }
     tables.check_tied()
     buffers = {name for name in inner if name.endswith(hf_lm.NAMES[family].buffers)}
-    known = {f"lm.{name}" for name in tables.taken | buffers}
+    frozen = {name: a for name, a in inner.items() if name not in tables.taken | buffers}
+    repeated = frozen_copies.compare(checkpoint.path, frozen, lm_path, family)
+    known = {f"lm.{name}" for name in tables.taken | buffers | repeated.keys()}
     left = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in known}
     trained = name_table.take(
         left,
@@ -141,9 +160,10 @@ def convert(
             f"{len(checkpoint.gated)} gated blocks": sum(n.startswith("gated.") for n in left),
             "embedding tables": len(tables.taken),
         },
-        unneeded=len(buffers),
+        unneeded=len(buffers) + checkpoint.num_copies,
+        repeated=len(repeated),
         rows_compared=sum(number for number, _ in compared.values()),
-        max_difference=max(difference for _, difference in compared.values()),
+        max_difference=max([*repeated.values(), *(most for _, most in compared.values())]),
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import re
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -118,6 +120,42 @@ def test_wrapped_names_and_the_old_layout(tmp_path, prefix):
         found.params["gated_xattn"]["groups"]["layers"]["ffw_gate"],
         tensors[f"{GATED}.ff_gate"],
     )
+
+
+def unfiltered():
+    """All that is in memory there: frozen tensors, the tower, and the same under other names."""
+    own = files.language_model()
+    layers = {n: a for n, a in own.items() if "wte" not in n}
+    tensors = files.checkpoint()
+    for name, tensor in layers.items():
+        wrapped = re.sub(r"(blocks\.\d+)\.", r"\1.decoder_layer.", name)
+        tensors[f"lang_encoder.{wrapped}"] = tensor
+        if "blocks" in name:
+            old = name.replace("transformer.blocks", "old_decoder_blocks")
+            tensors[f"lang_encoder.{old}"] = tensor
+    for name, tensor in files.checkpoint().items():
+        if GATED in name:
+            tensors[name.replace(GATED, "lang_encoder.gated_cross_attn_layers.1")] = tensor
+    return tensors | files.tower("vision_encoder.")
+
+
+def test_a_checkpoint_of_everything_is_held_against_the_language_model(tmp_path):
+    tensors = unfiltered()
+    files.write(tmp_path, tensors)
+    found = convert(tmp_path).conversion
+    assert found.repeated == len(files.language_model()) - 1
+    want = convert_filtered(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, found.params, want.params)
+    changed = "lang_encoder.transformer.blocks.2.decoder_layer.ffn.up_proj.weight"
+    tensors[changed] = tensors[changed] + 1
+    files.write_checkpoint(tmp_path, tensors)
+    with pytest.raises(BadWeightsFile, match=r"up_proj.weight: row 0 differs from the language"):
+        convert(tmp_path)
+
+
+def convert_filtered(folder):
+    files.write_checkpoint(folder, files.checkpoint())
+    return convert(folder).conversion
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_report(model_dir):
         "19  resampler",
         "26  2 gated blocks",
         "2  tables of new tokens' rows",
-        "6  buffers",
+        "6  not needed: buffers",
         "0  unexpected",
         "3  rows of new tokens: 257 <fake_token_around_image>, 258 <image>, 259 <EOC>",
     ):

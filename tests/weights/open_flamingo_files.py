@@ -111,5 +111,9 @@ def write(folder: pathlib.Path, tensors: Tensors | None = None) -> None:
     safetensors.numpy.save_file(language_model(), folder / "lm" / "model.safetensors")
     (folder / "clip").mkdir()
     safetensors.numpy.save_file(tower(), folder / "clip" / "model.safetensors")
-    tensors = checkpoint() if tensors is None else tensors
+    write_checkpoint(folder, checkpoint() if tensors is None else tensors)
+
+
+def write_checkpoint(folder: pathlib.Path, tensors: Tensors) -> None:
+    """`checkpoint.safetensors` alone."""
     safetensors.numpy.save_file(tensors, folder / "checkpoint.safetensors")
