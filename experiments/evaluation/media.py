@@ -6,6 +6,7 @@ memory. Videos go into prompts as they are, and are decoded there.
 """
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,18 +42,6 @@ class Media:
         self._bytes = 0
         self._pooled: dict[Any, np.ndarray] = {}
         self._reasons: dict[Any, str | None] = {}  # of everything looked at; None where it is good
-        dtype = jnp.dtype(model.compute_dtype)
-
-        def encode(params, pixels):  # u8[N, H, W, 3] to [N, P, E]
-            vision = nnx.merge(model.graph, params).vision
-            at_once = _ON_CPU if jax.default_backend() == "cpu" else len(pixels)
-
-            def one(picture):
-                return vision(picture[None, None, None], dtype)[0, 0, 0]
-
-            return jax.lax.map(one, pixels, batch_size=at_once)
-
-        self._encode = jax.jit(encode)
 
     def look(self, media: Iterable[Part], *, pooled: bool, tick: Tick) -> None:
         """Decodes each once, to know which are good; `pooled` also encodes what RICES compares.
@@ -127,11 +116,11 @@ class Media:
                 self._keep({part.image: own[0]})
 
     def _encoded(self, pixels: np.ndarray) -> np.ndarray:  # u8[N, H, W, 3] to [N, P, E]
-        found = []
+        encode, found = _encoder(self._model), []
         for start in range(0, len(pixels), _AT_ONCE):
             chunk = pixels[start : start + _AT_ONCE]
             pad = [(0, _AT_ONCE - len(chunk)), (0, 0), (0, 0), (0, 0)]
-            found.append(np.asarray(self._encode(self._model.params, np.pad(chunk, pad))))
+            found.append(np.asarray(encode(self._model.params, np.pad(chunk, pad))))
             found[-1] = found[-1][: len(chunk)].copy()
         return np.concatenate(found)
 
@@ -141,6 +130,24 @@ class Media:
         self._bytes += sum(own.nbytes for own in fresh.values())
         while self._bytes > MAX_BYTES:
             self._bytes -= self._features.popitem(last=False)[1].nbytes
+
+
+@functools.cache
+def _encoder(model: Model) -> Callable[[Any, np.ndarray], jax.Array]:
+    """Of the model's parameters and u8[N, H, W, 3] to [N, P, E]."""
+    dtype = jnp.dtype(model.compute_dtype)
+
+    @jax.jit
+    def encode(params, pixels):
+        vision = nnx.merge(model.graph, params).vision
+        at_once = _ON_CPU if jax.default_backend() == "cpu" else len(pixels)
+
+        def one(picture):
+            return vision(picture[None, None, None], dtype)[0, 0, 0]
+
+        return jax.lax.map(one, pixels, batch_size=at_once)
+
+    return encode
 
 
 def similarity_features(model: Model, pooled: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ benchmark's training split, 2,048 of them drawn once, of classification some of 
 import dataclasses
 import functools
 import hashlib
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.prompts import ImagePart, VideoPart
@@ -37,7 +37,7 @@ class Example:
     group: str = ""  # such as a question's type, for means over groups
 
     @property
-    def path(self) -> Any:
+    def path(self) -> pathlib.Path:
         """Where the picture or video lies: the same for all examples of one."""
         return self.media.image if isinstance(self.media, ImagePart) else self.media.video
 
@@ -66,10 +66,14 @@ class Task:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes when any example does; 16 hexadecimal digits."""
+        """Changes when any example does, wherever its files lie; 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for example in (*self.queries, None, *self.support):
-            digest.update(repr(example).encode(errors="backslashreplace"))
+            values = example and (
+                *(example.id, example.path.name, example.answer, example.references),
+                *(example.fields, example.candidates, example.relevance, example.group),
+            )
+            digest.update(repr(values).encode(errors="backslashreplace"))
         digest.update(repr((self.template, self.candidates)).encode(errors="backslashreplace"))
         return digest.hexdigest()[:16]
 

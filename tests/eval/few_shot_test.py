@@ -1,5 +1,7 @@
 """Prompts as whole strings, byte for byte, and what is drawn for them."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,14 @@ def test_orders_are_different_permutations_drawn_for_the_query():
 def test_orders_are_uniform():
     first = [few_shot.orders(3, 2, f"q{i}", 0)[0][0] for i in range(1500)]
     assert abs(np.bincount(first) / 1500 - 1 / 3).max() < 0.05
+
+
+def test_a_fingerprint_changes_with_an_example_not_with_its_folder():
+    def with_support(path: str, answer: str) -> str:
+        support = [Example("1", ImagePart(pathlib.Path(path)), answer, (answer,))]
+        template = PromptTemplate("{answer}")
+        return Task("t", "test", template, "top1", [], support).fingerprint
+
+    assert with_support("a/1.jpg", "cat") == with_support("b/1.jpg", "cat")
+    others = [with_support("a/2.jpg", "cat"), with_support("a/1.jpg", "dog")]
+    assert with_support("a/1.jpg", "cat") not in others

@@ -134,6 +134,8 @@ def _check_candidates(
                 f"{where}: {metric} wants {wanted or 'two or more'} candidates, query "
                 f'{query.id!r} has {len(own)}; list "candidates" in the task\'s line'
             )
+        if len(set(own)) < len(own):
+            raise TaskError(f"{where}: query {query.id!r} has a candidate twice in {_some(own)}")
         if query.answer not in own:
             raise TaskError(
                 f"{where}: the answer {query.answer!r} of query {query.id!r} is not among the "
@@ -174,7 +176,7 @@ def _header(line: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if "/" in name or not name.isprintable():
         raise TaskError(f"{where}: name {name!r} names files, so it holds no / nor line breaks")
     if "candidates" in header:
-        _texts(header, "candidates", where)
+        header = {**header, "candidates": _texts(header, "candidates", where)}
     most = header.get("max_tokens", 1)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise TaskError(f"{where}: max_tokens={most!r}: use a whole number from 1 on")
@@ -230,7 +232,7 @@ def _text(record: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip() or not _is_whole(value):
         found = "is missing" if value is None else f"is {value!r}"
         raise TaskError(f"{where}: {key} {found}; give a text that is not empty")
-    return value
+    return value.strip()
 
 
 def _texts(record: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -238,7 +240,7 @@ def _texts(record: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     good = isinstance(values, list) and values
     if not good or not all(isinstance(v, str) and v.strip() and _is_whole(v) for v in values):
         raise TaskError(f"{where}: {key} must be a list of one text or more, none empty")
-    return tuple(values)
+    return tuple(value.strip() for value in values)
 
 
 def _is_whole(text: str) -> bool:

@@ -19,7 +19,7 @@ def line(**changes) -> dict:
 
 
 def asked(answers, **changes) -> dict:
-    return line(label=None, question="what?", answers=answers, **changes)
+    return line(**{"label": None, "question": "what?", "answers": answers} | changes)
 
 
 def read(folder, *lines, caption_template="Output: {}"):
@@ -76,6 +76,11 @@ def test_roc_auc_takes_the_first_candidate_for_positive(tmp_path):
     assert [query.relevance for query in task.queries] == [(0.0,), (1.0,)]
 
 
+def test_spaces_around_texts_are_not_the_prompts(tmp_path):
+    (query,) = read(tmp_path, asked([" a "], question=" what? ")).queries
+    assert (query.answer, query.fields) == ("a", {"question": "what?"})
+
+
 def test_videos_too(tmp_path):
     (query,) = read(tmp_path, line(image=None, video="clip.mp4"), line(id="2", label="b")).queries[
         :1
@@ -104,6 +109,7 @@ def test_videos_too(tmp_path):
         ([line(label="\ud800")], "label is"),
         ([line(label=None, captions=[])], "captions must be a list of one text or more"),
         ([line()], "top1 wants two or more candidates, query 'q' has 1"),
+        ([asked(["a"], candidates=["a", "a "])], "query 'q' has a candidate twice"),
         ([asked(["c"], candidates=["a", "b"])], "the answer 'c' of query 'q' is not among"),
         ([QUERY, {"task": {}}], "pets.jsonl:2: the task's own line must be the first"),
         ([{"task": {"metric": "bleu"}}, QUERY], "metric 'bleu' does not go with 'captions'"),

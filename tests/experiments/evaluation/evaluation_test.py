@@ -11,25 +11,11 @@ from experiments.cli import UserError
 from experiments.evaluation import asking, evaluation, figure
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
-from flamingo_jax import model_directory
 from flamingo_jax.eval import caption_tokenizer, cider, few_shot
 from flamingo_jax.eval.tasks import jsonl
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Prompt, TextPart
-from tests import drawn_model
 from tests.experiments.evaluation import drawn_benchmark
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("model") / "model"
-    drawn_model.save(directory, drawn_benchmark.model_config())
-    return directory
-
-
-@pytest.fixture(scope="module")
-def model(model_dir):
-    return model_directory.load(model_dir)
 
 
 def run(model, directory, path, out, shots, **settings):
