@@ -94,7 +94,8 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
 
 def _section(batch: Batch, tokenizer: Tokenizer, index: int, provenance: str) -> str:
     mask, loss, phi = batch.token_mask[0], batch.loss_mask[0], batch.media_index[0]
-    special = {tokenizer.bos_id, tokenizer.eos_id, tokenizer.image_id, tokenizer.end_of_chunk_id}
+    special = {tokenizer.bos_id, tokenizer.eos_id, tokenizer.end_of_chunk_id}
+    special |= {*tokenizer.image_tag([])}
     spans, before = [], None
     for position in np.flatnonzero(mask).tolist():
         token, media = int(batch.tokens[0, position]), int(phi[position])

@@ -8,8 +8,9 @@ of which a random window of `num_tokens` tokens is taken, with the first `max_me
 pair becomes `<BOS><image>caption<EOC><EOS>`, a text for a language model alone `<BOS>text<EOS>`.
 Where the paper is silent, it is done as follows:
 
-*   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`, which tokenizers of
-    models that never saw it leave out (`Tokenizer.prefix`).
+*   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`. Of published models
+    some never saw `<BOS>`, some no `<EOC>`, and some have tokens around `<image>`: their tokenizers
+    say so (`prefix`, `chunk_end`, `image_tag`), and what is said of a tag is of all its tokens.
 *   The window is uniform among those that hold an image; the paper does not say what is done with a
     window that holds none. A pair is never windowed: a long caption loses its end.
 *   An image beyond `max_media` is dropped with its tag and the `<EOC>` before it; its text stays.
@@ -68,17 +69,19 @@ def page_sequence(
     `no_media`, `bad_positions` or `not_utf8`.
     """
     tokens, tags = _page_tokens(document, tokenizer)
-    start = _window_start(len(tokens), tags, num_tokens, rng if random_window else None)
+    images = tags[:, 1]
+    start = _window_start(len(tokens), images, num_tokens, rng if random_window else None)
     stop = min(start + num_tokens, len(tokens))
-    inside = np.flatnonzero((tags >= start) & (tags < stop))
+    inside = np.flatnonzero((images >= start) & (images < stop))
     kept, dropped = inside[:max_media], tags[inside[max_media:]]
-    positions = np.setdiff1d(np.arange(start, stop), np.concatenate([dropped - 1, dropped]))
-    is_tag = np.isin(positions, tags[kept])
+    gone = [np.arange(first, last) for first, _, last in dropped]
+    positions = np.setdiff1d(np.arange(start, stop), np.concatenate([[], *gone]))
+    is_tag = np.isin(positions, images[kept])
     last = np.cumsum(is_tag)
     following = np.where(last < len(kept), last + 1, 0)
     return _padded(
         tokens[positions],
-        scored=~is_tag,
+        scored=~np.isin(tokens[positions], tokenizer.image_tag([])),
         media_index=following if rng.random() < p_next else last,
         kept_media=kept,
         num_tokens=num_tokens,
@@ -114,14 +117,15 @@ def pair_sequence(
     before = (" " if rng.random() < prepend_space else "") + before
     text = tokenizer.encode(before + caption + after)
     num_fixed = 0 if score_template else _common_prefix(tokenizer.encode(before), text)
-    tag = len(tokenizer.prefix)
-    tokens = [*tokenizer.prefix, tokenizer.image_id, *text]
-    tokens += [tokenizer.end_of_chunk_id, tokenizer.eos_id]
+    tag = tokenizer.image_tag([])
+    first_word = len(tokenizer.prefix) + len(tag)
+    image = len(tokenizer.prefix) + tag.index(tokenizer.image_id)
+    tokens = [*tokenizer.prefix, *tag, *text, *tokenizer.chunk_end, tokenizer.eos_id]
     positions = np.arange(min(len(tokens), num_tokens))
     return _padded(
         np.asarray(tokens, np.int32)[positions],
-        scored=positions > tag + num_fixed,
-        media_index=(positions >= tag).astype(np.int32),
+        scored=positions >= first_word + num_fixed,
+        media_index=(positions >= image).astype(np.int32),
         kept_media=np.zeros(1, np.int32),
         num_tokens=num_tokens,
         pad_id=tokenizer.pad_id,
@@ -160,7 +164,9 @@ def text_sequence(
 
 def _page_tokens(
     document: InterleavedText, tokenizer: Tokenizer
-) -> tuple[np.ndarray, np.ndarray]:  # i32[n] tokens, i64[num_media] where their tags stand
+) -> tuple[np.ndarray, np.ndarray]:  # i32[n], i64[num_media, 3]
+    """Tokens; and of each image, where its tag begins, with the chunk's end before it, where
+    `<image>` stands, and where what follows begins."""
     cuts = [0, *map(int, document.media_positions), len(document.text)]
     if len(cuts) == 2:
         raise BadRecord("no_media", "a page without media")
@@ -171,15 +177,19 @@ def _page_tokens(
         )
     tokens, tags = [*tokenizer.prefix], []
     begun = len(tokens)
-    for start, stop in itertools.pairwise(cuts):
+    for number, (start, stop) in enumerate(itertools.pairwise(cuts), 1):
         if start < stop:
             tokens += tokenizer.encode(_decode(document.text[start:stop]))
-        if len(tokens) > begun:
-            tokens.append(tokenizer.end_of_chunk_id)
-        tags.append(len(tokens))
-        tokens.append(tokenizer.image_id)
-    tokens[-1] = tokenizer.eos_id  # what follows the last stretch of text is no image but the end
-    return np.asarray(tokens, np.int32), np.asarray(tags[:-1])
+        first = len(tokens)
+        if first > begun:
+            tokens += tokenizer.chunk_end
+        if number < len(cuts) - 1:
+            tag = tokenizer.image_tag(tokens)
+            image = len(tokens) + tag.index(tokenizer.image_id)
+            tokens += tag
+            tags.append((first, image, len(tokens)))
+    tokens.append(tokenizer.eos_id)
+    return np.asarray(tokens, np.int32), np.asarray(tags)
 
 
 def _window_start(num: int, tags: np.ndarray, num_tokens: int, rng: np.random.Generator | None):

@@ -86,6 +86,11 @@ class Tokenizer:
         """What every prompt and every document begins with: bos, or nothing."""
         return [self.bos_id] if self.starts_with_bos else []
 
+    @property
+    def chunk_end(self) -> list[int]:
+        """What closes a chunk inside a document: `<EOC>` or nothing, as eos would close it all."""
+        return [self.end_of_chunk_id] if END_OF_CHUNK in self.new_tokens else []
+
     def image_tag(self, before: Sequence[int]) -> list[int]:
         """The tokens of an image behind those `before`; two images share what is between them."""
         around = self.around_image_id

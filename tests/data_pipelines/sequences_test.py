@@ -15,7 +15,7 @@ BYTES = Tokenizer.byte_level()
 BOS, EOS, PAD = BYTES.bos_id, BYTES.eos_id, BYTES.pad_id
 IMAGE, EOC = BYTES.image_id, BYTES.end_of_chunk_id
 IDS = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD, "image_id": IMAGE, "end_of_chunk_id": EOC}
-IDS |= {"prefix": [BOS]}
+IDS |= {"prefix": [BOS], "chunk_end": [EOC], "image_tag": lambda before: [IMAGE]}
 
 
 def words_tokenizer():
@@ -299,3 +299,27 @@ def test_without_bos_the_picture_comes_first():
     assert symbols(row) == "#a|#b|>....."
     assert digits(row.media_index) == "111222200000"
     assert marks(row.loss_mask) == "011011100000"
+
+
+def test_an_image_in_tokens_of_its_own_as_idefics_was_trained():
+    """No `<EOC>`; a tag of three is dropped, and left out of the loss, as a whole."""
+    idefics = BYTES.with_conventions(("<fake_token_around_image>", "<image>"), starts_with_bos=True)
+    rng = np.random.default_rng(0)
+    names = {BOS: "<", EOS: ">", PAD: ".", 259: "'", 260: "#"}
+
+    def read(row):
+        return "".join(names.get(t) or chr(t) for t in row.tokens.tolist())
+
+    row = pair_sequence(document(1, "cat"), idefics, rng, num_tokens=10, prepend_space=0.0)
+    assert read(row) == "<'#'cat>.."
+    assert marks(row.loss_mask) == "0000111100"
+    assert digits(row.media_index) == "0011111100"
+    options = {"num_tokens": 18, "p_next": 0.0, "random_window": False}
+    pets = document("a", 1, "b", 2, "c", 1, "d")
+    row = page_sequence(pets, idefics, rng, max_media=4, **options)
+    assert read(row) == "<a'#'b'#'#'c'#'d>."
+    assert digits(row.media_index) == "000111122333344440"
+    assert marks(row.loss_mask) == "010001000001000110"
+    row = page_sequence(pets, idefics, rng, max_media=2, **options)
+    assert read(row) == "<a'#'b'#'cd>......"
+    assert row.kept_media.tolist() == [0, 1]

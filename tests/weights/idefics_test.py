@@ -8,6 +8,7 @@ import pytest
 import flamingo_jax
 from experiments import conversion, parts
 from experiments.configs import finetune
+from flamingo_jax import model_directory
 from flamingo_jax.weights import published
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.weights import idefics_files as files
@@ -57,10 +58,13 @@ def test_report(model_dir):
         assert line in report
 
 
-def test_training_on_is_refused_for_its_pictures_are_wrapped(model_dir):
+def test_the_recipe_that_trains_on_from_it_has_its_tokens(model_dir):
     recipe = finetune.get_config(str(model_dir))
-    with pytest.raises(ValueError, match=r"init_from=.*: training sequences have no"):
-        parts.tokenizer(parts.model_card(recipe), recipe.init_from)
+    card = parts.model_card(recipe)
+    model_directory.check_same_model(recipe.init_from, card)
+    tokenizer = parts.tokenizer(card, recipe.init_from)
+    assert tokenizer.image_tag([]) == [257, 258, 257]
+    assert tokenizer.chunk_end == [259]
 
 
 @pytest.mark.parametrize(
