@@ -26,7 +26,8 @@ def vqav2(data_dir: pathlib.Path, caption_template: str) -> Task:
     """VQAv2."""
     names = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
     read = {s: _read(data_dir, "vqav2", names, s, _VQA)[0] for s in ("train2014", "val2014")}
-    return _task("vqav2", read["train2014"], read["val2014"], str)
+    split = "val2014 (the paper: test-dev)"
+    return _task("vqav2", split, read["train2014"], read["val2014"], str)
 
 
 def okvqa(data_dir: pathlib.Path, caption_template: str) -> Task:
@@ -34,7 +35,8 @@ def okvqa(data_dir: pathlib.Path, caption_template: str) -> Task:
     names = "OpenEnded_mscoco_{}_questions.json", "mscoco_{}_annotations.json"
     train, train_pairs = _read(data_dir, "okvqa", names, "train2014", _OKVQA)
     val, val_pairs = _read(data_dir, "okvqa", names, "val2014", _OKVQA)
-    return _task("okvqa", train, val, okvqa_stems.learn([*train_pairs, *val_pairs]))
+    stem = okvqa_stems.learn([*train_pairs, *val_pairs])
+    return _task("okvqa", "val2014", train, val, stem)
 
 
 def picture(data_dir: pathlib.Path, split: str, image_id: int) -> ImagePart:
@@ -43,11 +45,15 @@ def picture(data_dir: pathlib.Path, split: str, image_id: int) -> ImagePart:
 
 
 def _task(
-    name: str, support: list[Example], queries: list[Example], rewrite: Callable[[str], str]
+    name: str,
+    split: str,
+    support: list[Example],
+    queries: list[Example],
+    rewrite: Callable[[str], str],
 ) -> Task:
     return Task(
         name=name,
-        split="val2014",
+        split=split,
         template=QUESTION,
         metric="vqa_accuracy",
         queries=queries,

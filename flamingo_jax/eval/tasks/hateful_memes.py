@@ -34,7 +34,7 @@ def hateful_memes(data_dir: pathlib.Path, caption_template: str) -> Task:
         raise TaskError(f"{folder}: no labels in train, or in test_seen and dev_seen: {_SOURCE}")
     return Task(
         name="hatefulmemes",
-        split=split,
+        split=split if split == "test_seen" else f"{split} (the paper: test_seen)",
         template=TEMPLATE,
         metric="roc_auc",
         queries=queries,

@@ -35,7 +35,7 @@ def textvqa(data_dir: pathlib.Path, caption_template: str) -> Task:
     pictures = folder / "train_images"
     train, val = read("train"), read("val")
     files.folder(pictures, _TEXTVQA)
-    return _task("textvqa", train, val)
+    return _task("textvqa", "val", train, val)
 
 
 def vizwiz(data_dir: pathlib.Path, caption_template: str) -> Task:
@@ -53,7 +53,7 @@ def vizwiz(data_dir: pathlib.Path, caption_template: str) -> Task:
             found.append(_example(name, folder / split / name, record, answers, where))
         return found
 
-    return _task("vizwiz", read("train"), read("val"))
+    return _task("vizwiz", "val (the paper: test-dev)", read("train"), read("val"))
 
 
 def _example(
@@ -63,10 +63,10 @@ def _example(
     return Example(name, ImagePart(image), shown_answer(answers), answers, fields)
 
 
-def _task(name: str, support: list[Example], queries: list[Example]) -> Task:
+def _task(name: str, split: str, support: list[Example], queries: list[Example]) -> Task:
     return Task(
         name=name,
-        split="val",
+        split=split,
         template=QUESTION,
         metric="vqa_accuracy",
         queries=queries,

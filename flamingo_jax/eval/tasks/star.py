@@ -21,7 +21,7 @@ def star(data_dir: pathlib.Path, caption_template: str) -> Task:
     folder = data_dir / "star"
     support, queries = (_read(folder, split) for split in ("train", "val"))
     files.folder(folder / "videos", _SOURCE)
-    return Task("star", "val", QUESTION, "top1_of_types", queries, support)
+    return Task("star", "val (the paper: test)", QUESTION, "top1_of_types", queries, support)
 
 
 def _read(folder: pathlib.Path, split: str) -> list[Example]:

@@ -43,10 +43,10 @@ ONE_SHOT = {
 SPLITS = {
     "coco": "test (Karpathy)",
     "flickr30k": "test (Karpathy)",
-    "vqav2": "val2014",
+    "vqav2": "val2014 (the paper: test-dev)",
     "okvqa": "val2014",
     "textvqa": "val",
-    "vizwiz": "val",
+    "vizwiz": "val (the paper: test-dev)",
     "hatefulmemes": "test_seen",
     "visdial": "val, rounds with dense annotations",
     "imagenet": "val",
@@ -125,7 +125,7 @@ def test_equal_answers_without_ids_count(tmp_path):
 def test_hateful_memes_without_labels_of_the_test_are_scored_on_dev(tmp_path):
     official_files.hateful_memes(tmp_path, test_labels=False)
     task = catalog.read("hatefulmemes", tmp_path, "{}")
-    assert task.split == "dev_seen"
+    assert task.split == "dev_seen (the paper: test_seen)"
     assert [q.relevance for q in task.queries] == [(0.0,), (1.0,)]
     assert task.candidates == ("yes", "no")
 
