@@ -188,7 +188,7 @@ class _Evaluation:
 
     def _decoding(self) -> str:
         if self._closed:
-            return "log-likelihood of candidates, <EOC> included, not normalised by length"
+            return "log-likelihood of candidates and their end of chunk, not normalised by length"
         return f"beam search, {row.NUM_BEAMS} beams, {self._task.max_tokens} tokens at most"
 
 
