@@ -71,6 +71,11 @@ def lines(found: Published, card: ModelCard) -> Iterator[str]:
         yield f"{'':>10}  SHA-256 {source.sha256}"
     names = ", ".join(f"{first + i} {name}" for i, name in enumerate(conversion.new_tokens))
     yield f"{len(conversion.new_tokens):>10}  rows of new tokens: {names}"
+    if conversion.drawn:
+        yield (
+            f"{conversion.drawn:>10}  rows of the head are not in the file, so they were drawn at "
+            "random, as OpenFlamingo does"
+        )
     if conversion.rows_compared:
         yield (
             f"{conversion.rows_compared:>10}  rows compared with the language model's own, "

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.batch import Batch
+from flamingo_jax.weights import open_flamingo
 from tests.language_model_folder import NUM_IDS, write_tokenizer
 from tests.torch_reference import import_torch
 
@@ -77,7 +78,7 @@ def opt(hf):
 
 
 def llama(hf):
-    """Of the deprecated 9B; its head is a table of its own."""
+    """Of the deprecated 9B; its head is a table of its own, whose new rows are in no file."""
     config = hf.LlamaConfig(
         vocab_size=ROWS,
         hidden_size=WIDTH,
@@ -123,6 +124,9 @@ def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
     with torch.no_grad():
         for table in {lm.get_input_embeddings().weight, lm.get_output_embeddings().weight}:
             table[NUM_IDS:] = 0.3 * torch.randn(NUM_NEW, WIDTH)
+        if make is llama:
+            rows = open_flamingo.drawn_head("llama", folder, NUM_NEW, WIDTH)
+            lm.get_output_embeddings().weight[NUM_IDS:] = torch.from_numpy(rows)
     torch.save(_state_dict(model), folder / "checkpoint.pt")
     return Reference(model.eval(), folder / "checkpoint.pt", folder / "lm", folder / "vision")
 
@@ -130,8 +134,8 @@ def build(folder: pathlib.Path, make, every: int, tower: str) -> Reference:
 def _state_dict(model) -> dict:
     """As its `save_checkpoint` filters it, under the names that heads had then."""
     family, head = model.lang_encoder.config.model_type, "lang_encoder.lm_head.weight"
-    # The filter keeps GPT-NeoX's embed_out for its name, which is lm_head now.
-    model.lang_encoder.get_output_embeddings().requires_grad_(True)
+    if family == "gpt_neox":  # the filter keeps embed_out for its name, which is lm_head now
+        model.lang_encoder.get_output_embeddings().requires_grad_(True)
     state = _filter()(model, model.state_dict())
     if family == "mpt":  # had no head
         del state[head]

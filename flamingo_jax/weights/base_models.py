@@ -2,7 +2,7 @@
 
 import pathlib
 
-from flamingo_jax.weights.open_flamingo import Checkpoint
+from flamingo_jax.weights.open_flamingo_checkpoint import Checkpoint
 
 # By where decoder layers lie ("" in the old layout) and their width: a name, and repositories of
 # Hugging Face, the second for the checkpoints that end in -langinstruct.

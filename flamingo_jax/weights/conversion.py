@@ -25,6 +25,7 @@ class Conversion:
     caption_template: str
     mapped: dict[str, int]  # tensors by part
     unneeded: int = 0  # buffers, and second copies of what is there
+    drawn: int = 0  # rows of the head that the file has not, and that were drawn at random
     repeated: int = 0  # frozen tensors of the language model, equal to its own
     rows_compared: int = 0  # of the tables that the checkpoint repeats
     max_difference: float = 0.0  # between the two copies of a number

@@ -45,7 +45,8 @@ class EmbeddingTables:
         self._own = {kind: name for name, kind in kinds.items() if kind}
         self._base = read(path, family)
         self.taken = {*self._own.values()}
-        self.names = ["embedding"] + ["head"] * (not lm.tied_head)
+        self.lacks_head = "head" not in self._own and not lm.tied_head
+        self.names = ["embedding"] + ["head"] * (not lm.tied_head and not self.lacks_head)
         self.names += ["positions"] * ("positions" in self._own)
 
     def of_checkpoint(self, name: str) -> np.ndarray:

@@ -4,13 +4,11 @@ The file holds the resampler, the gated blocks and the language model's whole em
 or three rows of which are new; the language model and CLIP's ViT-L/14 are read from where they lie.
 Not the paper's in what is computed: exact GELU, no norm on the media, no temporal embeddings, 8
 heads of 64 in both parts, a gated block before every n-th block counted from the n-th, and features
-before CLIP's last norm. The old layout of the 9B around LLaMA is read too.
+before CLIP's last norm.
 """
 
 import dataclasses
 import pathlib
-import re
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +24,6 @@ from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import END_OF_CHUNK, IMAGE
 from flamingo_jax.weights import (
-    checkpoint_files,
     frozen_copies,
     hf_lm,
     name_table,
@@ -35,76 +32,13 @@ from flamingo_jax.weights import (
 from flamingo_jax.weights.conversion import Conversion, Tree
 from flamingo_jax.weights.embedding_tables import EmbeddingTables
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.open_flamingo_checkpoint import Checkpoint
 
 # Appended in this order, <PAD> only where the tokenizer has no padding of its own.
 NEW_TOKENS = (END_OF_CHUNK, IMAGE, "<PAD>")
 CAPTION = "Output:{}"
 HEADS = 8  # of both parts, in every OpenFlamingo
 _WITH_BOS = ("llama", "opt")  # whose tokenizers write it before every text
-_WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
-_COPIES = ("lang_encoder.old_decoder_blocks.", "vision_encoder.")  # where nothing was filtered
-_GATED = re.compile(r"(.+)\.(\d+)\.gated_cross_attn_layer\.(.+)")
-_GATED_V1 = re.compile(r"()gated_cross_attn_layers\.(\d+)\.(.+)")
-
-
-class Checkpoint(NamedTuple):
-    """The tensors of a file under names that no wrapper and no release changes."""
-
-    path: pathlib.Path
-    tensors: dict[str, np.ndarray]  # perceiver.*, gated.<layer>.*, lm.*
-    layers: str  # where the language model's layers lie; "" where the old layout does not say
-    num_copies: int  # tensors left out here: a second time under another name, and the image tower
-
-    @property
-    def gated(self) -> list[int]:
-        """Numbers of the language model's layers that have a gated block before them."""
-        return sorted({int(n.split(".")[1]) for n in self.tensors if n.startswith("gated.")})
-
-    @property
-    def width(self) -> int:
-        """Of the language model."""
-        return self.shape(f"gated.{self.gated[0]}.attn.to_q.weight")[1]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """BadWeightsFile where there is no such matrix."""
-        if name not in self.tensors or self.tensors[name].ndim != 2:
-            raise BadWeightsFile(
-                f"{self.path}: no matrix {name}: fetch the file again, or give one that "
-                "OpenFlamingo wrote"
-            )
-        return self.tensors[name].shape
-
-
-def read(path: pathlib.Path) -> Checkpoint:
-    """The checkpoint at `path`; BadWeightsFile for one of something else."""
-    named = [(_unwrapped(name), a) for name, a in checkpoint_files.tensors(path).items()]
-    is_old = not any(_GATED.fullmatch(name) for name, _ in named)
-    tensors, layers, num_copies = {}, set(), 0
-    for name, tensor in named:
-        inner = name.removeprefix("lang_encoder.")
-        if name.startswith(_COPIES) or (not is_old and _GATED_V1.fullmatch(inner)):
-            num_copies += 1
-            continue
-        if found := _GATED.fullmatch(inner) or _GATED_V1.fullmatch(inner):
-            layers.add(found[1])
-            name = f"gated.{found[2]}.{found[3]}"
-        elif inner != name:
-            name = f"lm.{inner}"
-        if name in tensors:
-            raise BadWeightsFile(f"{path} has tensor {name} twice: give a file of one model")
-        tensors[name] = tensor
-    if len(layers) != 1 or "perceiver.latents" not in tensors:
-        raise BadWeightsFile(
-            f"{path} is no checkpoint of OpenFlamingo: want perceiver.latents and "
-            "gated_cross_attn_layer tensors, of one language model, in it"
-        )
-    return Checkpoint(path, tensors, layers.pop(), num_copies)
-
-
-def _unwrapped(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name
 
 
 def convert(
@@ -134,8 +68,11 @@ def convert(
     compared = {name: tables.compare(name, num_ids) for name in tables.names}
     new = {
         name: np.array(tables.of_checkpoint(name)[num_ids:])
-        for name in ("embedding", *(() if lm.tied_head else ("head",)))
+        for name in tables.names
+        if name != "positions"
     }
+    if tables.lacks_head:
+        new["head"] = drawn_head(family, checkpoint.path, num_new, lm.width)
     tables.check_tied()
     buffers = {name for name in inner if name.endswith(hf_lm.NAMES[family].buffers)}
     frozen = {name: a for name, a in inner.items() if name not in tables.taken | buffers}
@@ -161,10 +98,28 @@ def convert(
             "embedding tables": len(tables.taken),
         },
         unneeded=len(buffers) + checkpoint.num_copies,
+        drawn=num_new * tables.lacks_head,
         repeated=len(repeated),
         rows_compared=sum(number for number, _ in compared.values()),
         max_difference=max([*repeated.values(), *(most for _, most in compared.values())]),
     )
+
+
+def drawn_head(
+    family: str, path: pathlib.Path, count: int, width: int
+) -> np.ndarray:  # f32[count, D]
+    """Rows of the new tokens for a head that OpenFlamingo's filter has left out of a file.
+
+    It keeps tensors by "embed" in their names, so LLaMA's frozen `lm_head` is lost, and whoever
+    loads the file there gets new rows, normal of deviation 0.02, every time others.
+    """
+    name = open_flamingo_names.FAMILIES[family].head or ""
+    if "embed" in name:
+        raise BadWeightsFile(
+            f"{path} has no {name} of the language model, whose new rows are wanted: fetch the "
+            "file again"
+        )
+    return np.random.default_rng(0).normal(0, 0.02, (count, width)).astype(np.float32)
 
 
 def _config(

@@ -1,6 +1,6 @@
 """Tensors of OpenFlamingo's trained parts -> places in ours, as a plain table.
 
-Names are those of `open_flamingo.Checkpoint`. Linear maps lie (out, in) and have no biases; keys
+Names are those of `open_flamingo_checkpoint`. Linear maps lie (out, in) and have no biases; keys
 and values are one tensor.
 """
 

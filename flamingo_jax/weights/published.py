@@ -13,6 +13,7 @@ from flamingo_jax.weights import (
     hf_lm_config,
     idefics,
     open_flamingo,
+    open_flamingo_checkpoint,
 )
 from flamingo_jax.weights.conversion import Conversion
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -45,7 +46,7 @@ def from_open_flamingo(
     Raises BadWeightsFile where a part is not named, with what it is and how to get it; where one is
     damaged; and where they do not belong together. ValueError for a folder without a tokenizer.
     """
-    checkpoint = open_flamingo.read(path)
+    checkpoint = open_flamingo_checkpoint.read(path)
     if lm_path is None:
         raise BadWeightsFile(f"--lm is missing: {base_models.language_model_wanted(checkpoint)}")
     if vision_path is None:
