@@ -9,7 +9,6 @@ which has such a folder as `model/`, is taken in its place.
 import dataclasses
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -26,7 +25,7 @@ from flamingo_jax.model import Model
 from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import frozen_parts
+from flamingo_jax.weights import folders, frozen_parts, tensor_file
 from flamingo_jax.weights.frozen_parts import Source
 
 Tree = Any
@@ -73,30 +72,17 @@ def save(
             f"{directory} holds other files than a model's: move them away, and give the same "
             "command again"
         )
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    own = traverse_util.flatten_dict(jax.device_get(own_params(params)), sep="/")
-    # In C's order, for safetensors writes memory as it lies, and imported kernels are transposed.
-    own = {path: np.asarray(leaf, order="C") for path, leaf in own.items()}
-    safetensors.numpy.save_file(own, partial / _WEIGHTS)
-    if embed_frozen:
-        flat = traverse_util.flatten_dict(jax.device_get(params), sep="/")
-        frozen = {
-            path: np.asarray(leaf, order="C") for path, leaf in flat.items() if path not in own
-        }
-        safetensors.numpy.save_file(frozen, partial / _FROZEN)
-    tokenizer.to_file(partial / _TOKENIZER)
-    text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
-    (partial / _JSON).write_text(text + "\n")
-    for file in partial.glob("*.safetensors"):  # which safetensors lets only their owner read
-        shutil.copymode(partial / _JSON, file)
-    replaced = directory.with_name(f"{directory.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if directory.exists():
-        directory.rename(replaced)
-    partial.rename(directory)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with folders.whole(directory) as folder:
+        own = jax.device_get(own_params(params))
+        tensor_file.save(folder / _WEIGHTS, own)
+        if embed_frozen:
+            flat = traverse_util.flatten_dict(jax.device_get(params))
+            frozen = flat.keys() - traverse_util.flatten_dict(own).keys()
+            tree = traverse_util.unflatten_dict({path: flat[path] for path in frozen})
+            tensor_file.save(folder / _FROZEN, tree)
+        tokenizer.to_file(folder / _TOKENIZER)
+        text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
+        (folder / _JSON).write_text(text + "\n")
 
 
 def load(directory: str | pathlib.Path) -> Model:

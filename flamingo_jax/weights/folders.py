@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def whole(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder to write into, which gets the name `directory` where the block ends well."""
+    """A new folder to write into, which gets the name `directory` where the block ends well.
+
+    Until then what had that name stays, at the last as `NAME.replaced`.
+    """
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -17,7 +17,7 @@ from flax import traverse_util
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.stack import Segment
-from flamingo_jax.weights import language_model
+from flamingo_jax.weights import language_model, tensor_file
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
@@ -27,10 +27,7 @@ CONFIG, WEIGHTS, TOKENIZER = "language_model.json", "weights.safetensors", "toke
 
 def save(directory: pathlib.Path, config: LanguageModelConfig, params: Tree) -> None:
     """Writes config and weights into a folder; `params` of one segment, layers stacked."""
-    flat = traverse_util.flatten_dict(params, sep="/")
-    safetensors.numpy.save_file(
-        {path: np.asarray(leaf, np.float32) for path, leaf in flat.items()}, directory / WEIGHTS
-    )
+    tensor_file.save(directory / WEIGHTS, params, np.float32)
     text = json.dumps({"format": 1} | config_lib.to_dict(config), indent=2)
     (directory / CONFIG).write_text(text + "\n")
 

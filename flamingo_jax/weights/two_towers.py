@@ -16,6 +16,7 @@ from flax import traverse_util
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import VisionConfig
 from flamingo_jax.contrastive_config import TwoTowersConfig
+from flamingo_jax.weights import tensor_file
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
@@ -24,12 +25,8 @@ CONFIG, WEIGHTS = "two_towers.json", "weights.safetensors"
 
 
 def save(directory: pathlib.Path, config: TwoTowersConfig, params: Tree) -> None:
-    """Writes the folder, which is new or empty."""
-    directory.mkdir(parents=True, exist_ok=True)
-    flat = traverse_util.flatten_dict(params, sep="/")
-    safetensors.numpy.save_file(
-        {path: np.asarray(leaf, np.float32) for path, leaf in flat.items()}, directory / WEIGHTS
-    )
+    """Writes config and weights into a folder."""
+    tensor_file.save(directory / WEIGHTS, params, np.float32)
     text = json.dumps({"format": 1} | config_lib.to_dict(config), indent=2)
     (directory / CONFIG).write_text(text + "\n")
 
