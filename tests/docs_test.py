@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from experiments import summary
-from experiments.configs import contrastive, flamingo, language_model
+from experiments.configs import base, contrastive, flamingo, language_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -81,7 +81,7 @@ def test_every_flag_of_the_readmes_commands_exists():
         recipe = next((_RECIPE.match(w) for w in words if _RECIPE.match(w)), None)
         for word in words:
             if word.startswith("--config."):
-                value = recipe_of(*recipe.groups())
+                value = recipe_of(*recipe.groups()) if recipe else base.base()
                 for key in word.removeprefix("--config.").partition("=")[0].split("."):
                     value = value[key]
             elif word.startswith("--"):
