@@ -5,22 +5,29 @@ written after each chunk of text, and a mark for the place of an image. They are
 frozen ones: `image_id = base_vocab_size`, `end_of_chunk_id = base_vocab_size + 1`. Published models
 have theirs in another order, and more of them: `with_conventions`.
 
-Two libraries do the splitting: `tokenizers` for byte-level BPE and `sentencepiece` for its own
-models. Differs from their usual front ends in that a special token is only ever an *id* the program
-puts there: "<|endoftext|>" or "<image>" inside a web page stays ordinary text.
+A special token is only ever an *id* that the program puts there: "<|endoftext|>" or "<image>"
+inside a web page stays ordinary text. What splits it is in `tokenizer_models.py`.
 """
 
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import pre_tokenizers
 
-_FILE = "tokenizer.json"
-_SENTENCEPIECE_FILE = "tokenizer.model"
+from flamingo_jax.tokenizer_models import (
+    BYTE_PAIRS_FILE,
+    PRE_TOKENIZERS,
+    SENTENCEPIECE_FILE,
+    BytePairs,
+    Model,
+    SentencePiece,
+    byte_characters,
+    byte_pairs,
+)
+
 _SPECIALS_FILE = "special_tokens.json"
 
 IMAGE, END_OF_CHUNK = "<image>", "<EOC>"
@@ -33,20 +40,12 @@ _CONTROL = 3  # GGUF token type of special tokens
 _DOCUMENT_SEPARATOR = "<|endoftext|>"
 
 
-class _Model(Protocol):
-    """What the two libraries have in common."""
-
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: list[int]) -> str: ...
-    def save(self, directory: pathlib.Path) -> None: ...
-
-
 class Tokenizer:
     """A vocabulary with its special ids. Immutable; may be pickled into worker processes."""
 
     def __init__(
         self,
-        model: _Model,
+        model: Model,
         *,
         base_vocab_size: int,
         bos_id: int,
@@ -171,15 +170,16 @@ class Tokenizer:
             specials["control_tokens"] = {
                 int(i): name for i, name in specials["control_tokens"].items()
             }
-            if (directory / _SENTENCEPIECE_FILE).exists():
-                model: _Model = _SentencePiece(directory / _SENTENCEPIECE_FILE)
+            if (directory / SENTENCEPIECE_FILE).exists():
+                model: Model = SentencePiece(directory / SENTENCEPIECE_FILE)
             else:
-                model = _BytePairs(tokenizers.Tokenizer.from_file(str(directory / _FILE)))
+                model = BytePairs(tokenizers.Tokenizer.from_file(str(directory / BYTE_PAIRS_FILE)))
             return cls(model, **specials)
         except Exception as error:  # `tokenizers` raises bare Exception
             raise ValueError(
                 f"{directory}: no tokenizer can be read there ({error}): want {_SPECIALS_FILE} "
-                f"beside {_FILE} or {_SENTENCEPIECE_FILE}, as Tokenizer.to_file writes them"
+                f"beside {BYTE_PAIRS_FILE} or {SENTENCEPIECE_FILE}, as Tokenizer.to_file writes "
+                "them"
             ) from error
 
     @classmethod
@@ -188,9 +188,9 @@ class Tokenizer:
 
         Ids from 259 on, where there are any, stand for no text.
         """
-        vocabulary = {char: byte for byte, char in enumerate(_byte_characters())}
+        vocabulary = {char: byte for byte, char in enumerate(byte_characters())}
         return cls(
-            _byte_pairs(vocabulary, [], [pre_tokenizers.ByteLevel(False, use_regex=False)]),
+            byte_pairs(vocabulary, [], [pre_tokenizers.ByteLevel(False, use_regex=False)]),
             base_vocab_size=base_vocab_size,
             bos_id=256,
             eos_id=257,
@@ -215,10 +215,10 @@ class Tokenizer:
         gives; the document separator, where there is one, is both bos and eos.
         """
         directory = pathlib.Path(directory)
-        if (directory / _SENTENCEPIECE_FILE).is_file():
-            return cls.from_sentencepiece(directory / _SENTENCEPIECE_FILE, base_vocab_size)
+        if (directory / SENTENCEPIECE_FILE).is_file():
+            return cls.from_sentencepiece(directory / SENTENCEPIECE_FILE, base_vocab_size)
         try:
-            values = json.loads((directory / _FILE).read_text("utf-8"))
+            values = json.loads((directory / BYTE_PAIRS_FILE).read_text("utf-8"))
             added = values.get("added_tokens") or []
             if new_are_there:
                 added = [token for token in added if token["id"] < base_vocab_size]
@@ -227,14 +227,14 @@ class Tokenizer:
             names = _special_names(directory)
         except Exception as error:  # `tokenizers` raises bare Exception
             raise ValueError(
-                f"{directory}: no tokenizer can be read there ({error}): want {_FILE} or "
-                f"{_SENTENCEPIECE_FILE}, as transformers saves them"
+                f"{directory}: no tokenizer can be read there ({error}): want {BYTE_PAIRS_FILE} or "
+                f"{SENTENCEPIECE_FILE}, as transformers saves them"
             ) from error
         for token in added:
             if (found := model.token_to_id(token["content"])) != token["id"]:
                 raise ValueError(
-                    f"{directory / _FILE}: added token {token['content']!r} has id {token['id']}, "
-                    f"`tokenizers` gives it {found}: number the added tokens of that file from the "
+                    f"{directory / BYTE_PAIRS_FILE}: added token {token['content']!r} has id "
+                    f"{token['id']}, `tokenizers` gives it {found}: number the added tokens of that file from the "
                     f"vocabulary's end on, in order and without gaps"
                 )
         by_name = {name: i for i, name in control.items()}
@@ -246,8 +246,8 @@ class Tokenizer:
             raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
         size = max([*model.get_vocab(not new_are_there).values(), *control]) + 1
         return cls(
-            _BytePairs(model),
-            base_vocab_size=_rows(directory / _FILE, size, base_vocab_size),
+            BytePairs(model),
+            base_vocab_size=_rows(directory / BYTE_PAIRS_FILE, size, base_vocab_size),
             bos_id=bos,
             eos_id=eos,
             pad_id=by_name.get(names.get("pad_token"), eos),
@@ -264,10 +264,10 @@ class Tokenizer:
         Raises ValueError for other kinds of tokenizer and for metadata that lack a field.
         """
         kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
-        if kind not in _PRE_TOKENIZERS:
+        if kind not in PRE_TOKENIZERS:
             raise ValueError(
                 f"GGUF tokenizer {kind[0]!r} with pre-tokenizer {kind[1]!r} is not supported: use "
-                f"a file with one of {sorted(_PRE_TOKENIZERS)}, or a sentencepiece model"
+                f"a file with one of {sorted(PRE_TOKENIZERS)}, or a sentencepiece model"
             )
         tokens, merges, types = (
             _field(fields, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
@@ -287,10 +287,10 @@ class Tokenizer:
         if None in ids.values():
             raise ValueError("GGUF metadata name no bos or eos token, and none is <|endoftext|>")
         return cls(
-            _byte_pairs(
+            byte_pairs(
                 {token: i for i, token in enumerate(tokens)},
                 [tuple(merge.split(" ")) for merge in merges],
-                _PRE_TOKENIZERS[kind],
+                PRE_TOKENIZERS[kind],
             ),
             base_vocab_size=len(tokens),
             control_tokens=control | {i: tokens[i] for i in ids.values() if i < len(tokens)},
@@ -306,7 +306,7 @@ class Tokenizer:
         Such models mostly put a space before every text they encode, and `decode` takes it away.
         """
         try:
-            model = _SentencePiece(pathlib.Path(path))
+            model = SentencePiece(pathlib.Path(path))
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
         pieces = model.processor
@@ -326,55 +326,6 @@ class Tokenizer:
         if not 0 <= token < self.vocab_size:
             raise ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
         return int(token)
-
-
-# What stands before the byte pairs, by GGUF's names of model and pre-tokenizer. "smollm" splits off
-# every digit first, as the model was trained; the GGUF loader of `transformers` 5.23 leaves that
-# out, so that its ids differ from ours where two or more spaces or newlines precede a digit.
-_PRE_TOKENIZERS = {
-    ("gpt2", "smollm"): [
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ],
-    ("gpt2", "gpt-2"): [pre_tokenizers.ByteLevel(add_prefix_space=False)],
-}
-
-
-class _BytePairs:
-    """A model of `tokenizers` that takes nothing in a text for a special token."""
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer):
-        self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True  # as the text they look like
-
-    def __reduce__(self):  # that setting is in no file and no pickle of `tokenizers`
-        return _BytePairs, (self._tokenizer,)
-
-    def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
-
-    def save(self, directory: pathlib.Path) -> None:
-        self._tokenizer.save(str(directory / _FILE))
-
-
-class _SentencePiece:
-    """A sentencepiece model, kept as the file's bytes for pickling and saving."""
-
-    def __init__(self, path: pathlib.Path):
-        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-
-    def encode(self, text: str) -> list[int]:
-        return self.processor.encode(text, out_type=int)
-
-    def decode(self, ids: list[int]) -> str:
-        size = self.processor.get_piece_size()  # rows behind it only fill up the embedding
-        return self.processor.decode([i for i in ids if i < size])
-
-    def save(self, directory: pathlib.Path) -> None:
-        (directory / _SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())
 
 
 def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
@@ -397,31 +348,6 @@ def _special_names(directory: pathlib.Path) -> dict[str, str]:
         for name, value in named.items()
         if value
     }
-
-
-def _byte_pairs(
-    vocabulary: dict[str, int],
-    merges: list[tuple[str, ...]],
-    before: list[pre_tokenizers.PreTokenizer],
-) -> _BytePairs:
-    try:
-        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise ValueError(f"vocabulary and merges do not make a tokenizer: {error}") from error
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _BytePairs(tokenizer)
-
-
-def _byte_characters() -> list[str]:
-    """The printable character that byte-level BPE writes for each byte.
-
-    Visible Latin-1 characters stand for themselves; the other 68 bytes take the code points from
-    256 on, in order.
-    """
-    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    hidden = iter(range(256, 512))
-    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
 
 
 def _field(fields: Mapping[str, Any], name: str) -> list[Any]:

@@ -1,0 +1,97 @@
+"""What splits a text and joins it again: byte-level BPE, and sentencepiece models.
+
+Two libraries do it, `tokenizers` and `sentencepiece`. Differs from their usual front ends in that
+nothing in a text is ever a special token.
+"""
+
+import pathlib
+from typing import Protocol
+
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+BYTE_PAIRS_FILE = "tokenizer.json"
+SENTENCEPIECE_FILE = "tokenizer.model"
+
+# What stands before the byte pairs, by GGUF's names of model and pre-tokenizer. "smollm" splits off
+# every digit first, as the model was trained; the GGUF loader of `transformers` 5.23 leaves that
+# out, so that its ids differ from ours where two or more spaces or newlines precede a digit.
+PRE_TOKENIZERS = {
+    ("gpt2", "smollm"): [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ],
+    ("gpt2", "gpt-2"): [pre_tokenizers.ByteLevel(add_prefix_space=False)],
+}
+
+
+class Model(Protocol):
+    """What the two libraries have in common."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    def save(self, directory: pathlib.Path) -> None: ...
+
+
+class BytePairs:
+    """A model of `tokenizers` that takes nothing in a text for a special token."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True  # as the text they look like
+
+    def __reduce__(self):  # that setting is in no file and no pickle of `tokenizers`
+        return BytePairs, (self._tokenizer,)
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def save(self, directory: pathlib.Path) -> None:
+        self._tokenizer.save(str(directory / BYTE_PAIRS_FILE))
+
+
+class SentencePiece:
+    """A sentencepiece model, kept as the file's bytes for pickling and saving."""
+
+    def __init__(self, path: pathlib.Path):
+        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+    def encode(self, text: str) -> list[int]:
+        return self.processor.encode(text, out_type=int)
+
+    def decode(self, ids: list[int]) -> str:
+        size = self.processor.get_piece_size()  # rows behind it only fill up the embedding
+        return self.processor.decode([i for i in ids if i < size])
+
+    def save(self, directory: pathlib.Path) -> None:
+        (directory / SENTENCEPIECE_FILE).write_bytes(self.processor.serialized_model_proto())
+
+
+def byte_pairs(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, ...]],
+    before: list[pre_tokenizers.PreTokenizer],
+) -> BytePairs:
+    """Byte-level BPE of a vocabulary; ValueError where merges and vocabulary do not fit."""
+    try:
+        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise ValueError(f"vocabulary and merges do not make a tokenizer: {error}") from error
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
+    tokenizer.decoder = decoders.ByteLevel()
+    return BytePairs(tokenizer)
+
+
+def byte_characters() -> list[str]:
+    """The printable character that byte-level BPE writes for each byte.
+
+    Visible Latin-1 characters stand for themselves; the other 68 bytes take the code points from
+    256 on, in order.
+    """
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
