@@ -234,8 +234,8 @@ class Tokenizer:
             if (found := model.token_to_id(token["content"])) != token["id"]:
                 raise ValueError(
                     f"{directory / BYTE_PAIRS_FILE}: added token {token['content']!r} has id "
-                    f"{token['id']}, `tokenizers` gives it {found}: number the added tokens of that file from the "
-                    f"vocabulary's end on, in order and without gaps"
+                    f"{token['id']}, `tokenizers` gives it {found}: number the added tokens of "
+                    "that file from the vocabulary's end on, in order and without gaps"
                 )
         by_name = {name: i for i, name in control.items()}
         separator = by_name.get(_DOCUMENT_SEPARATOR)
