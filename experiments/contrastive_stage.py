@@ -1,13 +1,16 @@
 """The contrastive stage: what a recipe of it trains, and what its datasets must be."""
 
 import functools
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
-from experiments import datasets, run_setup, summary
+from experiments import contrastive_report, datasets, run_setup, summary
 from experiments.pretraining import Data, Design, prepare
 from experiments.profiling import parse_steps
+from experiments.retrieval import Retrieval
 from flamingo_jax.config import from_dict
 from flamingo_jax.contrastive_config import TwoTowersConfig
 from flamingo_jax.core.stack import Execution
@@ -17,6 +20,9 @@ from flamingo_jax.tokenizer import NEW_TOKENS
 from flamingo_jax.train import contrastive_flops
 from flamingo_jax.train.contrastive_optim import ContrastiveOptimizerConfig, make_optimizer
 from flamingo_jax.train.contrastive_step import make_train_step
+from flamingo_jax.weights import two_towers
+
+CHAPTER = contrastive_report.CHAPTER
 
 
 def towers(config: Any) -> TwoTowersConfig:
@@ -63,6 +69,24 @@ def design(config: Any) -> Design:
 def data(config: Any) -> Data:
     """The recipe's mesh, tokenizer and datasets; ValueError as `prepare`."""
     return prepare(config, towers(config).text.vocab_size - len(NEW_TOKENS))
+
+
+def measure(config: Any, data: Data, graph: nnx.GraphDef, reading: Mapping[str, Any]) -> Retrieval:
+    """What a run looks at besides."""
+    return Retrieval(
+        data.validation,
+        data.tokenizer,
+        graph,
+        data.mesh,
+        every=config.validate_every,
+        num_batches=config.validation_batches,
+        reading=reading,
+    )
+
+
+def save(folder: pathlib.Path, config: Any, params: Any) -> None:
+    """Both towers, of which a Flamingo reads one."""
+    two_towers.save(folder, towers(config), params)
 
 
 def _check_pairs(field: str, dataset: Any, model: TwoTowersConfig) -> None:

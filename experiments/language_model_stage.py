@@ -1,9 +1,14 @@
 """A language model's own training: what a recipe of it trains, and what its datasets must be."""
 
 import functools
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from experiments import datasets, run_setup, summary
+from flax import nnx
+
+from experiments import datasets, language_model_report, run_setup, summary
+from experiments.heldout_text import HeldoutText
 from experiments.pretraining import Data, Design, prepare
 from experiments.profiling import parse_steps
 from flamingo_jax.config import LanguageModelConfig, from_dict
@@ -12,6 +17,9 @@ from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.train import language_model_flops
 from flamingo_jax.train.language_model_optim import LanguageModelOptimizerConfig, make_optimizer
 from flamingo_jax.train.language_model_step import make_train_step
+from flamingo_jax.weights import pretrained_lm
+
+CHAPTER = language_model_report.CHAPTER
 
 
 def model(config: Any) -> LanguageModelConfig:
@@ -54,6 +62,27 @@ def design(config: Any) -> Design:
 def data(config: Any) -> Data:
     """The recipe's mesh, tokenizer and datasets; ValueError as `prepare`."""
     return prepare(config, model(config).vocab_size)
+
+
+def measure(
+    config: Any, data: Data, graph: nnx.GraphDef, reading: Mapping[str, Any]
+) -> HeldoutText:
+    """What a run looks at besides."""
+    return HeldoutText(
+        data.validation,
+        data.tokenizer,
+        graph,
+        data.mesh,
+        dtype=config.dtypes.compute,
+        every=config.validate_every,
+        num_batches=config.validation_batches,
+        reading=reading,
+    )
+
+
+def save(folder: pathlib.Path, config: Any, params: Any) -> None:
+    """The model, as a Flamingo reads it."""
+    pretrained_lm.save(folder, model(config), params)
 
 
 def _check_texts(field: str, dataset: Any, lm: LanguageModelConfig) -> None:

@@ -19,7 +19,7 @@ from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models import vision
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import checkpoint_files, gguf_file, pretrained_lm
+from flamingo_jax.weights import checkpoint_files, gguf_file, stage_folder
 from flamingo_jax.weights.frozen_parts import (
     LANGUAGE_MODEL_FORMATS,
     VISION_FORMATS,
@@ -101,7 +101,7 @@ def tokenizer_of(language_model: Source, rows: int) -> Tokenizer:
         return Tokenizer.byte_level(rows)
     path = checked_file(language_model)
     if language_model.format == "pretrained":
-        return Tokenizer.from_file(path / pretrained_lm.TOKENIZER)
+        return Tokenizer.from_file(path / stage_folder.TOKENIZER)
     if language_model.format == "hf_lm":
         return Tokenizer.from_huggingface(path, rows)
     return Tokenizer.from_gguf(gguf_file.read(path).metadata)

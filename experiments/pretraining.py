@@ -1,14 +1,14 @@
 """A run that trains one of Flamingo's parts before Flamingo: what the two stages share.
 
 A stage (`contrastive_stage`, `language_model_stage`) gives the `Design` of a recipe, which needs
-neither data nor devices, and says how its datasets must be. Here the run is made of it: checked,
-begun or gone on with, and taken to its end.
+neither data nor devices, says how its datasets must be, what is measured, and what comes of it.
+Here the run is made of that: checked, begun or gone on with, and taken to its end.
 """
 
 import pathlib
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
@@ -17,16 +17,18 @@ from jax.sharding import Mesh
 
 from data_pipelines.mixture import Mixture
 from data_pipelines.stream_config import StreamConfig
-from experiments import cli, datasets, processes, run_loop, run_start, tokenizers
+from experiments import cli, datasets, processes, run_loop, run_start, stage_report, tokenizers
 from experiments.profiling import parse_steps
 from experiments.run_log import RunLog
 from experiments.run_report import Clock
+from experiments.stage_report import Chapter
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.core import hosts, partition
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import reroll
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train import state
+from flamingo_jax.weights import folders, stage_folder
 
 Tree = Any
 
@@ -60,6 +62,19 @@ class Data(NamedTuple):
     validation: dict[str, StreamConfig]
 
 
+class Stage(Protocol):
+    """What the module of a stage has."""
+
+    CHAPTER: Chapter  # of the report
+
+    def design(self, config: Any) -> Design: ...
+    def data(self, config: Any) -> Data: ...
+    def measure(
+        self, config: Any, data: Data, graph: nnx.GraphDef, reading: Mapping[str, Any]
+    ) -> run_loop.Measure: ...
+    def save(self, folder: pathlib.Path, config: Any, params: Tree) -> None: ...
+
+
 class Finished(NamedTuple):
     """A run at its end, in the one process that writes what comes of it."""
 
@@ -85,6 +100,30 @@ def prepare(config: Any, num_rows: int) -> Data:
     for stream in held_out.values():
         partition.check_batch(stream.name, stream.batch_size, mesh)
     return Data(mesh, hosts.batch_share(mesh), tokenizer, streams, held_out)
+
+
+def command(stage: Stage, config: Any, workdir: str) -> int:
+    """A whole command: trains, then writes the part and the report; its exit status."""
+    workdir = cli.local_path("--workdir", workdir)
+    with cli.user_input():
+        clock = Clock.start(workdir)
+        processes.start()
+        design, data = stage.design(config), stage.data(config)
+
+    def measure(graph: nnx.GraphDef, reading: Mapping[str, Any]) -> run_loop.Measure:
+        return stage.measure(config, data, graph, reading)
+
+    finished = run(config, workdir, design, data, clock, measure)
+    if isinstance(finished, signal.Signals):
+        return 128 + finished
+    if finished is None:
+        return 0
+    with folders.whole(workdir / "model") as folder:
+        stage.save(folder, config, finished.params)
+        data.tokenizer.to_file(folder / stage_folder.TOKENIZER)
+    stage_report.write(workdir, stage.CHAPTER, config.variant, finished.place, clock)
+    print(f"model: {workdir / 'model'}\nreport: {workdir / 'report.md'}")
+    return 0
 
 
 def run(

@@ -1,59 +1,31 @@
 """The folder that the contrastive stage leaves: both towers, and what they are.
 
-`two_towers.json` has the config, `weights.safetensors` all parameters in float32 and the scanned
-layout. As a frozen part of a Flamingo, `contrastive:FOLDER`, the vision encoder alone is read.
+As a frozen part of a Flamingo, `contrastive:FOLDER`, the vision encoder alone is read.
 """
 
-import json
 import pathlib
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.numpy
-from flax import traverse_util
-
-from flamingo_jax import config as config_lib
 from flamingo_jax.config import VisionConfig
 from flamingo_jax.contrastive_config import TwoTowersConfig
-from flamingo_jax.weights import tensor_file
+from flamingo_jax.weights import stage_folder
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
 
-CONFIG, WEIGHTS = "two_towers.json", "weights.safetensors"
+CONFIG = "two_towers.json"
+_COMMAND = "experiments.pretrain_contrastive"
 
 
 def save(directory: pathlib.Path, config: TwoTowersConfig, params: Tree) -> None:
     """Writes config and weights into a folder."""
-    tensor_file.save(directory / WEIGHTS, params, np.float32)
-    text = json.dumps({"format": 1} | config_lib.to_dict(config), indent=2)
-    (directory / CONFIG).write_text(text + "\n")
-
-
-def read_config(directory: pathlib.Path) -> TwoTowersConfig:
-    """What the towers are; BadWeightsFile where the folder says nothing of them."""
-    path = directory / CONFIG
-    try:
-        values = json.loads(path.read_text())
-        if values.pop("format") != 1:
-            raise ValueError("another format")
-        return config_lib.from_dict(TwoTowersConfig, values)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadWeightsFile(
-            f"{path} cannot be read ({error}): name the model/ folder of a finished "
-            "experiments.pretrain_contrastive"
-        ) from error
+    stage_folder.save(directory, CONFIG, config, params)
 
 
 def load(directory: pathlib.Path) -> tuple[TwoTowersConfig, Tree]:
     """Config and float32 parameters of both towers."""
-    config = read_config(directory)
-    try:
-        flat = safetensors.numpy.load_file(directory / WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BadWeightsFile(f"{directory / WEIGHTS} is damaged ({error}): copy it anew") from error
-    return config, traverse_util.unflatten_dict(flat, sep="/")
+    config = stage_folder.read_config(directory, CONFIG, TwoTowersConfig, _COMMAND)
+    return config, stage_folder.read_params(directory)
 
 
 def load_encoder(directory: pathlib.Path, want: VisionConfig) -> Tree:

@@ -16,7 +16,7 @@ from flamingo_jax.contrastive_config import TwoTowersConfig
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.two_towers import TwoTowers
-from flamingo_jax.weights import checkpoint_files, frozen_parts, two_towers
+from flamingo_jax.weights import checkpoint_files, frozen_parts, stage_folder, two_towers
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.experiments.training_bench import Bench
 
@@ -66,7 +66,7 @@ def test_a_run_goes_on_to_the_same_weights(bench, finished):
     shutil.rmtree(again / "model")
     status, errors = bench.finish(bench.start("again", *OPTIONS))
     assert status == 0, errors
-    files = (folder / "model" / two_towers.WEIGHTS for folder in (finished, again))
+    files = (folder / "model" / stage_folder.WEIGHTS for folder in (finished, again))
     want, found = map(safetensors.numpy.load_file, files)
     assert want.keys() == found.keys()
     for name in want:
@@ -77,7 +77,7 @@ def test_a_flamingo_reads_the_encoder(finished):
     path = finished / "model"
     source = frozen_parts.Source("contrastive", str(path), checkpoint_files.sha256(path))
     encoder = frozen_parts.load_vision(source, FlamingoLike(MICRO.vision))["encoder"]
-    saved = safetensors.numpy.load_file(path / two_towers.WEIGHTS)
+    saved = safetensors.numpy.load_file(path / stage_folder.WEIGHTS)
     flat = traverse_util.flatten_dict(encoder, sep="/")
     assert flat.keys() == {n.removeprefix("encoder/") for n in saved if n.startswith("encoder/")}
     for name, leaf in flat.items():
