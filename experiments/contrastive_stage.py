@@ -39,7 +39,7 @@ def design(config: Any) -> Design:
       ValueError: what does not hold together, with the key to set.
     """
     run_setup.check_run_numbers(config)
-    parse_steps(config.profile.steps)
+    parse_steps(config.profile.steps, config.steps)
     model = towers(config)
     execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     settings = from_dict(ContrastiveOptimizerConfig, config.optim.to_dict(), "optim.")

@@ -34,7 +34,7 @@ def design(config: Any) -> Design:
       ValueError: what does not hold together, with the key to set.
     """
     run_setup.check_run_numbers(config)
-    parse_steps(config.profile.steps)
+    parse_steps(config.profile.steps, config.steps)
     lm = model(config)
     execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     settings = from_dict(LanguageModelOptimizerConfig, config.optim.to_dict(), "optim.")

@@ -185,7 +185,7 @@ def run(
         checkpoints=checkpoints,
         validation=measure(graph, reading),
         schedule=design.schedule,
-        profile_steps=parse_steps(config.profile.steps),
+        profile_steps=parse_steps(config.profile.steps, config.steps),
         stop=stop,
         clock=clock,
     )

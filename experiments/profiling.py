@@ -14,13 +14,18 @@ from typing import Any
 import jax
 
 
-def parse_steps(text: str) -> tuple[int, int] | None:
-    """(first, last) of `FIRST:LAST`, both profiled; None for no text; ValueError otherwise."""
+def parse_steps(text: str, steps: int) -> tuple[int, int] | None:
+    """(first, last) of `FIRST:LAST`, both profiled; None for no text.
+
+    ValueError for other text, or where a run of so many `steps` never comes there.
+    """
     if not text:
         return None
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError(f"profile.steps={text!r}: write FIRST:LAST, such as 10:12")
+    if int(found[1]) > steps:
+        raise ValueError(f"profile.steps={text!r}: the run ends with steps={steps}")
     return int(found[1]), int(found[2])
 
 

@@ -68,7 +68,7 @@ def check(config: Any) -> Setup:
     execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     optimizer = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")
     frozen_features.check(config)
-    profile_steps = parse_steps(config.profile.steps)
+    profile_steps = parse_steps(config.profile.steps, config.steps)
     mesh = partition.make_mesh(**config.mesh)
     kernels.resolve(execution.attention, jax.default_backend())
     share = hosts.batch_share(mesh)

@@ -8,15 +8,20 @@ from experiments.profiling import Profiler, parse_steps
 
 
 def test_steps_are_read():
-    assert parse_steps("") is None
-    assert parse_steps("3:5") == (3, 5)
-    assert parse_steps("4:4") == (4, 4)
+    assert parse_steps("", 5) is None
+    assert parse_steps("3:5", 5) == (3, 5)
+    assert parse_steps("4:9", 5) == (4, 9)  # as far as the run goes
+
+
+def test_steps_that_the_run_does_not_reach_are_refused():
+    with pytest.raises(ValueError, match=r"profile.steps='6:9': the run ends with steps=5"):
+        parse_steps("6:9", 5)
 
 
 @pytest.mark.parametrize("text", ["5", "5:3", "0:2", "a:b", "1:2:3", "-1:2"])
 def test_other_text_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"write FIRST:LAST, such as 10:12"):
-        parse_steps(text)
+        parse_steps(text, 5)
 
 
 def run(profiler, steps):
