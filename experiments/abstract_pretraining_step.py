@@ -12,17 +12,7 @@ from experiments.abstract_step import AbstractStep, batch_of, struct
 from flamingo_jax.core import partition
 from flamingo_jax.train.state import TrainState
 
-
-def stage_of(recipe: Any) -> Any:
-    """The module of the recipe's stage, by what its model is made of; None: it is Flamingo's."""
-    model = recipe.model
-    return (
-        contrastive_stage
-        if "text" in model
-        else language_model_stage
-        if "num_layers" in model
-        else None
-    )
+_STAGES = {"contrastive": contrastive_stage, "language_model": language_model_stage}
 
 
 def make(recipe: Any, mesh: Mesh) -> AbstractStep:
@@ -31,7 +21,7 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     Raises:
       ValueError: a config that does not hold together, or a batch that the mesh does not divide.
     """
-    design = stage_of(recipe).design(recipe)
+    design = _STAGES[recipe.stage].design(recipe)
     datasets = summary.streams(recipe)
     for name, dataset in datasets.items():
         partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)

@@ -67,9 +67,9 @@ def main() -> None:
         topology = chips.parse(_TOPOLOGY.value, _SLICES.value)
         mesh = partition.make_mesh(**_CONFIG.value.mesh, devices=topology.devices())
         _check_slices(mesh.shape["slice"])
-        before = abstract_pretraining_step.stage_of(_CONFIG.value)
-        stage = abstract_pretraining_step if before else abstract_step
-        abstract = stage.make(_CONFIG.value, mesh)
+        own = _CONFIG.value.stage == "flamingo"
+        maker = abstract_step if own else abstract_pretraining_step
+        abstract = maker.make(_CONFIG.value, mesh)
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
     _say(f"lowering the train step for {topology.name} ...")
     lowered, lower_s = _timed(abstract.lower)

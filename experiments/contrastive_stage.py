@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from experiments import contrastive_report, datasets, run_setup, summary
+from experiments import contrastive_report, datasets, run_setup, stages, summary
 from experiments.pretraining import Data, Design, prepare
 from experiments.profiling import parse_steps
 from experiments.retrieval import Retrieval
@@ -38,6 +38,7 @@ def design(config: Any) -> Design:
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
+    stages.check(config, "contrastive")
     run_setup.check_run_numbers(config)
     parse_steps(config.profile.steps, config.steps)
     model = towers(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from experiments import datasets, language_model_report, run_setup, summary
+from experiments import datasets, language_model_report, run_setup, stages, summary
 from experiments.heldout_text import HeldoutText
 from experiments.pretraining import Data, Design, prepare
 from experiments.profiling import parse_steps
@@ -33,6 +33,7 @@ def design(config: Any) -> Design:
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
+    stages.check(config, "language_model")
     run_setup.check_run_numbers(config)
     parse_steps(config.profile.steps, config.steps)
     lm = model(config)

@@ -7,7 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines.stream_config import StreamConfig
-from experiments import datasets, frozen_features, parts, processes
+from experiments import datasets, frozen_features, parts, processes, stages
 from experiments.profiling import parse_steps
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
@@ -64,6 +64,7 @@ def check(config: Any) -> Setup:
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
+    stages.check(config, "flamingo")
     check_numbers(config)
     execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     optimizer = from_dict(optim.OptimizerConfig, config.optim.to_dict(), "optim.")

@@ -9,6 +9,7 @@ from flax import traverse_util
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 from data_pipelines.stream_config import StreamConfig
+from experiments import stages
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import kernels, partition
 from flamingo_jax.core import params as params_lib
@@ -27,6 +28,7 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     Raises:
       ValueError: a config that does not hold together, or a mesh that does not fit.
     """
+    stages.check(recipe, "flamingo")
     config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
     vision.check(config.vision)
     execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")

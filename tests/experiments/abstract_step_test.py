@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import abstract_step
-from experiments.configs import flamingo
+from experiments import abstract_pretraining_step, abstract_step
+from experiments.configs import contrastive, flamingo, language_model
 from flamingo_jax.core import op_count, partition
 
 
@@ -61,3 +61,14 @@ def test_the_recipes_microbatches_are_in_the_step_and_in_its_count():
     found.microbatches = 2
     step = abstract_step.make(found, partition.make_mesh())
     assert step.model_flops == op_count.flops(step.step, step.state, step.frozen, step.batches)
+
+
+@pytest.mark.parametrize("recipe", [contrastive.micro, language_model.micro])
+def test_the_stages_before_are_lowered_with_what_they_would_pass(recipe):
+    config = recipe()
+    mesh = partition.make_mesh(data=2, fsdp=2, tensor=2)
+    found = abstract_pretraining_step.make(config, mesh)
+    assert set(found.batches) == set(config.data.train)
+    assert found.model_flops > 0
+    described = found.lower().as_text()
+    assert "stablehlo.dot_general" in described

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from experiments import language_model_stage, parts
-from experiments.configs import language_model
+from experiments import language_model_stage, parts, run_setup, summary
+from experiments.configs import contrastive, flamingo, language_model
 from flamingo_jax.config import LanguageModelConfig, from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution, plan
@@ -96,6 +96,16 @@ def check(config):
     """As the command does, in this order."""
     language_model_stage.design(config)
     language_model_stage.data(config)
+
+
+def test_a_recipe_of_another_stage_names_its_command():
+    for other in (contrastive.micro(), flamingo.get_config("micro")):
+        with pytest.raises(ValueError, match=r"give it to experiments\.(pretrain_contras|train)"):
+            language_model_stage.design(other)
+    with pytest.raises(ValueError, match=r"give it to experiments\.pretrain_lm"):
+        run_setup.check(language_model.micro())
+    with pytest.raises(ValueError, match=r"give it to experiments\.pretrain_lm"):
+        summary.summarize(language_model.micro())
 
 
 def test_a_shape_by_name_is_a_recipe():
