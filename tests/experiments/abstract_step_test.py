@@ -66,7 +66,7 @@ def test_the_recipes_microbatches_are_in_the_step_and_in_its_count():
 @pytest.mark.parametrize("recipe", [contrastive.micro, language_model.micro])
 def test_the_stages_before_are_lowered_with_what_they_would_pass(recipe):
     config = recipe()
-    mesh = partition.make_mesh(data=2, fsdp=2, tensor=2)
+    mesh = partition.make_mesh(data=4, fsdp=2)
     found = abstract_pretraining_step.make(config, mesh)
     assert set(found.batches) == set(config.data.train)
     assert found.model_flops > 0
