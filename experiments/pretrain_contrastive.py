@@ -3,7 +3,8 @@ r"""Trains a vision encoder with a text tower, contrastively: the stage before F
     python -m experiments.pretrain_contrastive \
         --config=experiments/configs/contrastive.py:micro --workdir=runs/towers
 
-The same command again goes on from the newest checkpoint. At the end `model/` holds both towers,
+Any key of the recipe can be set, as in --config.steps=300. The same command again goes on from the
+newest checkpoint. At the end `model/` holds both towers,
 and a Flamingo takes the encoder with --config.frozen.vision=contrastive:/path/to/runs/towers/model.
 """
 

@@ -3,8 +3,9 @@ r"""Trains a language model by itself, as Chinchilla was: the other stage before
     python -m experiments.pretrain_lm \
         --config=experiments/configs/language_model.py:micro --workdir=runs/lm
 
-The same command again goes on from the newest checkpoint. At the end `model/` holds the model, and
-a Flamingo takes it with --config.frozen.language_model=pretrained:/path/to/runs/lm/model.
+Any key of the recipe can be set, as in --config.steps=300. The same command again goes on from the
+newest checkpoint. At the end `model/` holds the model,
+and a Flamingo takes it with --config.frozen.language_model=pretrained:/path/to/runs/lm/model.
 """
 
 from absl import flags

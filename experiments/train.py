@@ -2,6 +2,7 @@ r"""Trains a Flamingo from a recipe; the same command again goes on from the new
 
     python -m experiments.train --config=experiments/configs/flamingo.py:demo --workdir=runs/demo
 
+Any key of the recipe can be set, as in --config.steps=300 --config.optim.learning_rate=1e-4.
 At the end the workdir holds the model (`model/`) and what the run did (`report.md`, `report.png`).
 SIGTERM or Ctrl-C: finish the step, save, exit 143 or 130. With several processes (`launch.local`, a
 TPU slice) all run this same program, each on its own devices and its own rows of the batch.
