@@ -49,7 +49,7 @@ def _named(part: Part) -> Source:
             bar.update((read >> 20) - bar.n)
 
         digest = checkpoint_files.sha256(part.path, tick)
-    return Source(part.format, str(part.path.resolve()), digest)
+    return Source(part.format, str(part.path.absolute()), digest)
 
 
 def lines(found: Published, card: ModelCard) -> Iterator[str]:

@@ -270,6 +270,18 @@ def test_a_report_names_parts_by_source_and_hash(folder, tmp_path):
     assert card.vision.sha256 in text
 
 
+def test_a_link_is_named_as_it_is_called(tmp_path):
+    """The hub's cache has links to files without an ending, by which a format is known."""
+    files.write(tmp_path)
+    file = tmp_path / "clip" / "model.safetensors"
+    file.rename(tmp_path / "blob")
+    file.symlink_to(tmp_path / "blob")
+    found = published.from_open_flamingo(tmp_path / "checkpoint.safetensors", tmp_path / "lm", file)
+    card = conversion.write(found, tmp_path / "model", "bfloat16")
+    assert card.vision.path == str(file)
+    flamingo_jax.load(tmp_path / "model")
+
+
 def test_the_recipe_that_trains_on_from_it_is_the_same_model(folder, tmp_path):
     found = convert(folder)
     conversion.write(found, tmp_path / "model", "bfloat16")
