@@ -43,7 +43,7 @@ def run(
     identity = settings.model_identity(model_directory)
     for task in tasks:
         _check_support(task, shots)
-        settings.check(folder, identity, asked_for, task)
+        settings.check(folder, identity, asked_for, task, shots)
     about = {
         "model": {"directory": str(model_directory), **identity},
         "settings": {
@@ -56,7 +56,8 @@ def run(
     }
     media, found, rows = Media(model), [], []
     for task in tasks:
-        for result in _Evaluation(model, identity, task, asked_for, media, folder).results(shots):
+        one = _Evaluation(model, identity, task, shots, asked_for, media, folder)
+        for result in one.results():
             found.append(result)
             rows = results.write(out, about, found)
     name = model_directory.resolve()
@@ -72,11 +73,12 @@ class _Evaluation:
         model: Model,
         identity: dict[str, str],
         task: Task,
+        shots: Sequence[int],
         asked_for: Settings,
         media: Media,
         folder: pathlib.Path,
     ):
-        self._model, self._task, self._settings = model, task, asked_for
+        self._model, self._task, self._shots, self._settings = model, task, shots, asked_for
         self._media, self._folder = media, folder
         self._closed = metrics.METRICS[task.metric].closed
         queries = first_queries(task.queries, asked_for.num_queries)
@@ -98,11 +100,11 @@ class _Evaluation:
             )
             for seed, (pool, good) in enumerate(zip(pools, self._pools, strict=True))
         }
-        settings.check(folder, identity, asked_for, task, left_out)
+        settings.check(folder, identity, asked_for, task, shots, left_out)
 
-    def results(self, shots: Sequence[int]) -> Iterator[Result]:
+    def results(self) -> Iterator[Result]:
         """A result for each number of shots, as it is there."""
-        for num_shots in shots:
+        for num_shots in self._shots:
             yield self._result(num_shots)
 
     def _result(self, num_shots: int) -> Result:
@@ -132,6 +134,7 @@ class _Evaluation:
         except asking.RowError as error:
             print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
             return Result(**about, note=str(error))
+        about["permutations"] = len(asked[0][0].orders)  # of one or two examples there are fewer
         file = PredictionFile(self._folder / f"{task.name}_{num_shots}.jsonl")
         total = len(self._queries) * len(seeds)
         with progress_bar.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:

@@ -2,7 +2,8 @@
 
 Predictions that are there already are reused, so they must have been made in the same way. More
 tasks, shots, seeds and queries may be asked for, since what is drawn for a query depends on neither
-the other queries nor their number.
+the other queries nor their number. Orders of examples count where there are any: of close-ended
+tasks with examples.
 """
 
 import dataclasses
@@ -11,12 +12,13 @@ import hashlib
 import json
 import pathlib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from data_pipelines.whole_files import read_json, write_json
 from experiments.cli import UserError
 from flamingo_jax import model_directory
+from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 
 _FORMAT = 1
@@ -49,16 +51,12 @@ def check(
     model: dict[str, str],
     settings: Settings,
     task: Task,
+    shots: Sequence[int],
     more: Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
     """Writes down how a task's predictions are made; UserError where some were made otherwise."""
     path = folder / _FILE
-    here = {
-        "format": _FORMAT,
-        **model,
-        "retrieval": settings.retrieval,
-        "permutations": settings.permutations,
-    }
+    here = {"format": _FORMAT, **model, "retrieval": settings.retrieval}
     own = {
         "template": task.template.text,
         "metric": task.metric,
@@ -66,6 +64,8 @@ def check(
         "examples": task.fingerprint,
         **more,
     }
+    if METRICS[task.metric].closed and any(shots):
+        own["permutations"] = settings.permutations
     try:
         found = read_json(path) if path.is_file() and _has_any(folder, "") else here
         tasks = found.pop("tasks", {})

@@ -144,17 +144,36 @@ def test_a_stopped_command_goes_on_where_it_was(captions, model, model_dir, tmp_
     assert [row["shots"] for row in again] == sorted(rows)  # rows of the first command stay
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"retrieval": "rices"}, "holds predictions with retrieval='random', asked for is 'rices'"),
-        ({"permutations": 2}, "holds predictions with permutations=1, asked for is 2"),
-    ],
-)
-def test_predictions_made_otherwise_are_not_mixed(captions, model, model_dir, change, says):
+def test_predictions_made_otherwise_are_not_mixed(captions, labels, model, model_dir):
     folder, out, _ = captions
+    says = "holds predictions with retrieval='random', asked for is 'rices'"
     with pytest.raises(UserError, match=says):
-        run(model, model_dir, folder / "captions.jsonl", out, [2], **change)
+        run(model, model_dir, folder / "captions.jsonl", out, [2], retrieval="rices")
+    folder, _ = labels
+    with pytest.raises(UserError, match="holds predictions with permutations=2, asked for is 6"):
+        run(model, model_dir, folder / "label.jsonl", folder / "out", [2], retrieval="rices", **SIX)
+
+
+SIX = {"permutations": 6}
+
+
+def test_the_number_of_orders_is_asked_for_where_there_are_orders(
+    captions, model, model_dir, tmp_path
+):
+    """Neither written answers nor candidates without examples have any; one example has one."""
+    folder, before, _ = captions
+    out = tmp_path / "out"
+    shutil.copytree(before, out)
+    rows = run(model, model_dir, folder / "captions.jsonl", out, [2], **SIX)
+    assert [row["permutations"] for row in rows] == [1, 1]
+    path = drawn_benchmark.write(tmp_path, "label")
+    run(model, model_dir, path, out, [0])
+    run(model, model_dir, path, out, [1, 2], **SIX)
+    rows = run(model, model_dir, path, out, [0])
+    found = {row["shots"]: row["permutations"] for row in rows if row["task"] == "label"}
+    assert found == {0: 1, 1: 1, 2: 2}
+    with pytest.raises(UserError, match="holds predictions with permutations=6, asked for is 1"):
+        run(model, model_dir, path, out, [1])
 
 
 def test_nor_are_those_of_changed_examples_or_another_model(captions, model, model_dir, tmp_path):
