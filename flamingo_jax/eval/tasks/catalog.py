@@ -4,6 +4,7 @@ import difflib
 import pathlib
 from collections.abc import Callable
 
+from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task, TaskError
 from flamingo_jax.eval.tasks import (
     coco_questions,
@@ -61,7 +62,7 @@ def check(name: str) -> None:
 
 
 def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Task:
-    """The benchmark; TaskError where a file is missing or of another benchmark."""
+    """The benchmark; TaskError where a file is missing, of another benchmark, or asks nothing."""
     check(name)
     if name.startswith(JSONL):
         path = pathlib.Path(name.removeprefix(JSONL)).expanduser()
@@ -69,9 +70,26 @@ def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Tas
     if data_dir is None:
         raise TaskError(f"task {name!r} reads files in --data_dir, which is not given")
     try:
-        return READERS[name](data_dir, caption_template)
-    except (KeyError, TypeError, IndexError) as error:  # somewhere inside a record
+        task = READERS[name](data_dir, caption_template)
+    except TaskError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # inside a record
         raise TaskError(
             f"{data_dir / name}: a file is not laid out as the official one: "
             f"{type(error).__name__}: {error}"
         ) from error
+    _check_queries(task, data_dir / name)
+    return task
+
+
+def _check_queries(task: Task, where: pathlib.Path) -> None:
+    """Before a model is loaded; of a user's file its own reader says the line."""
+    if not task.queries:
+        raise TaskError(f"{where}: no queries (split {task.split}): a file is empty, or another's")
+    for query in task.queries:
+        candidates = task.candidates_of(query)
+        if METRICS[task.metric].closed and query.answer not in candidates:
+            raise TaskError(
+                f"{where}: the answer {query.answer!r} of {query.id} is not among its "
+                f"{len(candidates)} candidates: a file is damaged"
+            )

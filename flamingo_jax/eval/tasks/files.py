@@ -16,12 +16,15 @@ from flamingo_jax.eval.task import TaskError
 
 def read_json(path: pathlib.Path, source: str) -> Any:
     """The contents of a JSON file that `source`, an address or a name, offers."""
+    text = _text(path, source)
     try:
-        return json.loads(_text(path, source))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise TaskError(
             f"{path}: not JSON at line {error.lineno} ({error.msg}); download it anew: {source}"
         ) from None
+    except (RecursionError, ValueError) as error:
+        raise TaskError(f"{path}: {_too_much(error)}; download it anew: {source}") from None
 
 
 def read_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, Any]]:
@@ -31,8 +34,8 @@ def read_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, Any]]:
             yield where, json.loads(line)
         except json.JSONDecodeError as error:
             raise TaskError(f"{where}: not JSON at column {error.colno} ({error.msg})") from None
-        except RecursionError:
-            raise TaskError(f"{where}: brackets in brackets, too many") from None
+        except (RecursionError, ValueError) as error:
+            raise TaskError(f"{where}: {_too_much(error)}") from None
 
 
 def read_text_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, str]]:
@@ -62,6 +65,12 @@ def folder(path: pathlib.Path, source: str) -> pathlib.Path:
     if not path.is_dir():
         raise TaskError(f"{path}: no such folder; it comes from {source}")
     return path
+
+
+def _too_much(error: RecursionError | ValueError) -> str:
+    """What Python does not read of sound JSON."""
+    nested = isinstance(error, RecursionError)
+    return "brackets in brackets, too many" if nested else "a number of too many digits"
 
 
 def _text(path: pathlib.Path, source: str) -> str:

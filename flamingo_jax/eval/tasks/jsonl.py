@@ -93,6 +93,13 @@ def _task(
             "exact_match"
         )
     if metric == "roc_auc":
+        for query in queries:
+            if query.candidates not in ((), candidates):
+                raise TaskError(
+                    f"{where}: roc_auc wants the same two candidates, the positive one first, of "
+                    f"all queries; {query.id!r} has {list(query.candidates)}: list "
+                    '"candidates" in the task\'s line alone'
+                )
         queries = [
             dataclasses.replace(q, relevance=(float(q.answer == candidates[0]),)) for q in queries
         ]
@@ -214,6 +221,8 @@ def _media(line: Mapping[str, Any], folder: pathlib.Path, where: str) -> ImagePa
     if len(given) != 1:
         raise TaskError(f'{where}: want "image" or "video", one of them')
     path = _text(line, given[0], where)
+    if "\0" in path:
+        raise TaskError(f"{where}: {given[0]} {path!r} is no path, for it holds a null character")
     if "://" in path:
         raise TaskError(f"{where}: {path} is an address; download it and give the file's path")
     return ImagePart(folder / path) if given[0] == "image" else VideoPart(folder / path)

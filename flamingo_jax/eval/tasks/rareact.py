@@ -31,7 +31,7 @@ def rareact(data_dir: pathlib.Path, caption_template: str) -> Task:
         )
         action = phrase(verb, noun)
         classes[int(number)] = action
-        fields = {"video": video, "verb": verb, "noun": noun, "annotation": annotation}
+        fields = {"video": video, "verb": verb, "noun": noun, "annotation": str(int(annotation))}
         media = VideoPart(folder / "videos" / clip_name(video, start, end))
         queries.append(Example(name, media, action, (action,), fields))
     files.folder(folder / "videos", _SOURCE)

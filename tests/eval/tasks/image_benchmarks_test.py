@@ -104,6 +104,31 @@ def test_a_record_without_what_it_should_hold_is_one_line(tmp_path):
         catalog.read("coco", tmp_path, "{}")
 
 
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        ([{"split": "train"}], r"coco: no queries \(split test \(Karpathy\)\)"),
+        ([{"split": "test", "sentences": [{"raw": None}]}], "AttributeError: 'NoneType' object"),
+    ],
+)
+def test_so_are_no_queries_and_values_of_another_kind(tmp_path, images, says):
+    official_files.karpathy(tmp_path, "coco")
+    usual = {"imgid": 0, "filepath": "val2014", "filename": "0.jpg", "sentences": [{"raw": "a"}]}
+    path = tmp_path / "coco" / "dataset_coco.json"
+    official_files.write_json(path, {"images": [usual | image for image in images]})
+    with pytest.raises(TaskError, match=says):
+        catalog.read("coco", tmp_path, "{}")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5_000], ids=["nested", "long"])
+def test_so_is_json_that_python_does_not_read(tmp_path, text):
+    path = tmp_path / "coco" / "dataset_coco.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(TaskError, match=f"{path}: .* too many"):
+        catalog.read("coco", tmp_path, "{}")
+
+
 def test_captions_use_the_models_template_and_every_caption_scores(tmp_path):
     task = read(tmp_path, "coco", "A picture of {}")
     assert task.template.text == "A picture of {answer}"

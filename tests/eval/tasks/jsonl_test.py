@@ -123,6 +123,16 @@ def test_videos_too(tmp_path):
             [{"task": {"metric": "roc_auc", "candidates": ["cat", "no"]}}, line()],
             "queries of both labels",
         ),
+        (
+            [
+                {"task": {"metric": "roc_auc", "candidates": ["cat", "dog"]}},
+                line(id="r"),
+                line(label="dog", candidates=["dog", "cat"]),
+            ],
+            "roc_auc wants the same two candidates, the positive one first, of all queries; 'q'",
+        ),
+        ([line(image="a\0.jpg")], "image 'a\\x00.jpg' is no path"),
+        (["9" * 5_000], "pets.jsonl:1: a number of too many digits"),
     ],
 )
 def test_mistakes_are_one_line_that_says_where(tmp_path, lines, says):

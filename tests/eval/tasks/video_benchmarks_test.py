@@ -109,6 +109,23 @@ def test_rareact_is_scored_by_action(tmp_path):
     np.testing.assert_allclose(METRICS["mean_wap"].each(task.queries, swapped), [1 / 3, 1 / 2])
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "right", "wrong", "says"),
+    [
+        ("rareact", "rareact.csv", ",blend,phone,1", ",blend,phone,x", "ValueError: invalid lit"),
+        ("star", "STAR_val.json", '"answer": "The b."', '"answer": "b"', "'b' of .* its 4 cand"),
+    ],
+)
+def test_what_could_not_be_scored_is_known_at_once(tmp_path, name, file, right, wrong, says):
+    MAKE[name](tmp_path)
+    path = tmp_path / name / file
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(TaskError, match=f"{tmp_path / name}: .*{says}"):
+        catalog.read(name, tmp_path, "{}")
+
+
 def test_kinetics_takes_support_videos_that_are_there(tmp_path):
     task = read(tmp_path, "kinetics700")
     assert task.candidates == ("abseiling", "air drumming")
