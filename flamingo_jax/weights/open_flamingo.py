@@ -71,6 +71,11 @@ def convert(
         for name in tables.names
         if name != "positions"
     }
+    if (more := len(new.get("head", new["embedding"]))) != num_new:
+        raise BadWeightsFile(
+            f"{checkpoint.path} has an embedding of {rows} rows and a head of {num_ids + more}: "
+            "fetch the file again, or give one that OpenFlamingo wrote"
+        )
     if tables.lacks_head:
         new["head"] = drawn_head(family, checkpoint.path, num_new, lm.width)
     tables.check_tied()

@@ -1,5 +1,6 @@
 """experiments.convert on hand-made files: what lands where, and what is refused in one line."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -13,7 +14,13 @@ import flamingo_jax
 from experiments import cli, conversion, parts
 from experiments.configs import finetune
 from flamingo_jax import model_directory
-from flamingo_jax.weights import published
+from flamingo_jax.config import VisionConfig
+from flamingo_jax.weights import (
+    hf_lm_config,
+    open_flamingo,
+    open_flamingo_checkpoint,
+    published,
+)
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.experiments import prompt_files
 from tests.language_model_folder import NUM_IDS
@@ -207,6 +214,21 @@ def test_another_language_model_is_refused(tmp_path, change, message):
     (tmp_path / "lm" / "config.json").write_text(json.dumps(files.LM | change))
     with pytest.raises(BadWeightsFile, match=message):
         convert(tmp_path)
+
+
+def test_a_head_of_other_rows_than_the_embedding_is_refused(tmp_path):
+    table = "transformer.wte.weight"
+    own, tensors = files.language_model(), files.checkpoint()
+    tensors["lang_encoder.lm_head.weight"] = tensors[f"lang_encoder.{table}"][:-1]
+    files.write(tmp_path, tensors)
+    head = {"lm_head.weight": own[table]}
+    safetensors.numpy.save_file(own | head, tmp_path / "lm" / "model.safetensors")
+    family, lm = hf_lm_config.read_folder(tmp_path / "lm")
+    lm = dataclasses.replace(lm, tied_head=False)
+    checkpoint = open_flamingo_checkpoint.read(tmp_path / "checkpoint.safetensors")
+    thin = VisionConfig("vit", "thin", num_features=16, width=files.E)
+    with pytest.raises(BadWeightsFile, match="an embedding of 260 rows and a head of 259: fetch"):
+        open_flamingo.convert(checkpoint, tmp_path / "lm", family, lm, NUM_IDS, thin)
 
 
 def test_another_tower_is_refused(tmp_path):
