@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -54,6 +55,21 @@ def tensors(
             )
         found |= new
     return found
+
+
+def json_object(file: pathlib.Path) -> dict[str, Any]:
+    """What a JSON file beside weights says; BadWeightsFile where it is missing or damaged."""
+    try:
+        values = json.loads(file.read_text("utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__}, want an object")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadWeightsFile(
+            f"{file} is missing: give the folder that holds it, with all its files"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BadWeightsFile(f"{file} is damaged ({error}): fetch it again") from error
+    return values
 
 
 def hashed_files(path: pathlib.Path) -> list[pathlib.Path]:

@@ -6,7 +6,6 @@ beside the weights: `config.json` and `preprocessor_config.json` of transformers
 `open_clip_config.json` of open_clip. What is not there is not compared.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -66,14 +65,7 @@ def check(path: pathlib.Path, kind: str, config: VisionConfig) -> None:
     for name, read in _READERS[kind].items():
         file = folder / name
         if file.is_file():
-            _compare(file, read(_json(file)), config)
-
-
-def _json(file: pathlib.Path) -> Json:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadWeightsFile(f"{file} is damaged ({error}): fetch it again") from error
+            _compare(file, read(checkpoint_files.json_object(file)), config)
 
 
 def _compare(file: pathlib.Path, found: Settings, config: VisionConfig) -> None:

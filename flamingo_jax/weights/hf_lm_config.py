@@ -3,7 +3,6 @@
 A setting that the model here has not is refused by name, not passed over.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +25,7 @@ _ACTIVATIONS = {
 
 def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
     """(`model_type`, config) of a checkpoint folder; BadWeightsFile as `read_config`."""
-    try:
-        hf = json.loads((path / checkpoint_files.CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise BadWeightsFile(
-            f"{path}: no {checkpoint_files.CONFIG} of transformers ({error}): give the folder of a "
-            "language model"
-        ) from error
+    hf = checkpoint_files.json_object(path / checkpoint_files.CONFIG)
     return hf.get("model_type"), read_config(hf)
 
 
@@ -45,6 +38,10 @@ def read_config(hf: Json) -> LanguageModelConfig:
         return LanguageModelConfig(**_READERS[kind](hf))
     except KeyError as error:
         raise BadWeightsFile(f"config.json of {kind}: no key {error}") from error
+    except (TypeError, AttributeError, ZeroDivisionError) as error:
+        raise BadWeightsFile(
+            f"config.json of {kind} is damaged ({error}): fetch it again"
+        ) from error
 
 
 def _refuse(hf: Json, **supported: Any) -> None:

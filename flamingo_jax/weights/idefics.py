@@ -7,7 +7,6 @@ blocks 0, `cross_layer_interval` and so on; ReLU in the resampler, and norms of 
 and keys in both; CLIP's class token beside its patches; extra rows of embedding and head.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -73,13 +72,7 @@ def convert(
 
 def read_json(folder: pathlib.Path) -> dict[str, Any]:
     """`config.json`; BadWeightsFile for a folder of something else."""
-    try:
-        values = json.loads((folder / checkpoint_files.CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadWeightsFile(
-            f"{folder}: no {checkpoint_files.CONFIG} of transformers ({error}): give the folder "
-            "that holds IDEFICS v1"
-        ) from error
+    values = checkpoint_files.json_object(folder / checkpoint_files.CONFIG)
     if values.get("model_type") != "idefics":
         raise BadWeightsFile(
             f"{folder} is of model_type={values.get('model_type')!r}: give a folder of IDEFICS v1, "
@@ -107,8 +100,8 @@ def _added_tokens(folder: pathlib.Path) -> dict[int, str]:
     ):
         path = folder / file
         try:
-            names |= read(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            names |= read(checkpoint_files.json_object(path)) if path.is_file() else {}
+        except (KeyError, TypeError) as error:
             raise BadWeightsFile(f"{path} is damaged ({error}): fetch it again") from error
     return names
 
@@ -128,7 +121,7 @@ def _config(
                 f"{folder}: config.json has {key}={hf.get(key, False)}, only {want} is supported"
             )
     every = hf.get("cross_layer_interval", 1)
-    if lm.num_layers % every:
+    if every < 1 or lm.num_layers % every:
         raise BadWeightsFile(
             f"{folder}: config.json has cross_layer_interval={every}, which does not divide "
             f"num_hidden_layers={lm.num_layers}"

@@ -216,6 +216,14 @@ def test_another_language_model_is_refused(tmp_path, change, message):
         convert(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[]", "{", '"mpt"'])
+def test_a_damaged_config_of_the_language_model_is_one_line(tmp_path, content):
+    files.write(tmp_path)
+    (tmp_path / "lm" / "config.json").write_text(content)
+    with pytest.raises(BadWeightsFile, match=r"lm/config\.json is damaged .*: fetch it again"):
+        convert(tmp_path)
+
+
 def test_a_head_of_other_rows_than_the_embedding_is_refused(tmp_path):
     table = "transformer.wte.weight"
     own, tensors = files.language_model(), files.checkpoint()

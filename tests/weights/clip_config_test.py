@@ -221,8 +221,9 @@ def test_what_says_nothing_of_a_tower_is_not_compared(tmp_path):
 
 
 def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    assert refusal(tmp_path, "hf_clip", L14).startswith("config.json is damaged")
+    for content in ("{", "[]"):
+        (tmp_path / "config.json").write_text(content)
+        assert refusal(tmp_path, "hf_clip", L14).startswith("config.json is damaged")
 
 
 @pytest.mark.reference

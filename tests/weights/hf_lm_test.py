@@ -263,6 +263,8 @@ def test_a_file_that_does_not_fit_is_refused(change, message):
         ({"word_embed_proj_dim": 4}, "word_embed_proj_dim=4 is not supported, only 8 is"),
         ({"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
         ({"activation_function": "mish"}, "activation 'mish'"),
+        ({"num_attention_heads": 0}, "config.json of opt is damaged .*: fetch it again"),
+        ({"hidden_size": "8", "word_embed_proj_dim": "8"}, "config.json of opt is damaged"),
     ],
 )
 def test_a_config_of_another_model_is_refused(change, message):

@@ -99,11 +99,25 @@ def test_a_folder_that_is_not_whole_is_one_line(tmp_path, change, message):
         ({"model_type": "idefics2"}, "model_type='idefics2': give a folder of IDEFICS v1"),
         ({"use_resampler": False}, "use_resampler=False, only True is supported"),
         ({"cross_layer_interval": 3}, "cross_layer_interval=3, which does not divide"),
+        ({"cross_layer_interval": 0}, "cross_layer_interval=0, which does not divide"),
         ({"additional_vocab_size": 4}, "names no token 260, and the model has rows for 257 to 260"),
     ],
 )
 def test_a_config_of_something_else_is_one_line(tmp_path, changes, message):
     files.write(tmp_path, **changes)
+    with pytest.raises(BadWeightsFile, match=message):
+        published.from_idefics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", r"config\.json is damaged \(it holds a list"), (None, r"config\.json is missing")],
+)
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, content, message):
+    files.write(tmp_path)
+    (tmp_path / "config.json").unlink()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
     with pytest.raises(BadWeightsFile, match=message):
         published.from_idefics(tmp_path)
 
