@@ -60,17 +60,7 @@ ACTIONS = {action.__name__: action for action in (submit, status, follow, cancel
 
 def main(argv: Sequence[str]) -> int:
     """Runs the action's commands one after the other, until one fails; its status."""
-    own, command = arguments.split(argv)
-    parser = _parser()
-    options = parser.parse_args(own)
-    options.command = command
-    if complaint := _complaint(options):
-        parser.error(complaint)
-    what = ACTIONS[options.action](options)
-    if options.dry_run:
-        steps.show(what)
-        return 0
-    return steps.run(what, INSTALL, parser.error)
+    return steps.main(_parser(), argv, ACTIONS, _complaint, INSTALL)
 
 
 def _parser() -> arguments.Parser:

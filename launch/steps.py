@@ -1,11 +1,14 @@
 """What a launcher would type, one step after the other: shown, or run until one fails."""
 
+import argparse
 import dataclasses
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+
+from launch import arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +17,29 @@ class Step:
 
     words: Sequence[str]
     reads: str | None = None
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    actions: Mapping[str, Callable[[argparse.Namespace], Sequence[Step]]],
+    complaint: Callable[[argparse.Namespace], str | None],
+    install: Mapping[str, str],
+) -> int:
+    """A launcher's command: shows or runs what its action would type; its status.
+
+    `complaint` says what is wrong with the arguments together; `install` where programs come from.
+    """
+    own, command = arguments.split(argv)
+    options = parser.parse_args(own)
+    options.command = command
+    if wrong := complaint(options):
+        parser.error(wrong)
+    steps = actions[options.action](options)
+    if options.dry_run:
+        show(steps)
+        return 0
+    return run(steps, install, parser.error)
 
 
 def show(steps: Sequence[Step]) -> None:

@@ -18,7 +18,7 @@ import pathlib
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launch import arguments, steps
 
@@ -128,16 +128,12 @@ ACTIONS = {action.__name__: action for action in (create, status, install, run, 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the action's commands one after the other, until one fails; its status."""
-    own, command = arguments.split(argv)
-    options = _parser().parse_args(own)
-    options.command = command
-    if complaint := _complaint(options):
-        _parser().error(complaint)
-    what = [steps.Step(words) for words in ACTIONS[options.action](options)]
-    if options.dry_run:
-        steps.show(what)
-        return 0
-    return steps.run(what, INSTALL, _parser().error)
+
+    def typed(action: Callable[[argparse.Namespace], list[Command]]):
+        return lambda options: [steps.Step(words) for words in action(options)]
+
+    actions = {name: typed(action) for name, action in ACTIONS.items()}
+    return steps.main(_parser(), argv, actions, _complaint, INSTALL)
 
 
 def image_of(accelerator: str) -> str:
