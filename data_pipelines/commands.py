@@ -56,7 +56,11 @@ def add_dataset_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR", help="a TFDS dataset's folder, or one above it")
     add("--split", default="train", help='TFDS notation, such as "train[:10%%]"')
-    add("--kind", choices=("page", "pair"), help="default: pair where each record has one medium")
+    add(
+        "--kind",
+        choices=("page", "pair", "text"),
+        help="default: pair where each record has one medium, text where none has any",
+    )
     add("--num_tokens", type=int, help=f"default: {_PAGE_TOKENS} for pages, {_PAIR_TOKENS} else")
     add("--max_media", type=int, default=5, help="pictures a page keeps")
     add("--pairs_per_row", type=int, default=1, help="short pairs that share a row")
@@ -80,8 +84,8 @@ def open_stream(args: argparse.Namespace, **changes) -> tuple[Stream, Tokenizer,
     `changes` are further fields of `StreamConfig`. Raises ValueError, or OSError for a file.
     """
     folder = dataset_folder(args.data)
-    looks_paired, has_video = _peek(folder, args.split)
-    kind = args.kind or ("pair" if looks_paired else "page")
+    likely, has_video = _peek(folder, args.split)
+    kind = args.kind or likely
     tokenizer, name = load_tokenizer(args.tokenizer)
     config = StreamConfig(
         name=folder.parent.name,
@@ -138,10 +142,12 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _peek(folder: pathlib.Path, split: str) -> tuple[bool, bool]:
-    """Whether each of the first records has one medium, and whether any has a video."""
+def _peek(folder: pathlib.Path, split: str) -> tuple[str, bool]:
+    """What kind of rows the first records make, and whether any has a video."""
     index, media = RecordIndex(shard_slices(folder, split, "--split")), []
     for number in range(min(_PEEKED, len(index))):
         with contextlib.suppress(BadRecord):  # the stream counts them
             media.append(records.deserialize(index.read(number)).media)
-    return all(len(m) == 1 for m in media), any(is_video(data) for m in media for data in m)
+    counts = {len(m) for m in media}
+    likely = "pair" if counts <= {1} else "text" if counts == {0} else "page"
+    return likely, any(is_video(data) for m in media for data in m)

@@ -63,7 +63,6 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
             sections.append(_section(batch, tokenizer, index, _provenance(stream, index)))
         if len(sections) == num:
             break
-    num_media = config.max_media if config.kind == "page" else config.pairs_per_row
     facts = {
         "dataset": config.data_dir,
         "split": config.split,
@@ -73,7 +72,7 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
         f"{config.seed}",
         "skipped": stream.skipped or "none",
         "tokens": f"{config.num_tokens}, {tokenizer_name}",
-        "media": f"at most {num_media}, {config.num_frames} frame(s) each",
+        "media": f"at most {config.num_media}, {config.num_frames} frame(s) each",
         "p_next": config.p_next if config.kind == "page" else "for pages only",
         "flip, color": f"{config.flip}, {config.color}",
     }
@@ -82,7 +81,7 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{_escape(config.name)}: training sequences</title>"
-        f"<style>{_STYLE.read_text()}{_hover_rules(num_media)}</style></head><body>"
+        f"<style>{_STYLE.read_text()}{_hover_rules(config.num_media)}</style></head><body>"
         f"<h1>{_escape(config.name)}: training sequences</h1><dl>{rows}</dl>"
         '<p class="legend">The colour under a token is that of the picture it attends to, and a '
         'small number says so where it changes; <span class="t m0">grey</span> attends to none. '

@@ -95,8 +95,6 @@ class Stream:
             )
         self._tokenizer = tokenizer
         self._media_of = _media(config, preprocessing, features)
-        slots = {"page": config.max_media, "pair": config.pairs_per_row, "text": 0}
-        self._max_media = slots[config.kind]
         self._process_index = process_index
         self._rows = config.batch_size // process_count
         self._start = 0
@@ -183,7 +181,7 @@ class Stream:
         if not config.repeat:
             num_left = max(0, len(self.records) - self._start)
             num_rows = -(-num_left // (config.batch_size * config.pairs_per_row)) * self._rows
-        t, m, n = config.num_tokens, (self._max_media, *media.shape), config.pairs_per_row
+        t, m, n = config.num_tokens, (config.num_media, *media.shape), config.pairs_per_row
         spec = [
             ((t,), tf.int32),
             ((t,), tf.bool),
@@ -218,9 +216,9 @@ class Stream:
         n = config.pairs_per_row
         batch, row = divmod(int(number), self._rows)
         row += batch * config.batch_size + self._process_index * self._rows
-        media = np.zeros((self._max_media, *self._media_of.shape), self._media_of.dtype)
+        media = np.zeros((config.num_media, *self._media_of.shape), self._media_of.dtype)
         media_mask = np.zeros(media.shape[:2], bool)
-        per_example = self._max_media // n  # all of a page, one of a pair
+        per_example = config.num_media // n  # all of a page, one of a pair
         slots = [slice(i, i + per_example) for i in range(n)]
         found = [
             self._example(self._start + row * n + i, media[s], media_mask[s])

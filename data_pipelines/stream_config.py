@@ -72,6 +72,12 @@ class StreamConfig:
                 f"{self.name}: num_workers={self.num_workers}: use 0 (one a core) to {MAX_WORKERS}"
             )
 
+    @property
+    def num_media(self) -> int:
+        """Places for media in a row: a page has several, a pair one, a text none."""
+        places = {"page": self.max_media, "pair": self.pairs_per_row, "text": 0}
+        return places[self.kind]
+
     @classmethod
     def of(cls, name: str, dataset: Mapping[str, Any], **fields: Any) -> "StreamConfig":
         """Of a recipe's dataset, whose place and loss weight are not the stream's; `fields` are

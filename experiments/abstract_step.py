@@ -129,9 +129,7 @@ def batch_of(dataset: StreamConfig, item: tuple[int, ...], item_dtype: str, mesh
     """A batch of a dataset whose frames are each an array `item`."""
     b, t = dataset.batch_size, dataset.num_tokens
     packed = dataset.kind != "page" and dataset.pairs_per_row > 1
-    slots = {"page": dataset.max_media, "pair": dataset.pairs_per_row, "text": 0}
-    num_media = slots[dataset.kind]
-    media = (b, num_media, dataset.num_frames)
+    media = (b, dataset.num_media, dataset.num_frames)
     rows = partition.batch_sharding(mesh)
     return Batch(
         tokens=struct((b, t), "int32", rows),

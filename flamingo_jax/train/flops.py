@@ -36,10 +36,8 @@ class Dataset(Protocol):
 
     batch_size: int
     num_tokens: int
-    max_media: int  # of a page
-    pairs_per_row: int  # of a row of pairs
+    num_media: int  # places in a row
     num_frames: int
-    kind: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +52,8 @@ class Batch:
 
     @classmethod
     def of(cls, dataset: Dataset, num_microbatches: int = 1) -> "Batch":
-        """Pairs have one media item each, pages room for several."""
-        media = dataset.max_media if dataset.kind == "page" else dataset.pairs_per_row
-        sizes = dataset.batch_size, dataset.num_tokens, media, dataset.num_frames
+        """Of a dataset, cut into so many parts."""
+        sizes = dataset.batch_size, dataset.num_tokens, dataset.num_media, dataset.num_frames
         return cls(*sizes, num_microbatches)
 
 

@@ -155,7 +155,7 @@ def test_the_first_record_may_be_damaged(build_dataset):
     data = bytearray(shard.read_bytes())
     data[20] ^= 1
     shard.write_bytes(data)
-    assert commands._peek(data_dir, "train") == (True, False)
+    assert commands._peek(data_dir, "train") == ("pair", False)
 
 
 def test_ctrl_c_is_a_word(capsys):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines import build
+from data_pipelines import build, inspect
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.sequences import InterleavedText, text_sequence
@@ -89,3 +89,14 @@ def bytes_of(tokens) -> str:
     """The texts of a row, a line each."""
     values = [10 if token == 257 else token for token in tokens.tolist() if token != 256]
     return bytes(values).decode()
+
+
+def test_inspect_tells_the_kind_from_the_records(built, tmp_path, monkeypatch):
+    words = ["inspect", f"--data={built}", f"--out={tmp_path}", "--num=4", "--tokenizer=bytes"]
+    monkeypatch.setattr("sys.argv", words)
+    inspect.main()
+    shown = (tmp_path / "index.html").read_text()
+    assert "<dt>kind</dt><dd>text</dd>" in shown
+    assert shown.count("<section>") == 4
+    assert "0 of 0 media" in shown
+    assert "<img" not in shown

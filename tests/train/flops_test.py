@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import (
     CrossAttentionConfig,
@@ -29,15 +30,13 @@ from tests import tiny_flamingo as tiny
 
 @dataclasses.dataclass
 class Dataset:
-    kind: str
     batch_size: int
     num_tokens: int
-    max_media: int
+    num_media: int
     num_frames: int = 1
-    pairs_per_row: int = 1
 
 
-DATASETS = {"pages": Dataset("page", 2, 192, 3), "videos": Dataset("pair", 4, 64, 9, num_frames=2)}
+DATASETS = {"pages": Dataset(2, 192, 3), "videos": Dataset(4, 64, 1, num_frames=2)}
 
 
 def config(encoder, size_px, *, resampler="perceiver", train_new_inputs=True, xattn=(), lm=()):
@@ -95,7 +94,7 @@ CONFIGS = {
 def shapes(config, dataset, *, pixels=True):
     """A batch of a dataset, as shapes."""
     b, t = dataset.batch_size, dataset.num_tokens
-    m = dataset.max_media if dataset.kind == "page" else 1
+    m = dataset.num_media
     size_px = config.vision.preprocessing.size_px
     picture = (size_px, size_px, 3) if pixels else (config.vision.num_features, config.vision.width)
     return Batch(
@@ -177,7 +176,7 @@ def test_scanned_layers_and_chunks_of_the_loss_count_as_often_as_they_run():
 
     Features come cached.
     """
-    datasets = {"pairs": Dataset("pair", 600, 8, 1), "pages": DATASETS["pages"]}
+    datasets = {"pairs": Dataset(600, 8, 1), "pages": DATASETS["pages"]}
     step, args = train_step(tiny.CONFIG, datasets, execution=tiny.SCANNED, pixels=False)
     found = flops.train_step(tiny.CONFIG, datasets.values(), encode_media=False)
     one_too_many = 2 * 2 * 512 * 16 * tiny.VOCAB + 3 * 2 * 512 * 16 * 2
@@ -198,9 +197,9 @@ def test_frozen_parts_have_no_gradient_of_weights_and_trained_ones_have_all():
 
 def test_pairs_have_one_media_each_and_datasets_add_up():
     datasets = [
-        Dataset("page", 3, 16, 4),
-        Dataset("pair", 5, 8, 4),
-        Dataset("pair", 5, 32, 1, pairs_per_row=4),
+        StreamConfig("pages", "", "page", 3, num_tokens=16, max_media=4),
+        StreamConfig("pairs", "", "pair", 5, num_tokens=8, max_media=4),
+        StreamConfig("packed", "", "pair", 5, num_tokens=32, max_media=1, pairs_per_row=4),
     ]
     want = [
         sum(p.total for p in flops.batch(tiny.CONFIG, b, encode_media=False).values())
