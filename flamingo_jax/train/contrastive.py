@@ -33,12 +33,18 @@ def contrastive_loss(
     def cross_entropy(axis: int) -> Array:
         missed = jax.nn.logsumexp(scores, axis) - jax.nn.logsumexp(right, axis)
         if label_smoothing:
-            mean = jnp.mean(scores, axis, where=jnp.expand_dims(there, 1 - axis))
+            mean = mean_where(scores, jnp.expand_dims(there, 1 - axis), axis)
             all_alike = jax.nn.logsumexp(scores, axis) - mean
             missed = (1 - label_smoothing) * missed + label_smoothing * all_alike
-        return missed.mean() if mask is None else jnp.mean(missed, where=mask)
+        return missed.mean() if mask is None else mean_where(missed, mask)
 
     return cross_entropy(0) + cross_entropy(1)
+
+
+def mean_where(x: Array, mask: Array, axis: int | None = None) -> Array:
+    """The mean of what the mask is True of; 0, not NaN, of nothing."""
+    mask = jnp.broadcast_to(mask, x.shape)
+    return jnp.sum(x, axis, where=mask) / jnp.maximum(jnp.sum(mask, axis), 1)
 
 
 def pair_scores(

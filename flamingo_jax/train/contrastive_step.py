@@ -14,7 +14,12 @@ from flax import nnx
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.models.two_towers import TwoTowers
-from flamingo_jax.train.contrastive import contrastive_loss, pair_scores, text_ids
+from flamingo_jax.train.contrastive import (
+    contrastive_loss,
+    mean_where,
+    pair_scores,
+    text_ids,
+)
 from flamingo_jax.train.state import TrainState
 
 Array = jax.Array
@@ -57,7 +62,7 @@ def make_train_step(
             label_smoothing=model.config.label_smoothing,
         )
         nearest = ids[pair_scores(pictures, texts, mask=there).argmax(1)]
-        return value, jnp.mean(nearest == ids, where=there)
+        return value, mean_where((nearest == ids).astype(jnp.float32), there)
 
     def train_step(state: TrainState, _: Tree, batches: dict[str, Batch]):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

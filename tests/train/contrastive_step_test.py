@@ -1,5 +1,7 @@
 """One update of both towers: on a mesh as on one device, datasets accumulated, bad rows ignored."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,24 @@ def test_all_of_both_towers_learns(stepped):
     # A softmax does not see what is added to all keys alike.
     still = [jax.tree_util.keystr(p) for p, x in jax.tree_util.tree_leaves_with_path(same) if x]
     assert all("key']['bias" in path for path in still), still
+
+
+def test_stochastic_depth_is_drawn_from_the_state_and_not_without_being_asked_for():
+    """Of an NFNet; traced, not compiled."""
+    vision = dataclasses.replace(contrastive.nfnet("thin", 64), width=192)
+    optimizer = optax.sgd(1.0)
+
+    def draws(asked: bool) -> int:
+        config = dataclasses.replace(CONFIG, vision=vision, stochastic_depth=asked)
+        graph, shapes, _ = params_lib.abstract(
+            lambda rngs: TwoTowers(config, Execution(), rngs=rngs)
+        )
+        step = make_train_step(graph, optimizer, WEIGHTS)
+        made = batch(0, 4)._replace(media=np.zeros((4, 1, 1, 64, 64, 3), np.uint8))
+        begin = state.TrainState(
+            np.zeros((), np.int32), shapes, optimizer.init(shapes), np.zeros(2, np.uint32)
+        )
+        text = str(jax.make_jaxpr(step)(begin, {}, {"a": made}))
+        return text.count("random_bits")
+
+    assert draws(True) > 0 == draws(False)

@@ -75,3 +75,16 @@ def test_texts_have_the_same_number_where_they_are_equal_alone():
     ids = np.asarray(text_ids(jnp.array(tokens), jnp.array(mask)))
     assert ids[0] == ids[1]  # padding is no part of it
     assert len({*ids[1:]}) == 4
+
+
+def test_a_batch_without_any_pair_costs_nothing():
+    """All of its records were bad: the step goes on, with a gradient of 0."""
+    nowhere = jnp.zeros(3, bool)
+
+    def loss(pictures):
+        ids = jnp.arange(3)
+        return contrastive_loss(pictures, jnp.eye(3), ids, 7.0, mask=nowhere, label_smoothing=0.1)
+
+    value, grad = jax.value_and_grad(loss)(jnp.ones((3, 3)))
+    assert value == 0
+    np.testing.assert_array_equal(grad, 0)
