@@ -21,7 +21,8 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     Raises:
       ValueError: a config that does not hold together, or a batch that the mesh does not divide.
     """
-    design = _STAGES[recipe.stage].design(recipe)
+    platform = mesh.devices.flat[0].platform
+    design = _STAGES[recipe.stage].design(recipe, platform)
     datasets = summary.streams(recipe)
     for name, dataset in datasets.items():
         partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh)
@@ -39,7 +40,6 @@ def make(recipe: Any, mesh: Mesh) -> AbstractStep:
     size = design.preprocessing.size_px if design.preprocessing else 1
     pixels = (size, size, 3), "uint8"
     pictures = sum(d.batch_size for d in datasets.values())
-    platform = mesh.devices.flat[0].platform
     return AbstractStep(
         step=design.train_step(graph),
         state=TrainState(struct((), jnp.int32, everywhere), params, opt_state, key),

@@ -7,13 +7,11 @@ from typing import Any
 
 from flax import nnx
 
-from experiments import contrastive_report, datasets, run_setup, stages, summary
-from experiments.pretraining import Data, Design, prepare
-from experiments.profiling import parse_steps
+from experiments import contrastive_report, datasets, summary
+from experiments.pretraining import Data, Design, check, prepare
 from experiments.retrieval import Retrieval
 from flamingo_jax.config import from_dict
 from flamingo_jax.contrastive_config import TwoTowersConfig
-from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.two_towers import TwoTowers
 from flamingo_jax.tokenizer import NEW_TOKENS
@@ -32,17 +30,14 @@ def towers(config: Any) -> TwoTowersConfig:
     return found
 
 
-def design(config: Any) -> Design:
-    """Of a recipe, an `ml_collections.ConfigDict`.
+def design(config: Any, platform: str | None = None) -> Design:
+    """Of a recipe, an `ml_collections.ConfigDict`; `platform` as of `pretraining.check`.
 
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
-    stages.check(config, "contrastive")
-    run_setup.check_run_numbers(config)
-    parse_steps(config.profile.steps, config.steps)
+    execution = check(config, "contrastive", platform)
     model = towers(config)
-    execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     settings = from_dict(ContrastiveOptimizerConfig, config.optim.to_dict(), "optim.")
     optimizer = make_optimizer(settings, config.steps)
     compute = config.dtypes.compute

@@ -7,12 +7,10 @@ from typing import Any
 
 from flax import nnx
 
-from experiments import datasets, language_model_report, run_setup, stages, summary
+from experiments import datasets, language_model_report, summary
 from experiments.heldout_text import HeldoutText
-from experiments.pretraining import Data, Design, prepare
-from experiments.profiling import parse_steps
+from experiments.pretraining import Data, Design, check, prepare
 from flamingo_jax.config import LanguageModelConfig, from_dict
-from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.train import language_model_flops
 from flamingo_jax.train.language_model_optim import LanguageModelOptimizerConfig, make_optimizer
@@ -27,17 +25,14 @@ def model(config: Any) -> LanguageModelConfig:
     return from_dict(LanguageModelConfig, config.model.to_dict(), "model.")
 
 
-def design(config: Any) -> Design:
-    """Of a recipe, an `ml_collections.ConfigDict`.
+def design(config: Any, platform: str | None = None) -> Design:
+    """Of a recipe, an `ml_collections.ConfigDict`; `platform` as of `pretraining.check`.
 
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
-    stages.check(config, "language_model")
-    run_setup.check_run_numbers(config)
-    parse_steps(config.profile.steps, config.steps)
+    execution = check(config, "language_model", platform)
     lm = model(config)
-    execution = from_dict(Execution, config.execution.to_dict(), "execution.")
     settings = from_dict(LanguageModelOptimizerConfig, config.optim.to_dict(), "optim.")
     optimizer = make_optimizer(settings, config.steps)
     for use in ("train", "validation"):

@@ -5,6 +5,7 @@ neither data nor devices, says how its datasets must be, what is measured, and w
 Here the run is made of that: checked, begun or gone on with, and taken to its end.
 """
 
+import dataclasses
 import pathlib
 import signal
 from collections.abc import Callable, Mapping
@@ -17,15 +18,25 @@ from jax.sharding import Mesh
 
 from data_pipelines.mixture import Mixture
 from data_pipelines.stream_config import StreamConfig
-from experiments import cli, datasets, processes, run_loop, run_start, stage_report, tokenizers
+from experiments import (
+    cli,
+    datasets,
+    processes,
+    run_loop,
+    run_setup,
+    run_start,
+    stage_report,
+    stages,
+    tokenizers,
+)
 from experiments.profiling import parse_steps
 from experiments.run_log import RunLog
 from experiments.run_report import Clock
 from experiments.stage_report import Chapter
-from flamingo_jax.config import ImagePreprocessing
-from flamingo_jax.core import hosts, partition
+from flamingo_jax.config import DTypePolicy, ImagePreprocessing, from_dict
+from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core.stack import reroll
+from flamingo_jax.core.stack import Execution, reroll
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train import state
 from flamingo_jax.weights import folders, stage_folder
@@ -67,7 +78,7 @@ class Stage(Protocol):
 
     CHAPTER: Chapter  # of the report
 
-    def design(self, config: Any) -> Design: ...
+    def design(self, config: Any, platform: str | None = None) -> Design: ...
     def data(self, config: Any) -> Data: ...
     def measure(
         self, config: Any, data: Data, graph: nnx.GraphDef, reading: Mapping[str, Any]
@@ -80,6 +91,24 @@ class Finished(NamedTuple):
 
     params: Tree  # of stacked layers, on the host
     place: dict[str, Any]  # in the data
+
+
+def check(config: Any, stage: str, platform: str | None = None) -> Execution:
+    """How the layers run, of a recipe whose settings of any run hold together.
+
+    `platform` is the one that its step is compiled for, the default one if not given; the kernel of
+    attention is that platform's.
+
+    Raises:
+      ValueError: what does not hold together, with the key to set.
+    """
+    stages.check(config, stage)
+    run_setup.check_run_numbers(config)
+    parse_steps(config.profile.steps, config.steps)
+    from_dict(DTypePolicy, config.dtypes.to_dict(), "dtypes.")
+    execution = from_dict(Execution, config.execution.to_dict(), "execution.")
+    kernel = kernels.resolve(execution.attention, platform or jax.default_backend())
+    return dataclasses.replace(execution, attention=kernel)
 
 
 def prepare(config: Any, num_rows: int) -> Data:

@@ -27,7 +27,7 @@ def run(stage: str) -> ml_collections.ConfigDict:
     c.stall_minutes = 30  # without a step, the first with its compiling; 0: a run waits for ever
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
 
-    c.dtypes = {"trainable": "float32", "compute": "bfloat16"}
+    c.dtypes = {"compute": "bfloat16"}
     c.execution = {"scan": True, "remat": "full"}
     # Products and then whole collectives, which run beside other work, where the TPU compiler would
     # turn a product over `tensor` into a ring of small ones: see docs/scaling.md.
@@ -51,7 +51,7 @@ def base() -> ml_collections.ConfigDict:
     c.init_from = ""  # a finished model (its folder, or its workdir) to train on from
     c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
 
-    c.dtypes.frozen = "bfloat16"
+    c.dtypes.update({"frozen": "bfloat16", "trainable": "float32"})
     c.execution.images_at_once = 8
     c.execution.attention = "auto"
     c.optim = {

@@ -74,7 +74,7 @@ def micro() -> ml_collections.ConfigDict:
     text = TextTowerConfig(261, num_layers=2, width=32, num_heads=4, ffw_width=64, max_length=32)
     c.model = to_dict(TwoTowersConfig(vision, text, joint_width=16, inverse_temperature=10.0))
     c.tokenizer = "random"
-    c.dtypes = {"trainable": "float32", "compute": "float32"}
+    c.dtypes.compute = "float32"
     c.execution.remat = "none"
     c.steps = 10
     c.log_every = 1

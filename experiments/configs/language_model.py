@@ -55,7 +55,7 @@ def micro() -> ml_collections.ConfigDict:
         ),
     )
     c.tokenizer = "random"
-    c.dtypes = {"trainable": "float32", "compute": "float32"}
+    c.dtypes.compute = "float32"
     c.execution.remat = "none"
     c.steps = 10
     c.log_every = 1

@@ -113,3 +113,25 @@ def test_a_shape_by_name_is_a_recipe():
     assert language_model_stage.design(config).flops == pytest.approx(6 * 70e9 * 2**21, rel=0.15)
     with pytest.raises(ValueError, match=r"unknown variant .*: use one of \['chinchilla_117m'"):
         language_model.get_config("chinchila_1b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dtypes.compute", "bf16", r"dtypes.compute='bf16': use one of"),
+        ("execution.attention", "flash", r"execution.attention='flash': use one of"),
+        ("execution.attention", "splash", r"'splash' does not run on cpu"),
+        ("execution.remat", "some", r"execution.remat='some': use one of"),
+    ],
+)
+def test_how_it_is_computed_is_checked_too(key, value, message):
+    config = language_model.micro()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=message):
+        language_model_stage.design(config)
+
+
+def test_the_kernel_is_that_of_the_platform_it_is_compiled_for():
+    config = language_model.get_config("smollm2_135m")
+    model = nnx.eval_shape(lambda: language_model_stage.design(config, "tpu").make(nnx.Rngs(0)))
+    assert model.blocks.groups.layers.layers.attention.kernel == "splash"
