@@ -22,7 +22,6 @@ from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 
 _FORMAT = 1
-_BLOCK = 1 << 20
 _FILE = "settings.json"
 
 
@@ -94,8 +93,5 @@ def _short(value: Any) -> str:
 
 
 def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

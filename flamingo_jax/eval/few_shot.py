@@ -16,12 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.eval.seeding import query_generator
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, TextPart, VideoPart
-
-NUM_ZERO_SHOT_TEXTS = 2
 
 
 def task_prompt(
