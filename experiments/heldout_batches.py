@@ -1,4 +1,4 @@
-"""Held-out batches that a run looks at now and then: the same each time, on any processes.
+"""Held-out batches that a run looks at now and then: the same each time, however many processes.
 
 `num_batches` of each dataset, drawn from its split, read as for evaluation. They are read anew each
 time and go to the devices one by one, cut as in training.

@@ -1,7 +1,6 @@
 """Draws report.png: loss, gates, held-out scores, few-shot scores, and pictures with their text.
 
-Panels whose numbers are not there are left out. Figures are made without pyplot, so nothing is
-kept between calls and no display is needed.
+Panels whose numbers are not there are left out.
 """
 
 import bisect
