@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments import cli, conversion
 from flamingo_jax import model_directory
+from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import (
     folders,
     frozen_parts,
@@ -42,7 +43,8 @@ def main() -> None:
         tokenizer = model_directory.read_tokenizer(directory)
         path = frozen_parts.checked_file(card.language_model)
         family, _ = hf_lm_config.read_folder(path)
-        open_flamingo_export.check(card.config, tokenizer, family)
+        num_ids = Tokenizer.from_huggingface(path).base_vocab_size
+        open_flamingo_export.check(card.config, tokenizer, family, num_ids)
     params = model_directory.trained_params(directory)
     tensors = open_flamingo_export.tensors(card.config, params, tokenizer, path, family)
     with folders.whole(out) as partial:

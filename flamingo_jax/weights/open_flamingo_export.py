@@ -20,7 +20,12 @@ from flamingo_jax.weights.open_flamingo_names import FAMILIES
 Tensors = Iterator[tuple[str, np.ndarray]]
 
 
-def check(config: FlamingoConfig, tokenizer: Tokenizer, family: str) -> None:
+def check(
+    config: FlamingoConfig,
+    tokenizer: Tokenizer,
+    family: str,
+    num_ids: int,  # of the language model's own tokenizer, behind which its code puts new ones
+) -> None:
     """ValueError for a model that OpenFlamingo's code does not compute, with what is in the way."""
     v, r, x = config.vision, config.resampler, config.cross_attention
     wanted = {
@@ -32,13 +37,19 @@ def check(config: FlamingoConfig, tokenizer: Tokenizer, family: str) -> None:
         "resampler.normalize_media": (r.normalize_media, True),
         "resampler.num_frames": (r.num_frames, 0),
         "resampler.qk_norm": (r.qk_norm, False),
+        "resampler.num_latents": (r.num_latents, 64),
+        "resampler.depth": (r.depth, 6),
         "resampler.num_heads": (r.num_heads, open_flamingo.HEADS),
+        "resampler.head_dim": (r.head_dim, 64),
+        "resampler.ffw_multiplier": (r.ffw_multiplier, 4),
         "resampler.width": (r.width, v.width),
         "cross_attention.kind": (x.kind, "gated"),
         "cross_attention.gating": (x.gating, "tanh"),
         "cross_attention.activation": (x.activation, "gelu"),
         "cross_attention.normalize_media": (x.normalize_media, False),
         "cross_attention.num_heads": (x.num_heads, open_flamingo.HEADS),
+        "cross_attention.head_dim": (x.head_dim, 64),
+        "cross_attention.ffw_multiplier": (x.ffw_multiplier, 4),
         "cross_attention.offset": (x.offset, x.every - 1),
         "cross_attention.media_width": (x.media_width, None),
         "cross_attention.branch_scale": (x.branch_scale, 1.0),
@@ -49,6 +60,7 @@ def check(config: FlamingoConfig, tokenizer: Tokenizer, family: str) -> None:
         "cross_attention.gated_ffw": (x.gated_ffw, False),
         "cross_attention.ffw_width": (x.ffw_width, None),
         "cross_attention.gate_per_channel": (x.gate_per_channel, False),
+        "language_model.vocab_size": (tokenizer.base_vocab_size, num_ids),
     }
     for name, (value, want) in wanted.items():
         if value != want:

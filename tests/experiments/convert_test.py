@@ -53,7 +53,7 @@ def test_a_model_directory_that_can_be_asked(folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for line in (
-        "25  resampler",
+        "69  resampler",
         "22  2 gated blocks",
         "1  embedding tables",
         "0  unexpected",

@@ -8,9 +8,16 @@ import pytest
 
 from experiments import conversion
 from flamingo_jax import model_directory
-from flamingo_jax.weights import open_flamingo_export, published, torch_checkpoint_writer
+from flamingo_jax.tokenizer import Tokenizer
+from flamingo_jax.weights import (
+    open_flamingo,
+    open_flamingo_export,
+    published,
+    torch_checkpoint_writer,
+)
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
 from tests.experiments import prompt_files
+from tests.language_model_folder import NUM_IDS
 from tests.weights import open_flamingo_files as files
 
 
@@ -34,7 +41,7 @@ def test_there_and_back_no_number_has_changed(folder, tmp_path):
         f"--out={out}",
     )
     assert done.returncode == 0, done.stderr
-    assert "48 tensors written" in done.stdout
+    assert "92 tensors written" in done.stdout
     assert "cross_attn_every_n_layers=2" in done.stdout
     want, found = files.checkpoint(), load_state_dict(out / "checkpoint.pt")
     assert {*found} == {*want}
@@ -52,6 +59,8 @@ def test_there_and_back_no_number_has_changed(folder, tmp_path):
         ("resampler", "activation", "squared_relu", "resampler.activation=squared_relu: Open"),
         ("cross_attention", "offset", 0, "cross_attention.offset=0: OpenFlamingo computes with 1"),
         ("cross_attention", "normalize_media", True, "normalize_media=True: .* with False"),
+        ("resampler", "depth", 8, "resampler.depth=8: OpenFlamingo computes with 6"),
+        ("cross_attention", "head_dim", 32, "cross_attention.head_dim=32: .* with 64"),
     ],
 )
 def test_a_model_that_open_flamingo_does_not_compute_is_refused(
@@ -59,13 +68,32 @@ def test_a_model_that_open_flamingo_does_not_compute_is_refused(
 ):
     card = model_directory.read_card(folder / "model")
     tokenizer = model_directory.read_tokenizer(folder / "model")
-    open_flamingo_export.check(card.config, tokenizer, "mpt")
+    open_flamingo_export.check(card.config, tokenizer, "mpt", NUM_IDS)
     changed = dataclasses.replace(getattr(card.config, part), **{field: value})
     config = dataclasses.replace(card.config, **{part: changed})
     with pytest.raises(ValueError, match=message):
-        open_flamingo_export.check(config, tokenizer, "mpt")
+        open_flamingo_export.check(config, tokenizer, "mpt", NUM_IDS)
     with pytest.raises(ValueError, match="family gpt2: use one of"):
-        open_flamingo_export.check(card.config, tokenizer, "gpt2")
+        open_flamingo_export.check(card.config, tokenizer, "gpt2", NUM_IDS)
+
+
+def test_a_model_with_rows_between_the_ids_and_the_new_tokens_is_refused(folder, tmp_path):
+    """Here new tokens may stand behind the language model's whole table, there only its ids."""
+    card = model_directory.read_card(folder / "model")
+    rows = dataclasses.replace(card.config.language_model, vocab_size=files.ROWS)
+    card = dataclasses.replace(card, config=dataclasses.replace(card.config, language_model=rows))
+    tokenizer = Tokenizer.from_huggingface(folder / "lm", files.ROWS)
+    tokenizer = tokenizer.with_conventions(open_flamingo.NEW_TOKENS, starts_with_bos=False)
+    params = model_directory.trained_params(folder / "model")
+    model_directory.save(tmp_path / "model", card, tokenizer, params)
+    done = prompt_files.run(
+        "experiments.export",
+        f"--model={tmp_path / 'model'}",
+        "--format=open_flamingo",
+        f"--out={tmp_path / 'out'}",
+    )
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "language_model.vocab_size=261: OpenFlamingo computes with 257" in done.stderr
 
 
 def test_new_tokens_of_our_order_are_written_in_theirs(folder):
@@ -84,7 +112,7 @@ def test_new_tokens_of_our_order_are_written_in_theirs(folder):
         np.testing.assert_array_equal(found[name], tensor, name)
     other = theirs.with_conventions(("<image>", "<EOC>", "<more>"), starts_with_bos=True)
     with pytest.raises(ValueError, match=r"new tokens .*<more>.*: OpenFlamingo has"):
-        open_flamingo_export.check(card.config, other, "mpt")
+        open_flamingo_export.check(card.config, other, "mpt", NUM_IDS)
 
 
 def test_a_torch_checkpoint_of_every_dtype_and_rank(tmp_path):

@@ -14,7 +14,8 @@ from flamingo_jax.models.vit import VARIANTS
 from tests.language_model_folder import NUM_IDS, write_tokenizer
 
 D, LAYERS, EVERY, ROWS = 16, 4, 2, NUM_IDS + 4
-E, LATENTS, DEPTH, INNER = 32, 3, 2, 16  # of the resampler; 8 heads of 2 in both parts
+E = 32  # of the tower
+LATENTS, DEPTH, INNER = 64, 6, 512  # of every OpenFlamingo; 8 heads of 64 in both parts
 LM = {
     "model_type": "mpt",
     "vocab_size": ROWS,

@@ -92,7 +92,7 @@ def test_exported_it_is_their_checkpoint_again(pair, tmp_path):
     theirs, ours, _ = pair
     torch = import_torch()
     family, _ = hf_lm_config.read_folder(theirs.lm)
-    open_flamingo_export.check(ours.config, ours.tokenizer, family)
+    open_flamingo_export.check(ours.config, ours.tokenizer, family, reference.NUM_IDS)
     trained = jax.tree.map(np.asarray, model_directory.own_params(ours.params))
     tensors = open_flamingo_export.tensors(ours.config, trained, ours.tokenizer, theirs.lm, family)
     torch_checkpoint_writer.save_state_dict(tmp_path / "checkpoint.pt", tensors)
