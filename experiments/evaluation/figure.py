@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.evaluation.results import num_queries
 from flamingo_jax.eval.published import MODELS, published
 
 _COLUMNS = 3
@@ -77,8 +78,8 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     axes.set_xlim(-0.4, len(shots) - 0.6)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
-    number = first["num_queries"]
-    axes.set_title(f"{first['task']}, {number:,} {'query' if number == 1 else 'queries'}")
+    number = num_queries(scored)
+    axes.set_title(f"{first['task']}, {number} {'query' if number == '1' else 'queries'}")
     axes.set_xlabel("examples in the prompt")
     axes.set_ylabel(_LABELS.get(first["metric"], "accuracy, %"))
     axes.legend(loc="best")

@@ -78,6 +78,12 @@ def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[
     return ordered
 
 
+def num_queries(rows: Sequence[Json]) -> str:
+    """Of one task's rows, which commands with another --num_queries may have made."""
+    numbers = sorted({row["num_queries"] for row in rows})
+    return " to ".join(f"{number:,}" for number in dict.fromkeys((numbers[0], numbers[-1])))
+
+
 def _markdown(about: Json, rows: Sequence[Json]) -> str:
     shots = sorted({row["shots"] for row in rows})
     lines = [
@@ -93,11 +99,10 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
     tasks = sorted({row["task"] for row in rows})
     for task in tasks:
         own = {row["shots"]: row for row in rows if row["task"] == task}
-        first = next(iter(own.values()))
+        metric = next(iter(own.values()))["metric"]
         cells = [_cell(own.get(n)) for n in shots]
-        lines.append(
-            f"| {task} | {first['metric']} | {first['num_queries']} | {' | '.join(cells)} |"
-        )
+        queries = num_queries(list(own.values()))
+        lines.append(f"| {task} | {metric} | {queries} | {' | '.join(cells)} |")
         for model in MODELS:
             points = {n: row["published"].get(model) for n, row in own.items()}
             if any(score is not None for score in points.values()):

@@ -57,6 +57,13 @@ def test_the_papers_scores_stand_below_ones_own(tmp_path):
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_of_a_part_of_the_queries_do_not_pass_for_all(tmp_path):
+    scores = [result("coco", 0, 50.0, num_queries=100), result("coco", 4, 60.0, num_queries=5_000)]
+    results.write(tmp_path, ABOUT, scores)
+    table = (tmp_path / "results.md").read_text()
+    assert "| coco | cider | 100 to 5,000 | 50.0 (49.0 to 52.0) | 60.0" in table
+
+
 def test_a_file_of_ones_own_called_coco_is_not_the_papers(tmp_path):
     (row,) = results.write(tmp_path, ABOUT, [result("coco", 0, 50.0, is_own=True)])
     assert row["published"] == {}
