@@ -27,7 +27,8 @@ class PredictionFile:
         for number, text in enumerate(whole.splitlines(), 1):
             try:
                 line = json.loads(text)
-                self.lines[line["seed"], line["id"]] = line
+                seed, name, _ = (line[field] for field in ("seed", "id", "text"))
+                self.lines[seed, name] = line
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"{path}:{number} is damaged: delete the file") from None
         if torn:

@@ -65,7 +65,10 @@ def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Tas
     """The benchmark; TaskError where a file is missing, of another benchmark, or asks nothing."""
     check(name)
     if name.startswith(JSONL):
-        path = pathlib.Path(name.removeprefix(JSONL)).expanduser()
+        try:
+            path = pathlib.Path(name.removeprefix(JSONL)).expanduser()
+        except RuntimeError:  # of "~name"
+            raise TaskError(f"task {name!r}: no such home; write out the path") from None
         return jsonl.read(path, caption_template)
     if data_dir is None:
         raise TaskError(f"task {name!r} reads files in --data_dir, which is not given")

@@ -147,6 +147,8 @@ def test_names_that_are_no_task():
         catalog.check("mine")
     with pytest.raises(TaskError, match=r"none\.jsonl: no such file"):
         catalog.read("jsonl:none.jsonl", None, "{}")
+    with pytest.raises(TaskError, match="no such home; write out the path"):
+        catalog.read("jsonl:~nobody_of_this_name/mine.jsonl", None, "{}")
 
 
 def test_the_benchmark_in_examples_is_one():
