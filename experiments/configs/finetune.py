@@ -4,8 +4,8 @@
         --workdir=runs/mine --config.data.dir=/data
 
 Behind the colon stands a model directory or the workdir of a run. The tokenizer is the model's own,
-so its new tokens keep their rows. Data are pages and pairs as of `public.py`; text sees the picture
-before it, as in a prompt and in OpenFlamingo's training.
+so its new tokens keep their rows; so is the precision. Data are pages and pairs as of `public.py`;
+text sees the picture before it, as in a prompt and in OpenFlamingo's training.
 """
 
 import pathlib
@@ -28,6 +28,7 @@ def get_config(directory: str) -> ml_collections.ConfigDict:
     c.frozen = {"language_model": _name(card.language_model), "vision": _name(card.vision)}
     c.init_from = str(pathlib.Path(found).absolute())
     c.caption_template = card.caption_template
+    c.dtypes = to_dict(card.dtypes)
     c.steps = 2_000
     c.checkpoint_every = 500
     c.optim.learning_rate = 2e-5

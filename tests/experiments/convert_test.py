@@ -14,7 +14,7 @@ import flamingo_jax
 from experiments import cli, conversion, parts
 from experiments.configs import finetune
 from flamingo_jax import model_directory
-from flamingo_jax.config import VisionConfig
+from flamingo_jax.config import DTypePolicy, VisionConfig
 from flamingo_jax.weights import (
     hf_lm_config,
     open_flamingo,
@@ -314,10 +314,11 @@ def test_a_link_is_named_as_it_is_called(tmp_path):
 
 def test_the_recipe_that_trains_on_from_it_is_the_same_model(folder, tmp_path):
     found = convert(folder)
-    conversion.write(found, tmp_path / "model", "bfloat16")
+    written = conversion.write(found, tmp_path / "model", "float32")
     recipe = finetune.get_config(str(tmp_path / "model"))
     card = parts.model_card(recipe)
     model_directory.check_same_model(recipe.init_from, card)
+    assert card.dtypes == written.dtypes == DTypePolicy("float32", "float32", "float32")
     assert (recipe.caption_template, recipe.data.train.pages.p_next) == ("Output:{}", 0.0)
     tokenizer = parts.tokenizer(card, recipe.init_from)
     assert tokenizer.new_tokens == ("<EOC>", "<image>", "<PAD>")
