@@ -5,7 +5,7 @@ which open_clip and OpenFlamingo keep. Layers are stacked, heads are split off t
 projection into the joint space is left out, and so is the last norm where the model has none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +67,12 @@ OPEN_CLIP = Names(
     down="mlp.c_proj",
     unused=("proj",),
 )
+
+
+def prefixes(tensors: Iterable[str], names: Names) -> list[str]:
+    """What stands before a tower's names: "vision_model.", in IDEFICS "model.vision_model."."""
+    marker = names.class_embedding
+    return sorted(name.removesuffix(marker) for name in tensors if name.endswith(marker))
 
 
 def from_huggingface(

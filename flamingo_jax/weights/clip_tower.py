@@ -47,13 +47,9 @@ def recognise(path: pathlib.Path) -> Tower:
     norms = tuple(f"{names.attention_norm}.bias" for names in _FORMATS.values())
     state = checkpoint_files.tensors(path, lambda name: name.endswith((*looked_at, *norms)))
     for kind, names in _FORMATS.items():
-        prefixes = [
-            name.removesuffix(names.class_embedding)
-            for name in state
-            if name.endswith(names.class_embedding)
-        ]
-        if len(prefixes) == 1:
-            return _tower(path, kind, names, prefixes[0], state)
+        found = clip.prefixes(state, names)
+        if len(found) == 1:
+            return _tower(path, kind, names, found[0], state)
     raise BadWeightsFile(
         f"{path} holds no CLIP image tower, no tensor called {clip.HUGGING_FACE.class_embedding} "
         f"or {clip.OPEN_CLIP.class_embedding}: give a folder of transformers or of open_clip"

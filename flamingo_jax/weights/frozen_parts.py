@@ -156,23 +156,22 @@ def load_vision(source: Source, config: FlamingoConfig, where: Tree | None = Non
     if source.format == "timm_nfnet":
         return {"encoder": nfnet.from_timm(state, vision.variant)}
     clip_config.check(path, source.format, vision)
-    read, marker = _CLIP[source.format]
+    read, names = _CLIP[source.format]
     tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
-    return {"encoder": read(state, vision.variant, prefix=_prefix(path, state, marker), **tower)}
+    return {"encoder": read(state, vision.variant, prefix=_prefix(path, state, names), **tower)}
 
 
-# How to read a CLIP tower, and the tensor by which its prefix is found in a file.
 _CLIP = {
-    "hf_clip": (clip.from_huggingface, "embeddings.class_embedding"),
-    "open_clip": (clip.from_open_clip, "class_embedding"),
+    "hf_clip": (clip.from_huggingface, clip.HUGGING_FACE),
+    "open_clip": (clip.from_open_clip, clip.OPEN_CLIP),
 }
 
 
-def _prefix(path: pathlib.Path, names: Iterable[str], marker: str) -> str:
-    """What stands before `marker`: "vision_model." in CLIP, "model.vision_model." in IDEFICS."""
-    found = sorted({name.removesuffix(marker) for name in names if name.endswith(marker)})
+def _prefix(path: pathlib.Path, tensors: Iterable[str], names: clip.Names) -> str:
+    """What stands before the tower's names; BadWeightsFile unless there is one tower."""
+    found = clip.prefixes(tensors, names)
     if len(found) != 1:
         raise BadWeightsFile(
-            f"{path}: {len(found)} tensors are called {marker}: not one CLIP tower"
+            f"{path}: {len(found)} tensors are called {names.class_embedding}: not one CLIP tower"
         )
     return found[0]
