@@ -15,6 +15,7 @@ _PAPER = dict(zip(MODELS, ("#b9c0c8", "#8f98a3", "#5b6570"), strict=True))
 _LABELS = {
     "cider": "CIDEr",
     "vqa_accuracy": "VQA accuracy, %",
+    "vqa_accuracy_of_stems": "VQA accuracy of stems, %",
     "roc_auc": "ROC AUC, %",
     "ndcg": "NDCG, %",
     "mean_wap": "mWAP, %",

@@ -16,6 +16,7 @@ from flamingo_jax.eval import (
     ivqa_accuracy,
     mean_wap,
     ndcg,
+    okvqa_stems,
     roc_auc,
     top_k,
     vqa_accuracy,
@@ -153,12 +154,12 @@ def _mean_wap(examples: Sequence[Example], predictions: Sequence[Prediction]) ->
     return found
 
 
+_VQA = _per_query(lambda e, p: vqa_accuracy.vqa_accuracy(p.text, e.references))
 METRICS = {
     "cider": Metric("CIDEr-D 1, own tokenizer", False, _cider),
-    "vqa_accuracy": Metric(
-        vqa_accuracy.VERSION,
-        False,
-        _per_query(lambda e, p: vqa_accuracy.vqa_accuracy(p.text, e.references)),
+    "vqa_accuracy": Metric(vqa_accuracy.VERSION, False, _VQA),
+    "vqa_accuracy_of_stems": Metric(  # of what a task's `rewrite` makes of them
+        f"{vqa_accuracy.VERSION}, {okvqa_stems.VERSION}", False, _VQA
     ),
     "exact_match": Metric(
         exact_match.VERSION,

@@ -85,6 +85,7 @@ def test_okvqa_stems_are_those_the_annotations_pair():
     assert stem("horses") == "horse"
     assert stem("Riding buses") == "ride buses"
     assert stem("bus riding") == "bus ride"
+    assert stem("Riding, horses!") == "ride, horse!"
 
 
 def example(number: int, answer: str, **fields) -> Example:

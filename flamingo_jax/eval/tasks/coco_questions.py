@@ -10,8 +10,8 @@ Paper: section 3; VQA accuracy, of VQAv2 on test-dev, whose answers a server kee
 val, and of OK-VQA on val. OK-VQA's answers are stems, and predictions are stemmed (`okvqa_stems`).
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Callable
 
 from flamingo_jax.eval import okvqa_stems
 from flamingo_jax.eval.task import QUESTION, Example, Task, TaskError, shown_answer
@@ -27,7 +27,7 @@ def vqav2(data_dir: pathlib.Path, caption_template: str) -> Task:
     names = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
     read = {s: _read(data_dir, "vqav2", names, s, _VQA)[0] for s in ("train2014", "val2014")}
     split = "val2014 (the paper: test-dev)"
-    return _task("vqav2", split, read["train2014"], read["val2014"], str)
+    return _task("vqav2", split, read["train2014"], read["val2014"])
 
 
 def okvqa(data_dir: pathlib.Path, caption_template: str) -> Task:
@@ -36,7 +36,8 @@ def okvqa(data_dir: pathlib.Path, caption_template: str) -> Task:
     train, train_pairs = _read(data_dir, "okvqa", names, "train2014", _OKVQA)
     val, val_pairs = _read(data_dir, "okvqa", names, "val2014", _OKVQA)
     stem = okvqa_stems.learn([*train_pairs, *val_pairs])
-    return _task("okvqa", "val2014", train, val, stem)
+    task = _task("okvqa", "val2014", train, val)
+    return dataclasses.replace(task, metric="vqa_accuracy_of_stems", rewrite=stem)
 
 
 def picture(data_dir: pathlib.Path, split: str, image_id: int) -> ImagePart:
@@ -44,13 +45,7 @@ def picture(data_dir: pathlib.Path, split: str, image_id: int) -> ImagePart:
     return ImagePart(data_dir / "coco" / split / f"COCO_{split}_{image_id:012d}.jpg")
 
 
-def _task(
-    name: str,
-    split: str,
-    support: list[Example],
-    queries: list[Example],
-    rewrite: Callable[[str], str],
-) -> Task:
+def _task(name: str, split: str, support: list[Example], queries: list[Example]) -> Task:
     return Task(
         name=name,
         split=split,
@@ -58,7 +53,6 @@ def _task(
         metric="vqa_accuracy",
         queries=queries,
         support=support,
-        rewrite=rewrite,
     )
 
 

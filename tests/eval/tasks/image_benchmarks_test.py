@@ -137,8 +137,10 @@ def test_captions_use_the_models_template_and_every_caption_scores(tmp_path):
 
 def test_okvqa_predictions_are_stemmed_as_its_answers_are(tmp_path):
     task = read(tmp_path, "okvqa")
-    (score,) = METRICS["vqa_accuracy"].each(task.queries, [Prediction(task.rewrite("Cats"))])
+    metric = METRICS[task.metric]
+    (score,) = metric.each(task.queries, [Prediction(task.rewrite("Cats"))])
     assert score == 1
+    assert metric.version == "vqa_accuracy 1 (official rules), stems of the annotations 2"
 
 
 def test_equal_answers_without_ids_count(tmp_path):
