@@ -30,8 +30,21 @@ def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
         raise BadWeightsFile(f"{path} is missing: give a checkpoint's file, or the folder of it")
     for pattern in _PATTERNS:
         if found := sorted(path.glob(pattern)):
+            _check_shards(path, pattern, {file.name for file in found})
             return found
     raise BadWeightsFile(f"{path} holds no weights: want one of {', '.join(_PATTERNS)} in it")
+
+
+def _check_shards(folder: pathlib.Path, pattern: str, there: set[str]) -> None:
+    """BadWeightsFile where the index of the shards names one that is not there, unlike others."""
+    for index in sorted(folder.glob(f"{pattern}.index.json")):
+        places = json_object(index).get("weight_map")
+        named = set(map(str, places.values())) if isinstance(places, dict) else set()
+        if there & named and (missing := sorted(named - there)):
+            raise BadWeightsFile(
+                f"{folder} lacks {missing[0]}, one of {len(named)} files that {index.name} names: "
+                "fetch the folder again"
+            )
 
 
 def tensors(

@@ -1,5 +1,7 @@
 """Checkpoints as publishers lay them out: one file, shards in a folder, and what is wrong there."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -58,3 +60,16 @@ def test_what_is_missing_doubled_or_cut_is_named(shards, tmp_path_factory):
     (shards / "twice.safetensors").write_bytes(b"cut")
     with pytest.raises(BadWeightsFile, match=r"twice\.safetensors is damaged"):
         checkpoint_files.tensors(shards)
+
+
+def test_a_shard_that_the_index_names_and_that_is_not_there_is_named(shards):
+    first, second = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    index = shards / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": first, "b": second}}))
+    assert len(checkpoint_files.tensors(shards)) == 2
+    (shards / second).unlink()
+    for read in (checkpoint_files.tensors, checkpoint_files.sha256):
+        with pytest.raises(BadWeightsFile, match=f"lacks {second}, one of 2 files that model.safe"):
+            read(shards)
+    (shards / first).rename(shards / "model.safetensors")  # the index is of other files
+    assert [*checkpoint_files.tensors(shards)] == ["a"]
