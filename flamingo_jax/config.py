@@ -150,9 +150,7 @@ class ResamplerConfig:
     normalize_media: bool = True  # perceiver layers norm features; without, longer ones weigh more
     num_frames: int = 8  # learned temporal embeddings; 0 is none
     interpolate_frames: bool = True  # other frame counts than num_frames
-    qk_norm: bool = (
-        False  # layer norm of each head's queries and keys in perceiver layers (IDEFICS)
-    )
+    qk_norm: bool = False  # perceiver layers norm each head's queries and keys (IDEFICS)
 
     def __post_init__(self):
         sizes = ("num_latents", "depth", "width", "num_heads", "head_dim", "ffw_multiplier")

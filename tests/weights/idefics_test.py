@@ -129,7 +129,7 @@ def test_damaged_shards_and_missing_files(tmp_path):
     with pytest.raises(BadWeightsFile, match=r"00002-of-00002\.safetensors is damaged"):
         published.from_idefics(tmp_path)
     shard.unlink()
-    with pytest.raises(BadWeightsFile, match=r"missing|no tensor|holds no|not a whole"):
+    with pytest.raises(BadWeightsFile, match="not a whole CLIP image tower"):
         published.from_idefics(tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps([]))
     with pytest.raises(BadWeightsFile, match=r"tokenizer\.json is damaged"):
