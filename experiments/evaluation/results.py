@@ -102,7 +102,7 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
         metric = next(iter(own.values()))["metric"]
         cells = [_cell(own.get(n)) for n in shots]
         queries = num_queries(list(own.values()))
-        lines.append(f"| {task} | {metric} | {queries} | {' | '.join(cells)} |")
+        lines.append(f"| {_escaped(task)} | {metric} | {queries} | {' | '.join(cells)} |")
         for model in MODELS:
             points = {n: row["published"].get(model) for n, row in own.items()}
             if any(score is not None for score in points.values()):
@@ -122,17 +122,21 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
             for what in ("queries", "support")
             if row[f"skipped_{what}"]
         ]
-        template = row["prompt_template"].replace("|", "\\|")
         cells = [
-            task,
+            _escaped(task),
             row["split"],
-            f"`{template}`",
+            f"`{_escaped(row['prompt_template'])}`",
             row["decoding"],
             "; ".join(left_out) or "none",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     notes = [f"- {row['task']}, {row['shots']} shots: {row['note']}" for row in rows if row["note"]]
     return "\n".join([*lines, *(["", *notes] if notes else []), ""])
+
+
+def _escaped(text: str) -> str:
+    """For a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def _cell(row: Json | None) -> str:

@@ -64,6 +64,14 @@ def test_rows_of_a_part_of_the_queries_do_not_pass_for_all(tmp_path):
     assert "| coco | cider | 100 to 5,000 | 50.0 (49.0 to 52.0) | 60.0" in table
 
 
+def test_a_bar_in_a_name_or_a_prompt_stays_in_its_cell(tmp_path):
+    template = "a|b {answer}"
+    results.write(tmp_path, ABOUT, [result("x|y", 0, 50.0, prompt_template=template)])
+    table = (tmp_path / "results.md").read_text()
+    assert r"| x\|y | cider | 10 | 50.0 (49.0 to 52.0) |" in table
+    assert r"| x\|y | test | `a\|b {answer}` | beam search | none |" in table
+
+
 def test_a_file_of_ones_own_called_coco_is_not_the_papers(tmp_path):
     (row,) = results.write(tmp_path, ABOUT, [result("coco", 0, 50.0, is_own=True)])
     assert row["published"] == {}
