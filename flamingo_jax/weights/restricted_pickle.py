@@ -2,15 +2,16 @@
 
 A pickle is a program for a small stack machine, and the standard unpickler calls whatever that
 program names. This file is another, smaller machine: `pickletools.genops` only *parses* opcodes,
-`_Machine` executes the few that a torch state dict needs, and the only things it can make are
-dicts, lists, tuples, numbers, strings and references to tensors. No class, function or attribute
-named in the file is ever looked up, so there is nothing to call. Not part of the paper.
+`_Machine` executes the few that weights need, and the only things it can make are dicts, lists,
+tuples, numbers, strings and what a `Dialect` has of its own: references to tensors in a torch state
+dict (`TORCH`), arrays where those lie in the pickle itself (`numpy_pickle`). No class, function or
+attribute named in the file is ever looked up, so there is nothing to call. Not part of the paper.
 """
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -27,18 +28,30 @@ _STORAGE_DTYPES = {
     "torch ByteStorage": np.dtype("u1"),
     "torch BoolStorage": np.dtype("?"),
 }
-_MAX_RANK = 16
-_ORDERED_DICT = "collections OrderedDict"
-_TENSOR = "torch._utils _rebuild_tensor_v2"
-_PARAMETER = "torch._utils _rebuild_parameter"
-_ALLOWED = {_ORDERED_DICT, _TENSOR, _PARAMETER, *_STORAGE_DTYPES}
+MAX_RANK = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class _Global:
+class Global:
     """A name the pickle mentions. It stays a name."""
 
     name: str
+
+
+class Dialect(NamedTuple):
+    """What may be in a pickle of one kind besides plain values."""
+
+    builders: Mapping[str, Callable[..., Any]]  # a name it may call -> what is called in its place
+    names: Set[str] = frozenset()  # others that it may only mention
+    opcodes: Set[str] = frozenset()  # others, whose argument is a value
+    what: str = ""  # may be in such a file, for a message
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a dialect built, and the pickle goes on to fill."""
+
+    def set_state(self, state: Any) -> None: ...
 
 
 class StorageReference(NamedTuple):
@@ -58,9 +71,13 @@ class Malformed(Exception):
     """What is wrong with the pickle; the caller adds the file's name."""
 
 
-def unpickle(file: BinaryIO) -> Any:
-    """Runs one pickle from where `file` stands to its STOP, and leaves the file right after it."""
-    machine = _Machine()
+def unpickle(file: BinaryIO, dialect: Dialect | None = None) -> Any:
+    """Runs one pickle from where `file` stands to its STOP, and leaves the file right after it.
+
+    Malformed where it is damaged, or asks for anything that its dialect, `TORCH` if not given, has
+    not.
+    """
+    machine = _Machine(dialect or TORCH)
     try:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
@@ -92,7 +109,8 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 class _Machine:
     """The stack and the memo of one pickle."""
 
-    def __init__(self):
+    def __init__(self, dialect: Dialect):
+        self._dialect = dialect
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -102,7 +120,7 @@ class _Machine:
     def run(self, op: str, argument: Any) -> None:
         """Executes one opcode; `argument` as `pickletools` parsed it."""
         push = self._stack.append
-        if op in _PUSH_ARGUMENT:
+        if op in _PUSH_ARGUMENT or op in self._dialect.opcodes:
             push(argument)
         elif op in _CONSTANTS:
             push(_CONSTANTS[op])
@@ -130,24 +148,26 @@ class _Machine:
         elif op in ("BINGET", "LONG_BINGET", "GET"):
             push(self._memo[argument])
         elif op == "GLOBAL":
-            push(_allowed(argument))
+            push(self._allowed(argument))
         elif op == "STACK_GLOBAL":
             name, module = self.pop(), self.pop()
             if type(name) is not str or type(module) is not str:
                 raise TypeError("a global whose name is not a string")
-            push(_allowed(f"{module} {name}"))
+            push(self._allowed(f"{module} {name}"))
         elif op == "BINPERSID":
             push(_storage(self.pop()))
         elif op == "REDUCE":
             arguments, function = self.pop(), self.pop()
-            push(_build(function, arguments))
+            push(self._build(function, arguments))
         elif op == "BUILD":
-            # A state dict's `_metadata` (module versions) is set so; nothing here needs it.
-            self.pop()
-            self._top(dict)
+            state = self.pop()
+            if isinstance(self._stack[-1], Stateful):
+                self._stack[-1].set_state(state)
+            else:  # a state dict's `_metadata` (module versions), which nothing here needs
+                self._top(dict)
         elif op not in ("PROTO", "FRAME"):
             what = "" if argument is None else f"{str(argument)[:80]!r} "
-            raise _refusal(f"{what}(opcode {op})")
+            raise self._refusal(f"{what}(opcode {op})")
 
     def _to_mark(self) -> list[Any]:
         items: list[Any] = []
@@ -160,6 +180,23 @@ class _Machine:
             raise TypeError(f"a {type(self._stack[-1]).__name__} where a {kind.__name__} belongs")
         return self._stack[-1]
 
+    def _allowed(self, name: str) -> Global:
+        if name not in self._dialect.builders and name not in self._dialect.names:
+            raise self._refusal(name.replace(" ", "."))
+        return Global(name)
+
+    def _build(self, function: Any, arguments: Any) -> Any:
+        name = function.name if isinstance(function, Global) else None
+        if name not in self._dialect.builders:
+            raise self._refusal(f"the result of calling {name or type(function).__name__}")
+        return self._dialect.builders[name](*arguments)
+
+    def _refusal(self, what: str) -> Malformed:
+        return Malformed(
+            f"refused to build {what}: only {self._dialect.what} may be in a weights file; do not "
+            "open this file with anything less careful"
+        )
+
 
 def _checked(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
     """Only plain keys: hashing a tuple of tuples of tuples can take for ever."""
@@ -169,51 +206,50 @@ def _checked(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         yield key, value
 
 
-def _refusal(what: str) -> Malformed:
-    return Malformed(
-        f"refused to build {what}: only tensors, OrderedDict, numbers and strings may be in a "
-        f"weights file; do not open this file with anything less careful"
-    )
-
-
-def _allowed(name: str) -> _Global:
-    if name not in _ALLOWED:
-        raise _refusal(name.replace(" ", "."))
-    return _Global(name)
-
-
 def _storage(identifier: Any) -> StorageReference:
     kind, storage_type, key, _location, size, *view = identifier
-    if kind != "storage" or not isinstance(key, str) or not isinstance(storage_type, _Global):
+    if kind != "storage" or not isinstance(key, str) or not isinstance(storage_type, Global):
         raise ValueError("a reference to something that is not a storage")
     if view not in ([], [None]):
         raise ValueError(
             f"storage {key!r} is a view of another, which torch stopped writing in 2017"
         )
-    return StorageReference(key, _STORAGE_DTYPES[storage_type.name], _count(size))
+    return StorageReference(key, _STORAGE_DTYPES[storage_type.name], count(size))
 
 
-def _build(function: Any, arguments: Any) -> Any:
-    if function == _Global(_ORDERED_DICT):
-        return dict(_checked(arguments[0] if arguments else ()))  # dicts keep their order
-    if function == _Global(_PARAMETER):
-        tensor, _requires_grad, _hooks = arguments
-        if not isinstance(tensor, TensorReference):
-            raise TypeError("a parameter that is not a tensor")
-        return tensor
-    if function == _Global(_TENSOR):
-        storage, offset, shape, strides, _requires_grad, _hooks, *_metadata = arguments
-        if not isinstance(storage, StorageReference) or not len(shape) == len(strides) <= _MAX_RANK:
-            raise TypeError("a tensor without a storage, or with a shape its strides do not fit")
-        return TensorReference(
-            storage, _count(offset), tuple(map(_count, shape)), tuple(map(_count, strides))
-        )
-    name = function.name if isinstance(function, _Global) else type(function).__name__
-    raise _refusal(f"the result of calling {name}")
+def ordered_dict(items: Iterable[tuple[Any, Any]] = ()) -> dict[str | int, Any]:
+    """In the place of `collections.OrderedDict`; dicts keep their order."""
+    return dict(_checked(items))
 
 
-def _count(value: Any) -> int:
+def _parameter(tensor: Any, _requires_grad: Any, _hooks: Any) -> TensorReference:
+    if not isinstance(tensor, TensorReference):
+        raise TypeError("a parameter that is not a tensor")
+    return tensor
+
+
+def _tensor(storage, offset, shape, strides, _requires_grad, _hooks, *_metadata) -> TensorReference:
+    if not isinstance(storage, StorageReference) or not len(shape) == len(strides) <= MAX_RANK:
+        raise TypeError("a tensor without a storage, or with a shape its strides do not fit")
+    return TensorReference(
+        storage, count(offset), tuple(map(count, shape)), tuple(map(count, strides))
+    )
+
+
+def count(value: Any) -> int:
+    """A size in a pickle; ValueError where it can be none."""
     # 2^46 numbers are more than any file holds, and byte offsets to them still fit into int64.
     if type(value) is not int or not 0 <= value < 2**46:
         raise ValueError("a size that is negative, endless or no number")
     return value
+
+
+TORCH = Dialect(
+    {
+        "collections OrderedDict": ordered_dict,
+        "torch._utils _rebuild_tensor_v2": _tensor,
+        "torch._utils _rebuild_parameter": _parameter,
+    },
+    names=_STORAGE_DTYPES.keys(),
+    what="tensors, OrderedDict, numbers and strings",
+)
