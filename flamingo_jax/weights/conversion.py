@@ -36,14 +36,22 @@ def compare_rows(
     found: np.ndarray,  # [rows, D] of the checkpoint
     base: np.ndarray,  # [rows, D] of the language model's own files
 ) -> float:
-    """The largest difference; BadWeightsFile where one is more than rounding to 16 bits makes."""
+    """The largest difference; BadWeightsFile where one is more than rounding to 16 bits makes.
+
+    And where a number is NaN or infinite.
+    """
     largest = 0.0
     for start in range(0, len(base), 4096):  # some rows at a time, for float32 copies are made
         a, b = (x[start : start + 4096].astype(np.float32) for x in (found, base))
         difference = np.abs(a - b)
         off = difference > _ROUNDING * np.maximum(np.abs(a), np.abs(b)) + _SMALLEST
-        if off.any() or not np.isfinite(difference).all():
-            row = start + int(np.argmax((off | ~np.isfinite(difference)).any(-1)))
+        if (odd := ~np.isfinite(difference)).any():
+            raise BadWeightsFile(
+                f"{what}: row {start + int(np.argmax(odd.any(-1)))} has NaN or infinite numbers, "
+                "here or in the language model's own files: fetch both again"
+            )
+        if off.any():
+            row = start + int(np.argmax(off.any(-1)))
             raise BadWeightsFile(
                 f"{what}: row {row} differs from the language model's own by up to "
                 f"{difference[row - start].max():.3g}: give the language model that it was "

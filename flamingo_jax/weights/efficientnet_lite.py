@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flamingo_jax.models import efficientnet_lite
+from flamingo_jax.weights import finite
 from flamingo_jax.weights.errors import BadWeightsFile
 
 BATCH_NORM_EPS = 1e-3  # TensorFlow's, where these weights come from; torch's default is 1e-5
@@ -76,4 +77,5 @@ def _pop(left: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.n
             f"EfficientNet-Lite weight {name!r} is {list(array.shape)}, want {list(shape)}: give "
             f"the variant the file is of"
         )
+    finite.check(f"EfficientNet-Lite weight {name!r}", array)
     return array

@@ -107,7 +107,7 @@ def load_language_model(
     layers = [language_model.block(layer) for layer in weights["layers"]]
     norm = {"scale": weights["final_norm"]}
     return language_model.assemble(
-        lm, segments, weights["embedding"], layers, norm, weights.get("head")
+        lm, segments, weights["embedding"], layers, norm, weights.get("head"), what=str(path)
     )
 
 
@@ -117,7 +117,8 @@ def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
     if rows < found.vocab_size:  # fewer are asked for: without those behind the tokenizer's
         lm = dataclasses.replace(lm, vocab_size=found.vocab_size)
     _check_same(path, found, lm)
-    tree = hf_lm.language_model(checkpoint_files.tensors(path), family, lm, segments)
+    tensors = checkpoint_files.tensors(path)
+    tree = hf_lm.language_model(tensors, family, lm, segments, what=str(path))
     return tree | {name: tree[name][:rows] for name in ("embedding", "head") if name in tree}
 
 

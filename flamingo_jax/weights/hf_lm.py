@@ -154,10 +154,13 @@ def language_model(
     family: str,  # of NAMES, which is `model_type` in config.json
     config: LanguageModelConfig,  # `hf_lm_config.read_config`
     segments: Sequence[Segment] | None = None,  # default: the bare model's
+    *,
+    what: str = "language model",  # the file or folder, for messages
 ) -> Tree:
     """The subtree `language_model`, in the tensors' dtype.
 
-    Raises BadWeightsFile where a tensor is missing, left over or of a shape the config has not.
+    Raises BadWeightsFile where a tensor is missing, left over, of a shape the config has not or,
+    when it is read, not of real numbers.
     """
     names = NAMES[family]
     left = {
@@ -202,7 +205,14 @@ def language_model(
     if segments is None:
         segments = plan(config.num_layers, config.num_layers, 0)
     return assemble(
-        config, segments, embedding, layers, final_norm, head, position_embedding=positions
+        config,
+        segments,
+        embedding,
+        layers,
+        final_norm,
+        head,
+        position_embedding=positions,
+        what=what,
     )
 
 

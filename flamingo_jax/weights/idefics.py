@@ -39,7 +39,7 @@ def convert(
 ) -> Conversion:
     """BadWeightsFile for what is missing, left over, or set otherwise than IDEFICS is.
 
-    Tensors of safetensors files are read where they are looked at: those of the frozen parts never.
+    Of the frozen parts only the tables are read, where the files are of safetensors.
     """
     tensors = checkpoint_files.tensors(folder)
     beside = hf_lm.NAMES["idefics"].beside
@@ -47,7 +47,7 @@ def convert(
     buffers = [name for name in tensors if name.endswith(_BUFFERS)]
     left = {name: a for name, a in trained.items() if name not in buffers}
     config = _config(folder, left, lm, vision, len(new_tokens))
-    hf_lm.language_model(tensors, "idefics", lm)  # of views: checks names and shapes
+    hf_lm.language_model(tensors, "idefics", lm, what=str(folder))  # checks names and shapes
     shapes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))[1]
     wanted = {name: shapes[name] for name in ("resampler", "gated_xattn", "new_tokens")}
     table = idefics_names.table(config)

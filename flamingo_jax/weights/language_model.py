@@ -14,6 +14,7 @@ from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.weights import finite
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.layer_stack import LayerStack
 
@@ -58,28 +59,32 @@ def assemble(
     head: np.ndarray | None = None,  # [V, D], None where tied to the embedding
     *,
     position_embedding: np.ndarray | None = None,  # [max_length, D], where positions are learned
+    what: str = "language model",  # the file, for messages
 ) -> Tree:
     """The subtree `language_model` of scanned stacks, leaves of a segment [repeats, depth, ...].
 
     Every path and shape is compared with the module's own: BadWeightsFile names the first that
-    differs.
+    differs. It names a tensor with NaN too, one of a layer when that is read.
     """
     if len(layers) != config.num_layers:
         raise BadWeightsFile(f"{len(layers)} layers given: the config has {config.num_layers}")
-    tree: Tree = {"embedding": embedding, "final_norm": final_norm, "blocks": {}}
+    tree: Tree = {"embedding": embedding, "final_norm": final_norm}
     for name, rows in (("head", head), ("position_embedding", position_embedding)):
         if rows is not None:
             tree[name] = rows
+    for path, rows in traverse_util.flatten_dict(tree, sep="/").items():
+        finite.check(f"{what}: {path}", rows)
+    tree["blocks"] = {}
     flat_layers = [traverse_util.flatten_dict(layer) for layer in layers]
     for i, layer in enumerate(flat_layers):
         if odd := layer.keys() ^ flat_layers[0].keys():
             raise BadWeightsFile(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
     for s in segments:
-        part = flat_layers[s.start : s.start + s.repeats * s.depth]
-        stacked = {
-            path: LayerStack([layer[path] for layer in part], (s.repeats, s.depth))
-            for path in part[0]
-        }
+        numbers, lead = range(s.start, s.start + s.repeats * s.depth), (s.repeats, s.depth)
+        stacked = {}
+        for path in flat_layers[s.start]:
+            names = [f"{what}: {'/'.join(path)} of layer {i}" for i in numbers]
+            stacked[path] = LayerStack([flat_layers[i][path] for i in numbers], lead, names)
         tree["blocks"][s.name] = {"layers": {"layers": traverse_util.unflatten_dict(stacked)}}
     _check(tree, config, tuple(segments))
     return tree

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from flamingo_jax.weights import finite
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Path = tuple[str, ...]
@@ -32,12 +33,14 @@ def take(
 ) -> Tree:
     """The tree of `want` with arrays as its leaves, in the dtype of the tensors.
 
-    Raises BadWeightsFile, naming what is missing, left over or of another shape, all at once.
+    Raises BadWeightsFile, naming what is missing, left over, of another shape or no real numbers,
+    all at once.
     """
     sources = {path: s if isinstance(s, list) else [s] for path, s in table.items()}
     names = {source.name for row in sources.values() for source in row}
     missing = sorted(names - tensors.keys())
     unexpected = sorted(tensors.keys() - names - set(ignore))
+    found = {name: finite.find_problem(tensors[name]) for name in sorted(names & tensors.keys())}
     flat, misfits = {}, []
     for path, leaf in traverse_util.flatten_dict(want).items():
         if any(source.name in missing for source in sources[path]):
@@ -56,6 +59,8 @@ def take(
         else:
             flat[path] = _stack(layers) if stacked else layers[0]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misfits}
+    for problem in sorted({*found.values()} - {""}):
+        kinds[problem] = [name for name in found if found[name] == problem]
     if problems := [_listed(kind, names) for kind, names in kinds.items() if names]:
         raise BadWeightsFile(f"{what}: {'; '.join(problems)}: {mend}")
     return traverse_util.unflatten_dict(flat)

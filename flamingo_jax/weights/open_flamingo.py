@@ -24,6 +24,7 @@ from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import END_OF_CHUNK, IMAGE
 from flamingo_jax.weights import (
+    finite,
     frozen_copies,
     hf_lm,
     name_table,
@@ -71,6 +72,8 @@ def convert(
         for name in tables.names
         if name != "positions"
     }
+    for name, rows_of_new in new.items():
+        finite.check(f"{checkpoint.path}: new rows of the {name}", rows_of_new)
     if (more := len(new.get("head", new["embedding"]))) != num_new:
         raise BadWeightsFile(
             f"{checkpoint.path} has an embedding of {rows} rows and a head of {num_ids + more}: "

@@ -42,4 +42,5 @@ def load(directory: pathlib.Path, segments: tuple[Segment, ...]) -> Tree:
         tree["final_norm"],
         tree.get("head"),
         position_embedding=tree.get("position_embedding"),
+        what=str(directory),
     )

@@ -1,18 +1,21 @@
 """A stack of layers is the array numpy would stack, and reads no more than it is asked for."""
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from flamingo_jax.core import hosts, partition
+from flamingo_jax.core.stack import unroll
 from flamingo_jax.weights import checkpoint_files
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.layer_stack import LayerStack
 
 LAYERS = [np.arange(20.0).reshape(4, 5) + 100 * i for i in range(6)]
 WHOLE = np.stack(LAYERS).reshape(2, 3, 4, 5)
+NAMES = [f"file: kernel of layer {i}" for i in range(6)]
 
 
 class Counted:
@@ -39,25 +42,49 @@ class Counted:
     ],
 )
 def test_it_is_indexed_as_an_array_is(index):
-    np.testing.assert_array_equal(LayerStack(LAYERS, (2, 3))[index], WHOLE[index])
+    np.testing.assert_array_equal(LayerStack(LAYERS, (2, 3), NAMES)[index], WHOLE[index])
 
 
 def test_it_is_an_array_where_one_is_wanted():
-    stack = LayerStack(LAYERS, (2, 3))
+    stack = LayerStack(LAYERS, (2, 3), NAMES)
     np.testing.assert_array_equal(np.asarray(stack), WHOLE)
     assert (stack.shape, stack.size, len(stack)) == (WHOLE.shape, WHOLE.size, 2)
     with pytest.raises(ValueError, match=r"6 layers do not make \(4, 2\)"):
-        LayerStack(LAYERS, (4, 2))
+        LayerStack(LAYERS, (4, 2), NAMES)
 
 
 def test_placing_reads_each_part_once():
     counted = [Counted(layer) for layer in LAYERS]
     mesh = partition.make_mesh(4, 1, 2)
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, None, "tensor"))
-    placed = hosts.place({"a": LayerStack(counted, (2, 3))}, {"a": where}, "bfloat16")["a"]
+    placed = hosts.place({"a": LayerStack(counted, (2, 3), NAMES)}, {"a": where}, "bfloat16")["a"]
     np.testing.assert_array_equal(np.asarray(placed), WHOLE.astype(ml_dtypes.bfloat16))
     assert placed.addressable_shards[0].data.shape == (2, 3, 2, 5)
     assert [c.count for c in counted] == [20] * 6  # not 4 times, for each of `data`
+
+
+def test_a_number_for_a_layer_reads_nothing():
+    """So the layers of a model are taken apart, and read one after the other."""
+    counted = [Counted(layer) for layer in LAYERS]
+    tree = unroll({"layers": {"layers": {"a": LayerStack(counted, (2, 3), NAMES)}}})
+    assert [c.count for c in counted] == [0] * 6
+    layer = tree["layer_001"]["layer_002"]["a"]
+    assert (layer.shape, layer.size, layer.dtype) == ((4, 5), 20, np.float64)
+    np.testing.assert_array_equal(layer, LAYERS[5])
+    np.testing.assert_array_equal(layer[1:, 2], LAYERS[5][1:, 2])
+    assert [c.count for c in counted[:5]] == [0] * 5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_layer_with_nan_is_named_where_it_is_read(dtype, value):
+    layers = [layer.astype(jnp.dtype(dtype)) for layer in LAYERS]
+    layers[4][2, 3] = value
+    stack = LayerStack(layers, (2, 3), NAMES)
+    np.testing.assert_array_equal(stack[0], np.stack(layers[:3]))
+    assert np.isfinite(stack[1, :, 3].astype(float)).all()  # a device that has not that part
+    with pytest.raises(BadWeightsFile, match="kernel of layer 4: a tensor with NaN or inf"):
+        np.asarray(stack)
 
 
 def test_safetensors_are_views_into_the_file(tmp_path):
