@@ -122,7 +122,7 @@ def _file_sha256(path: pathlib.Path, tick: Callable[[int], object]) -> str:
 
 _DIGESTS: dict[tuple[pathlib.Path, int], str] = {}
 
-_DTYPES = {
+DTYPES = {  # of numbers in safetensors files, by the names there
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -150,8 +150,8 @@ def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     found = {}
     for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise BadWeightsFile(f"{file}: tensor {name} is of {entry['dtype']}, not {[*_DTYPES]}")
+        if entry["dtype"] not in DTYPES:
+            raise BadWeightsFile(f"{file}: tensor {name} is of {entry['dtype']}, not {[*DTYPES]}")
         start, end = entry["data_offsets"]
-        found[name] = data[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        found[name] = data[start:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return found
