@@ -8,16 +8,16 @@ beside the weights: `config.json` and `preprocessor_config.json` of transformers
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from flamingo_jax.config import VisionConfig
 from flamingo_jax.core.layers import Norm
 from flamingo_jax.models.vit import GELU, VARIANTS
-from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights import checkpoint_files, json_settings
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.json_settings import JsonSettings
 
-Json = Mapping[str, Any]
 Settings = dict[str, tuple[str, Any]]  # our name -> their key, and the value in our terms
 
 # Our settings by the config's field; those of a variant have none of their own.
@@ -59,13 +59,14 @@ _IDEFICS_DEFAULTS = _HF_DEFAULTS | {
 def check(path: pathlib.Path, kind: str, config: VisionConfig) -> None:
     """BadWeightsFile at the first setting beside the weights that the config has otherwise.
 
-    `path` is the checkpoint's file or folder, `kind` is "hf_clip" or "open_clip".
+    And at one that is of no type it can have. `path` is the checkpoint's file or folder, `kind` is
+    "hf_clip" or "open_clip".
     """
     folder = path if path.is_dir() else path.parent
     for name, read in _READERS[kind].items():
         file = folder / name
         if file.is_file():
-            _compare(file, read(checkpoint_files.json_object(file)), config)
+            _compare(file, read(json_settings.read(file)), config)
 
 
 def _compare(file: pathlib.Path, found: Settings, config: VisionConfig) -> None:
@@ -106,63 +107,71 @@ def _mend(name: str, value: Any, found: Settings) -> str:
     return f"set model.vision.{_FIELDS[name]}={value}, or name other weights"
 
 
-def _hf_config(hf: Json) -> Settings:
+def _hf_config(hf: JsonSettings) -> Settings:
     """Of CLIP, of its image tower alone, or of a model that has one, as IDEFICS."""
-    kind = hf.get("model_type")
-    tower = hf if kind == "clip_vision_model" else hf.get("vision_config")
-    tower = hf.get("vision_config_dict") or tower  # where both are, transformers takes this one
-    if tower is None and kind != "clip":
-        return {}
+    kind, tower = hf.text("model_type", ""), hf
+    if kind != "clip_vision_model":
+        older = hf.section("vision_config_dict")  # where both are, transformers takes this one
+        if not older.values and kind != "clip" and hf.values.get("vision_config") is None:
+            return {}
+        tower = older if older.values else hf.section("vision_config")
     defaults = _IDEFICS_DEFAULTS if kind == "idefics" else _HF_DEFAULTS
-    values = defaults | dict(tower or {})
-    values["hidden_size"] = values.get("embed_dim", values["hidden_size"])  # IDEFICS's name
-    values["image_size"] = _side(values["image_size"])
-    values["patch_size"] = _side(values["patch_size"])
-    return {name: (key, values[key]) for name, key in _HF_KEYS.items()}
-
-
-def _hf_preprocessor(pp: Json) -> Settings:
-    found: Settings = {
-        name: (key, tuple(pp[key]))
-        for name, key in {"mean": "image_mean", "std": "image_std"}.items()
-        if key in pp
+    found = {
+        name: (key, _HF_READERS.get(name, JsonSettings.whole)(tower, key, defaults[key]))
+        for name, key in _HF_KEYS.items()
     }
-    crop = ("crop_size",) if pp.get("do_center_crop", True) else ()
-    for key in (*crop, "size", "image_size"):  # the last is IDEFICS's name
-        if key in pp:
-            return found | {"size_px": (key, _side(pp[key]))}
+    if "embed_dim" in tower.values:  # IDEFICS's name
+        found["width"] = ("embed_dim", tower.whole("embed_dim", 1))
     return found
 
 
-def _open_clip(values: Json) -> Settings:
+_HF_READERS: dict[str, Callable[..., Any]] = {  # those of the others are of whole numbers
+    "patch_px": JsonSettings.side,
+    "size_px": JsonSettings.side,
+    "activation": JsonSettings.text,
+    "norm_eps": JsonSettings.number,
+}
+
+
+def _hf_preprocessor(pp: JsonSettings) -> Settings:
+    there = {key for key, value in pp.values.items() if value is not None}
+    found: Settings = {
+        name: (key, pp.channels(key))
+        for name, key in {"mean": "image_mean", "std": "image_std"}.items()
+        if key in there
+    }
+    crops = "do_center_crop" not in pp.values or (
+        "do_center_crop" in there and pp.flag("do_center_crop", True)
+    )
+    keys = ("crop_size",) if crops else ()
+    for key in (*keys, "size", "image_size"):  # the last is IDEFICS's name
+        if key in there:
+            return found | {"size_px": (key, pp.side(key, 1))}
+    return found
+
+
+def _open_clip(values: JsonSettings) -> Settings:
     found: Settings = {}
-    if model := values.get("model_cfg"):
-        tower = model.get("vision_cfg") or {}
-        width = tower.get("width", 768)
-        tanh = (tower.get("act_kwargs") or {}).get("approximate") == "tanh"
+    model, pp = values.section("model_cfg"), values.section("preprocess_cfg")
+    if model.values:
+        tower = model.section("vision_cfg")
+        width, layers = tower.whole("width", 768), tower.values.get("layers", 12)
+        tanh = tower.section("act_kwargs").values.get("approximate") == "tanh"
         gelu = "gelu_tanh" if tanh else "gelu"
         found = {
-            "patch_px": ("patch_size", tower.get("patch_size", 16)),
+            "patch_px": ("patch_size", tower.side("patch_size", 16)),
             "width": ("width", width),
-            "depth": ("layers", tower.get("layers", 12)),
-            "num_heads": ("head_width", width // tower.get("head_width", 64)),
-            "activation": ("quick_gelu", "quick_gelu" if model.get("quick_gelu") else gelu),
-            "norm_eps": ("norm_kwargs", (tower.get("norm_kwargs") or {}).get("eps", 1e-5)),
-            "size_px": ("image_size", _side(tower.get("image_size", 224))),
+            # a ResNet's is a list, which no tower here has
+            "depth": ("layers", layers if isinstance(layers, list) else tower.whole("layers", 12)),
+            "num_heads": ("head_width", width // tower.whole("head_width", 64)),
+            "activation": ("quick_gelu", "quick_gelu" if model.flag("quick_gelu", False) else gelu),
+            "norm_eps": ("norm_kwargs", tower.section("norm_kwargs").number("eps", 1e-5)),
+            "size_px": ("image_size", tower.side("image_size", 224)),
         }
-    pp = values.get("preprocess_cfg") or {}
-    return found | {name: (name, tuple(pp[name])) for name in ("mean", "std") if name in pp}
+    return found | {n: (n, pp.channels(n)) for n in ("mean", "std") if n in pp.values}
 
 
-def _side(size: Any) -> Any:
-    """The one number in a size, which is a number, a list or a dict of sides."""
-    sides = size.values() if isinstance(size, Mapping) else size
-    if isinstance(sides, int):
-        return sides
-    return size if len({*sides}) != 1 else next(iter(sides))
-
-
-_READERS: dict[str, dict[str, Callable[[Json], Settings]]] = {
+_READERS: dict[str, dict[str, Callable[[JsonSettings], Settings]]] = {
     "hf_clip": {
         checkpoint_files.CONFIG: _hf_config,
         "preprocessor_config.json": _hf_preprocessor,

@@ -9,7 +9,6 @@ and keys in both; CLIP's class token beside its patches; extra rows of embedding
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -24,9 +23,16 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import END_OF_CHUNK
-from flamingo_jax.weights import checkpoint_files, hf_lm, idefics_names, name_table
+from flamingo_jax.weights import (
+    checkpoint_files,
+    hf_lm,
+    idefics_names,
+    json_settings,
+    name_table,
+)
 from flamingo_jax.weights.conversion import Conversion
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.json_settings import JsonSettings
 
 CAPTION = "Output: {}"  # ours
 _OUR_NAMES = {"<end_of_utterance>": END_OF_CHUNK}
@@ -70,15 +76,14 @@ def convert(
     )
 
 
-def read_json(folder: pathlib.Path) -> dict[str, Any]:
+def read_json(folder: pathlib.Path) -> JsonSettings:
     """`config.json`; BadWeightsFile for a folder of something else."""
-    values = checkpoint_files.json_object(folder / checkpoint_files.CONFIG)
-    if values.get("model_type") != "idefics":
+    found = json_settings.read(folder / checkpoint_files.CONFIG)
+    if (kind := found.values.get("model_type")) != "idefics":
         raise BadWeightsFile(
-            f"{folder} is of model_type={values.get('model_type')!r}: give a folder of IDEFICS v1, "
-            "whose is 'idefics'"
+            f"{folder} is of model_type={kind!r}: give a folder of IDEFICS v1, whose is 'idefics'"
         )
-    return values
+    return found
 
 
 def new_tokens(folder: pathlib.Path, first: int, count: int) -> list[str]:
@@ -114,14 +119,14 @@ def _config(
     num_new: int,
 ) -> FlamingoConfig:
     hf = read_json(folder)
-    perceiver = hf.get("perceiver_config") or {}
+    perceiver = hf.section("perceiver_config")
     for key, want in {"use_resampler": True, "tie_word_embeddings": False}.items():
-        if hf.get(key, False) != want:
+        if (found := hf.flag(key, False)) != want:
             raise BadWeightsFile(
-                f"{folder}: config.json has {key}={hf.get(key, False)}, only {want} is supported"
+                f"{folder}: config.json has {key}={found}, only {want} is supported"
             )
-    every = hf.get("cross_layer_interval", 1)
-    if every < 1 or lm.num_layers % every:
+    every = hf.whole("cross_layer_interval", 1)
+    if lm.num_layers % every:
         raise BadWeightsFile(
             f"{folder}: config.json has cross_layer_interval={every}, which does not divide "
             f"num_hidden_layers={lm.num_layers}"
@@ -131,14 +136,14 @@ def _config(
         language_model=lm,
         vision=vision,
         resampler=ResamplerConfig(
-            num_latents=perceiver.get("resampler_n_latents", 64),
-            depth=perceiver.get("resampler_depth", 6),
+            num_latents=perceiver.whole("resampler_n_latents", 64),
+            depth=perceiver.whole("resampler_depth", 6),
             width=vision.width,
-            num_heads=perceiver.get("resampler_n_heads", 16),
-            head_dim=perceiver.get("resampler_head_dim", 96),
+            num_heads=perceiver.whole("resampler_n_heads", 16),
+            head_dim=perceiver.whole("resampler_head_dim", 96),
             activation="relu",
             num_frames=0,
-            qk_norm=perceiver.get("qk_layer_norms_perceiver", False),
+            qk_norm=perceiver.flag("qk_layer_norms_perceiver", False),
         ),
         cross_attention=CrossAttentionConfig(
             every=every,
@@ -148,7 +153,7 @@ def _config(
             normalize_media=False,
             norm="rmsnorm",
             norm_eps=lm.norm_eps,
-            qk_norm=hf.get("qk_layer_norms", False),
+            qk_norm=hf.flag("qk_layer_norms", False),
             gated_ffw=True,
             ffw_width=lm.ffw_width,
             gate_per_channel=gate is not None and gate.size > 1,

@@ -84,9 +84,9 @@ def from_idefics(folder: pathlib.Path) -> Published:
     Raises BadWeightsFile where it is damaged or of something else; ValueError where it has no
     tokenizer.
     """
-    values = idefics.read_json(folder)
+    num_new = idefics.read_json(folder).whole("additional_vocab_size", 0, least=0)
     _, lm = hf_lm_config.read_folder(folder)
-    names = idefics.new_tokens(folder, lm.vocab_size, values.get("additional_vocab_size", 0))
+    names = idefics.new_tokens(folder, lm.vocab_size, num_new)
     tower = clip_tower.recognise(folder)
     vision = VisionConfig(
         "vit",

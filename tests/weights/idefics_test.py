@@ -99,7 +99,19 @@ def test_a_folder_that_is_not_whole_is_one_line(tmp_path, change, message):
         ({"model_type": "idefics2"}, "model_type='idefics2': give a folder of IDEFICS v1"),
         ({"use_resampler": False}, "use_resampler=False, only True is supported"),
         ({"cross_layer_interval": 3}, "cross_layer_interval=3, which does not divide"),
-        ({"cross_layer_interval": 0}, "cross_layer_interval=0, which does not divide"),
+        ({"cross_layer_interval": 0}, "cross_layer_interval is 0, want a whole number from 1 on"),
+        ({"cross_layer_interval": "2"}, "cross_layer_interval is '2', want a whole number"),
+        (
+            {"additional_vocab_size": "3"},
+            "additional_vocab_size is '3', want a whole number from 0",
+        ),
+        ({"perceiver_config": 3}, "perceiver_config is 3, want an object"),
+        (
+            {"perceiver_config": {"resampler_depth": [6]}},
+            r"perceiver_config\.resampler_depth is \[6\], want a whole number from 1 on: fetch",
+        ),
+        ({"qk_layer_norms": "yes"}, "qk_layer_norms is 'yes', want true or false"),
+        ({"hidden_size": "16"}, "config.json of idefics is damaged"),
         ({"additional_vocab_size": 4}, "names no token 260, and the model has rows for 257 to 260"),
     ],
 )
