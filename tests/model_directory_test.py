@@ -105,6 +105,7 @@ def test_a_save_that_fails_leaves_what_was_there(copy, params, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         save(copy, changed, TOKENIZER, params)
     assert model_directory.read_card(copy) == CARD
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path, params):

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 _STORAGES = {
+    np.dtype(np.float64): "DoubleStorage",
     np.dtype(np.float32): "FloatStorage",
     np.dtype(np.float16): "HalfStorage",
     np.dtype(ml_dtypes.bfloat16): "BFloat16Storage",
@@ -23,7 +24,7 @@ _STEM = "checkpoint"
 def save_state_dict(path: pathlib.Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
     """Writes the tensors, one after the other, and returns how many there were.
 
-    Raises TypeError for a tensor that is not of float32, float16 or bfloat16.
+    Raises TypeError for a tensor that is not of float64, float32, float16 or bfloat16.
     """
     items = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

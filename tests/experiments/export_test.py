@@ -53,6 +53,27 @@ def test_there_and_back_no_number_has_changed(folder, tmp_path):
     assert again.conversion.config == card.config
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_numbers_of_other_sizes_come_back_too(tmp_path, dtype):
+    want = {name: tensor.astype(dtype) for name, tensor in files.checkpoint().items()}
+    files.write(tmp_path, want)
+    found = published.from_open_flamingo(
+        tmp_path / "checkpoint.safetensors", tmp_path / "lm", tmp_path / "clip"
+    )
+    card = conversion.write(found, tmp_path / "model", "float32")
+    params = model_directory.trained_params(tmp_path / "model")
+    tensors = open_flamingo_export.tensors(
+        card.config, params, found.tokenizer, tmp_path / "lm", "mpt"
+    )
+    torch_checkpoint_writer.save_state_dict(tmp_path / "back.pt", tensors)
+    back = load_state_dict(tmp_path / "back.pt")
+    for name, tensor in want.items():
+        own = name.endswith("wte.weight") * NUM_IDS  # rows that are the language model's
+        np.testing.assert_array_equal(back[name][own:], tensor[own:], name)
+        np.testing.assert_allclose(back[name].astype(float), tensor.astype(float), rtol=1e-2)
+        assert back[name].dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
@@ -118,13 +139,14 @@ def test_new_tokens_of_our_order_are_written_in_theirs(folder):
 def test_a_torch_checkpoint_of_every_dtype_and_rank(tmp_path):
     rng = np.random.default_rng(0)
     tensors = {
+        "double": rng.normal(size=(2, 3)),
         "transposed": rng.normal(size=(3, 4)).astype(np.float32).T,
         "half": rng.normal(size=(2, 1, 5)).astype(np.float16),
         "bfloat": rng.normal(size=7).astype(ml_dtypes.bfloat16),
         "scalar": np.float32(3).reshape(()),
     }
     file = tmp_path / "a.pt"
-    assert torch_checkpoint_writer.save_state_dict(file, tensors.items()) == 4
+    assert torch_checkpoint_writer.save_state_dict(file, tensors.items()) == 5
     found = load_state_dict(file)
     assert [*found] == [*tensors]
     for name, tensor in tensors.items():
