@@ -3,10 +3,13 @@
 The frozen language model of the paper (section 2.3) is Chinchilla; any Llama-type model with RMS
 norm, rotary positions, SwiGLU and no biases can stand in its place. Two things are undone on the
 way in: the block quantisation, and the order of the query and key rows, which GGUF permutes for
-rotary embeddings on interleaved pairs where ours rotate the two halves of a head.
+rotary embeddings on interleaved pairs where ours rotate the two halves of a head. A block's
+matrices are read when they are looked at, each time anew (`Unread`): as float32 a model is up to
+eight times its file.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import NotRequired, TypedDict
 
 import numpy as np
@@ -14,22 +17,23 @@ import numpy as np
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.weights import gguf_file
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.unread import Unread
 
-_ROPE_FACTORS = "rope_freqs.weight"  # [H / 2], by which each pair's frequency is divided
+ROPE_FACTORS = "rope_freqs.weight"  # [H / 2], by which each pair's frequency is divided
 
 
 class LlamaLayer(TypedDict):
     """One decoder block; all float32. N query heads, K key/value heads of H numbers."""
 
     attn_norm: np.ndarray  # [D]
-    q: np.ndarray  # [D, N, H]
-    k: np.ndarray  # [D, K, H]
-    v: np.ndarray  # [D, K, H]
-    o: np.ndarray  # [N, H, D]
+    q: Unread  # [D, N, H]
+    k: Unread  # [D, K, H]
+    v: Unread  # [D, K, H]
+    o: Unread  # [N, H, D]
     ffw_norm: np.ndarray  # [D]
-    gate: np.ndarray  # [D, F]
-    up: np.ndarray  # [D, F]
-    down: np.ndarray  # [F, D]
+    gate: Unread  # [D, F]
+    up: Unread  # [D, F]
+    down: Unread  # [F, D]
 
 
 class LlamaWeights(TypedDict):
@@ -42,38 +46,51 @@ class LlamaWeights(TypedDict):
 
 
 def load_llama(path: str | pathlib.Path) -> tuple[LanguageModelConfig, LlamaWeights]:
-    """The model in a GGUF file. Takes 1 s and 0.6 GB for SmolLM2-135M.
+    """The model in a GGUF file. Reading all of SmolLM2-135M takes 1 s and 0.6 GB.
 
     Raises BadWeightsFile when the file is no GGUF, is cut short, holds another architecture, or
-    when a tensor or a piece of metadata is missing, left over or of the wrong shape.
+    when a tensor or a piece of metadata is missing, left over, of the wrong shape or of a format
+    that cannot be dequantised.
     """
     return from_file(gguf_file.read(path))
 
 
 def from_file(file: gguf_file.GGUFFile) -> tuple[LanguageModelConfig, LlamaWeights]:
     """As `load_llama`, from a file whose metadata are wanted too (the tokenizer is in there)."""
-    config = _config(file)
-    d, n, k, h = config.width, config.num_heads, config.kv_heads, config.head_dim
-    f, v = config.ffw_width, config.vocab_size
-    taken = {_ROPE_FACTORS}
+    lm = config(file)
+    d, n, k, h = lm.width, lm.num_heads, lm.kv_heads, lm.head_dim
+    f, v = lm.ffw_width, lm.vocab_size
+    taken = {ROPE_FACTORS}
 
     def get(name: str, *shape: int) -> np.ndarray:
         taken.add(f"{name}.weight")
         return file.tensor(f"{name}.weight", shape)
 
+    def later(
+        name: str,
+        rows: int,
+        columns: int,
+        *shape: int,  # of the transposed matrix
+        order: Callable[[np.ndarray], np.ndarray] = lambda a: a,  # of its rows
+    ) -> Unread:
+        taken.add(f"{name}.weight")
+        file.check(f"{name}.weight", (rows, columns))
+        read = lambda: order(file.tensor(f"{name}.weight", (rows, columns))).T.reshape(shape)  # noqa: E731
+        return Unread(shape, read)
+
     layers: list[LlamaLayer] = []
-    for i in range(config.num_layers):
+    for i in range(lm.num_layers):
         layers.append(
             {
                 "attn_norm": get(f"blk.{i}.attn_norm", d),
-                "q": half_split_rope(get(f"blk.{i}.attn_q", n * h, d), n).T.reshape(d, n, h),
-                "k": half_split_rope(get(f"blk.{i}.attn_k", k * h, d), k).T.reshape(d, k, h),
-                "v": get(f"blk.{i}.attn_v", k * h, d).T.reshape(d, k, h),
-                "o": get(f"blk.{i}.attn_output", d, n * h).T.reshape(n, h, d),
+                "q": later(f"blk.{i}.attn_q", n * h, d, d, n, h, order=_half_split(n)),
+                "k": later(f"blk.{i}.attn_k", k * h, d, d, k, h, order=_half_split(k)),
+                "v": later(f"blk.{i}.attn_v", k * h, d, d, k, h),
+                "o": later(f"blk.{i}.attn_output", d, n * h, n, h, d),
                 "ffw_norm": get(f"blk.{i}.ffn_norm", d),
-                "gate": get(f"blk.{i}.ffn_gate", f, d).T,
-                "up": get(f"blk.{i}.ffn_up", f, d).T,
-                "down": get(f"blk.{i}.ffn_down", d, f).T,
+                "gate": later(f"blk.{i}.ffn_gate", f, d, d, f),
+                "up": later(f"blk.{i}.ffn_up", f, d, d, f),
+                "down": later(f"blk.{i}.ffn_down", d, f, f, d),
             }
         )
     weights: LlamaWeights = {
@@ -81,14 +98,14 @@ def from_file(file: gguf_file.GGUFFile) -> tuple[LanguageModelConfig, LlamaWeigh
         "final_norm": get("output_norm", d),
         "layers": layers,
     }
-    if not config.tied_head:
+    if not lm.tied_head:
         weights["head"] = get("output", v, d)
     if left := [name for name in file.names() if name not in taken]:
         raise BadWeightsFile(
             f"{file.path}: {len(left)} tensors have no place in a Llama-type model, first "
             f"{left[0]!r}: biases, experts and query or key norms are not supported"
         )
-    return config, weights
+    return lm, weights
 
 
 def half_split_rope(
@@ -101,7 +118,12 @@ def half_split_rope(
     return pairs.swapaxes(1, 2).reshape(rows, width)
 
 
-def _config(file: gguf_file.GGUFFile) -> LanguageModelConfig:
+def _half_split(num_heads: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda weight: half_split_rope(weight, num_heads)
+
+
+def config(file: gguf_file.GGUFFile) -> LanguageModelConfig:
+    """What the metadata say; BadWeightsFile for another architecture or a setting ours has not."""
     architecture = file.metadata.get("general.architecture")
     if architecture != "llama":
         raise BadWeightsFile(
@@ -124,11 +146,11 @@ def _config(file: gguf_file.GGUFFile) -> LanguageModelConfig:
         )
     if (scaling := file.metadata.get("llama.rope.scaling.type", "none")) != "none":
         raise BadWeightsFile(f"{file.path}: rotary scaling {scaling!r:.40} is not supported")
-    if _ROPE_FACTORS in file:
-        factors = file.tensor(_ROPE_FACTORS, (head_dim // 2,))
+    if ROPE_FACTORS in file:
+        factors = file.tensor(ROPE_FACTORS, (head_dim // 2,))
         if (factors != 1).any():
             raise BadWeightsFile(
-                f"{file.path}: rotary scaling by {_ROPE_FACTORS} of {factors.min():g} to "
+                f"{file.path}: rotary scaling by {ROPE_FACTORS} of {factors.min():g} to "
                 f"{factors.max():g} (Llama 3.1 and later) is not supported: use a file where all "
                 f"are 1, or one without it"
             )

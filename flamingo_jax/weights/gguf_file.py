@@ -10,6 +10,7 @@ the entries (name, type, value), the tensor table (name, dims, type, offset), pa
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import struct
@@ -55,8 +56,8 @@ class GGUFFile:
         """Of all tensors, in the file's order."""
         return list(self._entries)
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor as float32; BadWeightsFile where it is absent or not of this shape."""
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """BadWeightsFile where a tensor is absent, of another shape or of an unreadable format."""
         if name not in self._entries:
             raise BadWeightsFile(f"{self.path}: tensor {name!r} is missing")
         entry = self._entries[name]
@@ -65,15 +66,29 @@ class GGUFFile:
                 f"{self.path}: tensor {name!r} is {list(entry.shape)}, its metadata ask for "
                 f"{list(shape)}"
             )
-        data = np.asarray(self._data[entry.start : entry.stop])
-        try:
-            values = gguf.dequantize(_blocks(data, entry), entry.kind)
-        except NotImplementedError as error:
+        if not _can_be_read(entry.kind):
             raise BadWeightsFile(
                 f"{self.path}: tensor {name!r} is in format {entry.kind.name}, which cannot be "
                 f"dequantised here: use a file in F32, F16, BF16, Q8_0 or Q4_1"
-            ) from error
+            )
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The tensor as float32; BadWeightsFile as `check`."""
+        self.check(name, shape)
+        entry = self._entries[name]
+        data = np.asarray(self._data[entry.start : entry.stop])
+        values = gguf.dequantize(_blocks(data, entry), entry.kind)
         return values.reshape(shape).astype(np.float32, copy=False)
+
+
+@functools.cache
+def _can_be_read(kind: gguf.GGMLQuantizationType) -> bool:
+    """Whether the package dequantises the format, tried on one block of zeros."""
+    try:
+        gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def read(path: str | pathlib.Path) -> GGUFFile:
