@@ -2,7 +2,7 @@
 
 Their own code opens it with dill, which runs what the file names. Here it is taken apart by
 `restricted_pickle`: plain float arrays come out, and nothing else can. Read are the arrays of all
-pickle protocols, as numpy 1 and 2 write them. Not part of the paper.
+pickle protocols as numpy 1 and 2 write them, as dill does, and JAX's. Not part of the paper.
 """
 
 import math
@@ -84,6 +84,15 @@ class _Array:
         self.array = _from_buffer(data, dtype, shape, "F" if in_fortrans_order else "C")
 
 
+def _made_whole(function: Any, arguments: Any, state: Any, _besides: Any = None) -> _Array:
+    """An array in one call, as dill and JAX write it: numpy's own two steps are its arguments."""
+    if function not in map(Global, _of_both("multiarray _reconstruct")):
+        raise TypeError("an array that numpy does not make")
+    array = _Array(*arguments)
+    array.set_state(state)
+    return array
+
+
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """The array of these bytes, without copying them."""
     if not isinstance(dtype, _DType) or not isinstance(data, bytes | bytearray):
@@ -107,9 +116,9 @@ def _latin1(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
-def _of_both(name: str, builder: Any) -> dict[str, Any]:
-    """Under the name of numpy's package before version 2, and since."""
-    return {f"numpy.{core}.{name}": builder for core in ("core", "_core")}
+def _of_both(name: str) -> tuple[str, str]:
+    """In numpy's package as it was called before version 2, and since."""
+    return f"numpy.core.{name}", f"numpy._core.{name}"
 
 
 _NUMPY = Dialect(
@@ -118,9 +127,12 @@ _NUMPY = Dialect(
         "_codecs encode": _latin1,
         "__builtin__ bytes": lambda: b"",  # where there are none
         "numpy dtype": _DType,
-        **_of_both("multiarray _reconstruct", _Array),
-        **_of_both("multiarray scalar", _scalar),
-        **_of_both("numeric _frombuffer", _from_buffer),
+        **dict.fromkeys(_of_both("multiarray _reconstruct"), _Array),
+        **dict.fromkeys(_of_both("multiarray scalar"), _scalar),
+        **dict.fromkeys(_of_both("numeric _frombuffer"), _from_buffer),
+        "dill._dill _create_array": _made_whole,
+        "dill.dill _create_array": _made_whole,  # before 0.2.8
+        "jax._src.array _reconstruct_array": _made_whole,
     },
     names={_ARRAY},
     opcodes={"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"},

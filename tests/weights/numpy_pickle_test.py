@@ -4,7 +4,10 @@ import collections
 import pickle
 import re
 import subprocess
+import sys
+import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -55,6 +58,31 @@ def test_scalars_and_other_byte_orders_and_numpy_1s_names(tmp_path):
     assert (found["scalar"].shape, found["scalar"].item()) == ((), 2.5)
     np.testing.assert_array_equal(found["big"], [0, 1, 2])
     assert found["big"].dtype == np.dtype("<f4")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_as_dill_writes_them_and_jax(tmp_path, protocol, monkeypatch):
+    """dill 0.2.9 to 0.4.1 calls a function of its own, with what numpy would do as arguments."""
+    dill = types.ModuleType("dill._dill")
+
+    def _create_array(*_):
+        raise AssertionError("called")
+
+    _create_array.__module__, _create_array.__qualname__ = "dill._dill", "_create_array"
+    dill._create_array = _create_array
+    monkeypatch.setitem(sys.modules, "dill", types.ModuleType("dill"))
+    monkeypatch.setitem(sys.modules, "dill._dill", dill)
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tree = {"m": {"dill": Call(_create_array, *array.__reduce__(), None), "jax": jnp.array(array)}}
+    for found in load_tree(written(tmp_path / "x", tree, protocol))["m"].values():
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == np.float32
+    others = {"m": {"w": Call(_create_array, eval, ("1",), ())}}
+    with pytest.raises(BadWeightsFile, match=r"refused to build .*eval"):
+        load_tree(written(tmp_path / "y", others, protocol))
+    others = {"m": {"w": Call(_create_array, np.ndarray, ((2,),), ())}}
+    with pytest.raises(BadWeightsFile, match="an array that numpy does not make"):
+        load_tree(written(tmp_path / "y", others, protocol))
 
 
 def test_an_ordered_dict_is_a_dict(tmp_path):
