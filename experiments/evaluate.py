@@ -14,10 +14,11 @@ import sys
 
 from absl import flags
 
-from experiments import cli, loading
+from experiments import cli, loading, parts
 from experiments.evaluation import evaluation
 from experiments.evaluation.settings import Settings
 from flamingo_jax import model_directory
+from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 from flamingo_jax.eval.tasks import catalog
 
@@ -60,6 +61,7 @@ def main() -> None:
     with cli.user_input():
         tasks = [catalog.read(name, data_dir, card.caption_template) for name in names]
     _check_names(tasks)
+    _prepare_scores(tasks)
     model = loading.load(_MODEL.value)
     settings = Settings(
         _RETRIEVAL.value,
@@ -93,6 +95,14 @@ def _check_names(tasks: list[Task]) -> None:
             )
     if not names:
         raise cli.UserError("--tasks is empty: name a benchmark, or jsonl:PATH")
+
+
+def _prepare_scores(tasks: list[Task]) -> None:
+    """Fetches and reads what scores need, before a model is asked anything."""
+    for metric in (METRICS[task.metric] for task in tasks):
+        parts.bring(metric.packages)
+        with cli.user_input():
+            metric.prepare()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ LIBRARY = {
     "models": {"models", "core", "config", "contrastive_config", "batch"},
     "train": {"train", "models", "core", "config", "contrastive_config", "batch"},
     "decode": {"decode", "models", "core", *LEAVES},
-    "eval": {"eval", "decode", "models", "core", *LEAVES},
+    "eval": {"eval", "weights", "decode", "models", "core", *LEAVES},
     "weights": {"weights", "models", "core", "contrastive_config", *LEAVES},
     "model": {"decode", "models", "core", *LEAVES},
     "model_directory": {"model", "weights", "models", "core", *LEAVES},

@@ -20,6 +20,7 @@ _LABELS = {
     "ndcg": "NDCG, %",
     "mean_wap": "mWAP, %",
     "ivqa_accuracy": "iVQA accuracy, %",
+    "wups": "WUPS, %",
     "top1_top5": "mean of top-1 and top-5, %",
 }
 

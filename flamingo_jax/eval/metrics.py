@@ -16,6 +16,7 @@ from flamingo_jax.eval import (
     ivqa_accuracy,
     mean_wap,
     ndcg,
+    nextqa_scorer,
     okvqa_stems,
     roc_auc,
     top_k,
@@ -52,6 +53,8 @@ class Metric:
     is_share: bool = False  # each query is a hit or a miss
     num_candidates: int | None = None  # that it wants; None: any number
     each_is: str | None = "score"  # what `each` gives of a query; None: of something else
+    packages: tuple[str, ...] = ()  # of `data_pipelines.packages`, that it reads from the cache
+    prepare: Callable[[], object] = lambda: None  # reads them; ValueError where it cannot
 
 
 def summarize(
@@ -137,6 +140,13 @@ def _group_mean(values: np.ndarray, examples: Sequence[Example]) -> float:
     return float(np.mean(list(by_group(values, examples).values()))) / UNIT
 
 
+def _wups(examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
+    """By what kind of answer a question wants, which is its example's group."""
+    score = nextqa_scorer.load().score
+    pairs = zip(examples, predictions, strict=True)
+    return np.array([score(p.text, e.references, e.group) for e, p in pairs])
+
+
 def _mean_wap(examples: Sequence[Example], predictions: Sequence[Prediction]) -> np.ndarray:
     """Of each action, not of each query."""
     clips = [
@@ -177,6 +187,13 @@ METRICS = {
         ivqa_accuracy.VERSION,
         False,
         _per_query(lambda e, p: ivqa_accuracy.ivqa_accuracy(p.text, e.references)),
+    ),
+    "wups": Metric(
+        nextqa_scorer.VERSION,
+        False,
+        _wups,
+        packages=nextqa_scorer.PACKAGES,
+        prepare=nextqa_scorer.load,
     ),
     "top1": Metric(top_k.VERSION, True, _top(1), is_share=True),
     "top1_top5": Metric(

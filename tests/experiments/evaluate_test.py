@@ -41,7 +41,7 @@ SCRIPT = textwrap.dedent(
 ENDS = [
     ([], "Flag --model must have a value other than None"),
     (["--tasks=coko"], "no task 'coko': did you mean 'coco'? offered are coco, flickr30k"),
-    (["--tasks=nextqa"], "task 'nextqa' is not offered: "),
+    (["--tasks=nextqa"], "task 'nextqa' reads files in --data_dir, which is not given"),
     (["--tasks=coco"], "task 'coco' reads files in --data_dir, which is not given"),
     (
         ["--tasks=coco", "--data_dir={folder}"],

@@ -13,6 +13,7 @@ from flamingo_jax.eval.tasks import (
     jsonl,
     karpathy,
     kinetics,
+    nextqa,
     picture_questions,
     rareact,
     star,
@@ -37,15 +38,12 @@ READERS: dict[str, Reader] = {
     "msvdqa": video_questions.msvdqa,
     "msrvttqa": video_questions.msrvttqa,
     "ivqa": video_questions.ivqa,
+    "nextqa": nextqa.nextqa,
     "star": star.star,
     "vatex": video_captions.vatex,
     "youcook2": video_captions.youcook2,
     "rareact": rareact.rareact,
     "kinetics700": kinetics.kinetics700,
-}
-NOT_OFFERED = {
-    "nextqa": "its score WUPS wants WordNet, a lemmatiser and a list of stop words, none of them "
-    "here",
 }
 
 
@@ -53,12 +51,11 @@ def check(name: str) -> None:
     """TaskError unless `name` is one of a benchmark, or `jsonl:PATH`."""
     if name.startswith(JSONL) or name in READERS:
         return
-    offered = f"offered are {', '.join(READERS)}, and {JSONL}PATH for your own"
-    if name in NOT_OFFERED:
-        raise TaskError(f"task {name!r} is not offered: {NOT_OFFERED[name]}; {offered}")
     close = difflib.get_close_matches(name, READERS, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise TaskError(f"no task {name!r}: {hint}{offered}")
+    raise TaskError(
+        f"no task {name!r}: {hint}offered are {', '.join(READERS)}, and {JSONL}PATH for your own"
+    )
 
 
 def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Task:

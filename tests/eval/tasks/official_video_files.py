@@ -41,6 +41,23 @@ def ivqa(folder: pathlib.Path) -> None:
         write_video(folder / "ivqa" / "videos" / f"vid{number}_000003_000011.mp4")
 
 
+def nextqa(folder: pathlib.Path) -> None:
+    """A question of each of two types a split; one of test's has a second answer."""
+    header = "video,frame_count,width,height,question,answer,qid,type"
+    places = {}
+    for number, split in enumerate(("train", "test")):
+        rows = [
+            f"10{number},90,64,48,why did the boy run,to catch the dog,0,CW",
+            f"10{number},90,64,48,what did he do before that,sleep,5,TP",
+        ]
+        write_lines(folder / "nextqa" / f"{split}.csv", header, *rows)
+        places[f"10{number}"] = f"000{number}/10{number}"
+        write_video(folder / "nextqa" / "NExTVideo" / f"000{number}" / f"10{number}.mp4")
+    write_json(folder / "nextqa" / "map_vid_vidorID.json", places)
+    second = {"101": {"0": "the dog ran away"}}
+    write_json(folder / "nextqa" / "add_reference_answer_test.json", second)
+
+
 def star(folder: pathlib.Path) -> None:
     """A question a split."""
     for number, split in enumerate(("train", "val")):

@@ -16,7 +16,8 @@ from tests.eval.tasks.image_benchmarks_test import MAKE as IMAGES
 MAKE = {
     name: getattr(official, name)
     for name in (
-        *("msvdqa", "msrvttqa", "ivqa", "star", "vatex", "youcook2", "rareact", "kinetics700"),
+        *("msvdqa", "msrvttqa", "ivqa", "nextqa", "star", "vatex", "youcook2", "rareact"),
+        "kinetics700",
     )
 }
 ONE_SHOT = {
@@ -24,6 +25,8 @@ ONE_SHOT = {
     "<image>Question: what is asleep? Answer:",
     "msrvttqa": "<image>Question: who runs? Answer: dog<EOC><image>Question: who runs? Answer:",
     "ivqa": "<image>Question: what, then? Answer: wood<EOC><image>Question: what, then? Answer:",
+    "nextqa": "<image>Question: why did the boy run Answer: to catch the dog<EOC>"
+    "<image>Question: why did the boy run Answer:",
     "star": "<image>Question: Which object? Answer: The b.<EOC>"
     "<image>Question: Which object? Answer:",
     "vatex": "<image>Output: A man runs.<EOC><image>Output:",
@@ -62,12 +65,19 @@ def test_a_missing_file_is_named_with_where_it_comes_from(tmp_path, name):
         path.write_bytes(kept)
 
 
-def test_the_paper_s_names_are_all_offered_but_nextqa():
+def test_the_paper_s_names_are_all_offered():
     assert set(catalog.READERS) == set(IMAGES) | set(MAKE)
-    published_names = set(published.TASKS) | {"imagenet", "kinetics700"}
-    assert published_names - set(catalog.READERS) == {"nextqa"}
-    with pytest.raises(TaskError, match="'nextqa' is not offered: its score WUPS"):
-        catalog.check("nextqa")
+    assert set(catalog.READERS) == set(published.TASKS) | {"imagenet", "kinetics700"}
+
+
+def test_nextqa_has_second_answers_and_types_as_they_are_scored(tmp_path):
+    task = read(tmp_path, "nextqa")
+    why, before = task.queries
+    assert why.references == ("to catch the dog", "the dog ran away")
+    assert before.references == ("sleep",)
+    assert (why.group, before.group) == ("CW", "TN")
+    assert task.support[0].references == ("to catch the dog",)
+    assert [e.id for e in task.queries] == ["101_0", "101_5"]
 
 
 def test_written_answers_of_videos_score_by_their_first_word(tmp_path):
@@ -124,6 +134,32 @@ def test_what_could_not_be_scored_is_known_at_once(tmp_path, name, file, right, 
     path.write_text(text.replace(right, wrong, 1))
     with pytest.raises(TaskError, match=f"{tmp_path / name}: .*{says}"):
         catalog.read(name, tmp_path, "{}")
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says"),
+    [
+        (
+            "test.csv",
+            ",type",
+            ",type,a0",
+            r"csv:2: of the multiple choice; the open-ended .*/NExT-OE",
+        ),
+        ("test.csv", "0,CW", "0,XY", "csv:2: type is 'XY'; known are CW, CH"),
+        ("train.csv", ",0,CW", "", r"csv:2: no field 'qid' in \["),
+        ("test.csv", "101,", "102,", "csv:2: video 102 is not in map_vid_vidorID.json"),
+        ("add_reference_answer_test.json", "{", "[{", "json: not JSON at line 1"),
+        ("add_reference_answer_test.json", '{"0": "the dog ran away"}', "3", "not laid out as the"),
+    ],
+)
+def test_a_line_of_nextqa_that_is_damaged_is_named(tmp_path, file, right, wrong, says):
+    MAKE["nextqa"](tmp_path)
+    path = tmp_path / "nextqa" / file
+    text = path.read_text()
+    assert right in text
+    path.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(TaskError, match=says):
+        catalog.read("nextqa", tmp_path, "{}")
 
 
 def test_kinetics_takes_support_videos_that_are_there(tmp_path):
