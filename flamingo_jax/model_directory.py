@@ -2,8 +2,9 @@
 
 `model.json` says what the model is (architecture, precision, prompt conventions) and names every
 frozen part by source and SHA-256; `weights.safetensors` holds what was trained and the map that
-aligns features, `frozen.safetensors` the frozen parts where they are embedded. A training workdir,
-which has such a folder as `model/`, is taken in its place.
+aligns features, `frozen.safetensors` the frozen parts where they are embedded. In the place of both
+an exported model has all parameters, layers apart, in files of bounded size (`tensor_shards`). A
+training workdir, which has such a folder as `model/`, is taken in its place.
 """
 
 import dataclasses
@@ -13,29 +14,30 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import traverse_util
 
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core.stack import Execution
+from flamingo_jax.core.stack import Execution, reroll
 from flamingo_jax.model import Model
 from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import folders, frozen_parts, tensor_file
+from flamingo_jax.weights import (
+    checkpoint_files,
+    folders,
+    frozen_parts,
+    tensor_file,
+    tensor_shards,
+)
+from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.frozen_parts import Source
 
 Tree = Any
 FORMAT = 2  # 1 had fewer keys, which have defaults
-_JSON, _WEIGHTS, _FROZEN, _TOKENIZER = (
-    "model.json",
-    "weights.safetensors",
-    "frozen.safetensors",
-    "tokenizer",
-)
+CARD, TOKENIZER = "model.json", "tokenizer"
+_WEIGHTS, _FROZEN = "weights.safetensors", "frozen.safetensors"
 
 
 class ModelDirectoryError(ValueError):
@@ -67,7 +69,7 @@ def save(
     ModelDirectoryError for a folder of other files, which stays.
     """
     directory = pathlib.Path(directory)
-    if directory.exists() and not (directory / _JSON).is_file() and any(directory.iterdir()):
+    if directory.exists() and not (directory / CARD).is_file() and any(directory.iterdir()):
         raise ModelDirectoryError(
             f"{directory} holds other files than a model's: move them away, and give the same "
             "command again"
@@ -80,9 +82,9 @@ def save(
             frozen = flat.keys() - traverse_util.flatten_dict(own).keys()
             tree = traverse_util.unflatten_dict({path: flat[path] for path in frozen})
             tensor_file.save(folder / _FROZEN, tree)
-        tokenizer.to_file(folder / _TOKENIZER)
+        tokenizer.to_file(folder / TOKENIZER)
         text = json.dumps({"format": FORMAT} | config_lib.to_dict(card), indent=2)
-        (folder / _JSON).write_text(text + "\n")
+        (folder / CARD).write_text(text + "\n")
 
 
 def load(directory: str | pathlib.Path) -> Model:
@@ -99,14 +101,7 @@ def load(directory: str | pathlib.Path) -> Model:
         tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     except ValueError as error:
         raise ModelDirectoryError(f"{directory}: {error}") from error
-    own = _read_tensors(directory / _WEIGHTS)
-    if has_frozen(directory):
-        tree = own | _read_tensors(directory / _FROZEN)
-        params = traverse_util.unflatten_dict(tree, sep="/")
-    else:
-        frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
-        params = traverse_util.unflatten_dict(frozen | own, sep="/")
-    _check_shapes(directory, params, _shapes(card.config))
+    params = read_params(directory)
     params = params_lib.merge(*params_lib.cast(*params_lib.split(params), card.dtypes))
     return Model(
         card.config,
@@ -117,22 +112,44 @@ def load(directory: str | pathlib.Path) -> Model:
     )
 
 
+def read_params(directory: str | pathlib.Path) -> Tree:
+    """All parameters of a finished model, in the dtypes that they are kept in.
+
+    Leaves are what numpy makes arrays of: views into files, which are read where they are looked
+    at. Raises as `load` does.
+    """
+    directory = find(directory)
+    card = read_card(directory)
+    if tensor_shards.are_in(directory):
+        params = _read_shards(directory)
+    elif has_frozen(directory):
+        tree = _read_tensors(directory / _WEIGHTS) | _read_tensors(directory / _FROZEN)
+        params = traverse_util.unflatten_dict(tree, sep="/")
+    else:
+        own = _read_tensors(directory / _WEIGHTS)
+        frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
+        params = traverse_util.unflatten_dict(frozen | own, sep="/")
+    _check_shapes(directory, params, _shapes(card.config))
+    return params
+
+
 def find(directory: str | pathlib.Path) -> pathlib.Path:
     """The model directory itself, where a training workdir is given."""
     directory = pathlib.Path(directory)
     inner = directory / "model"
-    return inner if not (directory / _JSON).is_file() and (inner / _JSON).is_file() else directory
+    return inner if not (directory / CARD).is_file() and (inner / CARD).is_file() else directory
 
 
 def has_frozen(directory: str | pathlib.Path) -> bool:
     """Whether the frozen parts are embedded, so that their sources need not be there."""
-    return (find(directory) / _FROZEN).is_file()
+    directory = find(directory)
+    return (directory / _FROZEN).is_file() or tensor_shards.are_in(directory)
 
 
 def read_card(directory: str | pathlib.Path) -> ModelCard:
     """`model.json`, checked."""
     directory = find(directory)
-    path = directory / _JSON
+    path = directory / CARD
     if not path.is_file() and (directory / "checkpoints").is_dir():
         raise ModelDirectoryError(
             f"{directory} holds checkpoints and no model yet, which a run writes at its end: give "
@@ -140,7 +157,7 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
         )
     if not path.is_file():
         raise ModelDirectoryError(
-            f"{directory} holds no {_JSON}: give the model/ folder of a finished training run, "
+            f"{directory} holds no {CARD}: give the model/ folder of a finished training run, "
             "or its workdir"
         )
     try:
@@ -196,7 +213,7 @@ def _identity(source: Source) -> dict[str, Any]:
 
 def read_tokenizer(directory: str | pathlib.Path) -> Tokenizer:
     """Of a model directory or a training workdir; ValueError where it cannot be read."""
-    return Tokenizer.from_file(find(directory) / _TOKENIZER)
+    return Tokenizer.from_file(find(directory) / TOKENIZER)
 
 
 def trained_params(directory: str | pathlib.Path) -> Tree:
@@ -206,7 +223,10 @@ def trained_params(directory: str | pathlib.Path) -> Tree:
       ModelDirectoryError: it holds no model, or one that is damaged.
     """
     directory = find(directory)
-    params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
+    if tensor_shards.are_in(directory):
+        params = jax.device_get(own_params(_read_shards(directory)))
+    else:
+        params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
     _check_shapes(directory, params, own_params(_shapes(read_card(directory).config)))
     return params
 
@@ -223,12 +243,18 @@ def own_params(params: Tree) -> Tree:
 
 
 def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
+    """Of a file, or of a folder's files."""
+    if not path.exists():
         raise ModelDirectoryError(f"{path} is missing: the folder was copied in part; copy it anew")
     try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ModelDirectoryError(f"{path} is damaged ({error}): copy it anew") from error
+        return checkpoint_files.tensors(path)
+    except BadWeightsFile as error:
+        raise ModelDirectoryError(f"{error}, or copy it anew") from error
+
+
+def _read_shards(directory: pathlib.Path) -> Tree:
+    """Parameters of an exported model, its layers stacked again."""
+    return reroll(traverse_util.unflatten_dict(_read_tensors(directory), sep="/"))
 
 
 def _shapes(config: FlamingoConfig) -> Tree:
@@ -241,6 +267,6 @@ def _check_shapes(directory: pathlib.Path, params: Tree, shapes: Tree) -> None:
     if want != found:
         odd = sorted(path for path in want.keys() | found if want.get(path) != found.get(path))[0]
         raise ModelDirectoryError(
-            f"{directory}: weight {odd} is {found.get(odd)}, {_JSON} asks for {want.get(odd)}: "
+            f"{directory}: weight {odd} is {found.get(odd)}, {CARD} asks for {want.get(odd)}: "
             "the two files do not belong together"
         )

@@ -34,6 +34,7 @@ LIBRARY = {
     "weights": {"weights", "models", "core", "contrastive_config", *LEAVES},
     "model": {"decode", "models", "core", *LEAVES},
     "model_directory": {"model", "weights", "models", "core", *LEAVES},
+    "exported_model": {"model_directory", "weights", "core", *LEAVES},
     "__init__": {"model_directory"},
 }
 DATA_MAY_IMPORT = {"batch", "cache", "config", "images", "tokenizer", "videos"}

@@ -8,7 +8,7 @@ eight bytes, the header, JSON of names, types, shapes and places, and the number
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,19 @@ def save(
     tree: Tree,  # leaves: arrays, or what has shape, dtype and indices as they have
     dtype: Any = None,
     tick: Callable[[int], object] = lambda num_bytes: None,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the leaves of nested dicts under their paths, `a/b/c`; None: in their own dtypes.
 
     Numbers are in C's order, however kernels from other frameworks lie in memory. `tick` is called
-    with the number of bytes that were written just now.
+    with the number of bytes that were written just now. `metadata` is what the header says beside.
     """
     leaves = traverse_util.flatten_dict(tree, sep="/")
     dtypes = {name: np.dtype(dtype or leaf.dtype) for name, leaf in leaves.items()}
     names = sorted(leaves, key=lambda name: (-dtypes[name].itemsize, name))  # all aligned
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for name in names:
         start, shape = end, leaves[name].shape
         end += math.prod(shape) * dtypes[name].itemsize
