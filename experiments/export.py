@@ -1,39 +1,57 @@
-r"""A finished model as a checkpoint that another project's code reads.
+r"""A finished model in a format that other people's code reads.
 
     python -m experiments.export --model=runs/mine --format=open_flamingo --out=export
 
 writes `checkpoint.pt`, which OpenFlamingo's code loads as its own: resampler, gated blocks, and the
 embedding with its new rows. The model must be one that OpenFlamingo computes, as those are that
 experiments.convert made and experiments.train trained further; the language model is read from
-where the model directory names it. Only tensors are in the file, one of them in memory at a time
-beside what was trained.
+where the model directory names it.
+
+    python -m experiments.export --model=runs/mine --format=idefics --out=export
+
+writes a folder that transformers opens, IdeficsForVisionText2Text.from_pretrained("export"), of a
+model that came from IDEFICS: all its tensors, with what was trained in the place of what was, and
+the files beside them as they are in the folder that the model directory names.
+
+    python -m experiments.export --model=runs/mine --format=safetensors --out=export
+
+writes any model whole, frozen parts too, as plain safetensors under the names that parameters have
+here, beside model.json and the tokenizer. It needs no other file, and is a model directory as well.
+
+The last two write files of 4 GB at most with an index. Only tensors are in any file, one of them in
+memory at a time beside what was trained. docs/weights.md names them all.
 """
+
+import contextlib
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from experiments import cli, conversion
-from flamingo_jax import model_directory
+from data_pipelines import progress_bar
+from experiments import cli, conversion, loading
+from flamingo_jax import exported_model, model_directory
+from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import (
+    checkpoint_files,
     folders,
     frozen_parts,
     hf_lm_config,
+    idefics_export,
     open_flamingo_export,
+    tensor_shards,
     torch_checkpoint_writer,
 )
 
-_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
-_FORMAT = flags.DEFINE_enum("format", None, ["open_flamingo"], "Whose code is to read it.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; it must not be there yet.")
-flags.mark_flags_as_required(["model", "format", "out"])
 FILE = "checkpoint.pt"
+_BESIDE = ("*.json", "*.model", "*.jinja")  # of config, tokenizer, preprocessor; not the weights
 
 
-def main() -> None:
-    """Writes the checkpoint, whole or not at all, and says how it is loaded."""
-    directory = cli.local_path("--model", _MODEL.value)
-    out = conversion.new_folder(cli.local_path("--out", _OUT.value))
-    card = model_directory.read_card(directory)
+def to_open_flamingo(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> str:
+    """Writes OpenFlamingo's checkpoint, whole or not at all, and returns how it is loaded."""
     if card.language_model.format != "hf_lm":
         raise cli.UserError(
             f"{directory}: its language model is of the format {card.language_model.format}: only "
@@ -50,12 +68,89 @@ def main() -> None:
     with folders.whole(out) as partial:
         number = torch_checkpoint_writer.save_state_dict(partial / FILE, tensors)
     every = card.config.cross_attention.every
-    print(
+    return (
         f"{number} tensors written to {out / FILE}\n"
         f"OpenFlamingo: create_model_and_transforms(..., lang_encoder_path={str(path)!r}, "
         f"cross_attn_every_n_layers={every}), then model.load_state_dict(torch.load("
         f"{str(out / FILE)!r}), strict=False)"
     )
+
+
+def to_idefics(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> str:
+    """Writes a folder of transformers, whole or not at all, and returns how it is opened."""
+    lm, vision = card.language_model, card.vision
+    if (lm.format, vision.format, vision.path) != ("hf_lm", "hf_clip", lm.path):
+        named = [f"{part.format}:{part.path}".removesuffix(":") for part in (lm, vision)]
+        raise cli.UserError(
+            f"{directory}: its frozen parts are {' and '.join(named)}: only a model whose frozen "
+            "parts are both of one folder of IDEFICS goes back into it"
+        )
+    with cli.user_input():
+        tokenizer = model_directory.read_tokenizer(directory)
+        folder = frozen_parts.checked_file(lm)
+        theirs = checkpoint_files.tensors(folder)
+        idefics_export.check(card.config, tokenizer, folder, theirs)
+    params = model_directory.trained_params(directory)
+    group = tensor_shards.Group(idefics_export.tensors(card.config, params, theirs))
+    with folders.whole(out) as partial:
+        for pattern in _BESIDE:
+            for file in sorted(folder.glob(pattern)):
+                if not file.name.endswith(".index.json"):
+                    shutil.copyfile(file, partial / file.name)
+        with _progress(out, [group]) as tick:
+            number = tensor_shards.save(partial, [group], metadata={"format": "pt"}, tick=tick)
+    return (
+        f"{number} tensors written to {out}\n"
+        f"transformers: IdeficsForVisionText2Text.from_pretrained({str(out)!r}), and "
+        f"AutoProcessor.from_pretrained({str(out)!r})"
+    )
+
+
+def to_safetensors(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> str:
+    """Writes the whole model with its parameters' names here, whole or not at all."""
+    loading.bring(directory)
+    with cli.user_input():
+        model_directory.read_tokenizer(directory)
+        groups = exported_model.groups(directory)
+    with folders.whole(out) as partial, _progress(out, groups) as tick:
+        number = exported_model.write(directory, groups, partial, tick)
+    trained = len(groups[0].tensors)
+    return (
+        f"{number} tensors written to {out}, {trained} of them trained\n"
+        f"here: --model={out}; elsewhere: safetensors' safe_open, names in docs/weights.md"
+    )
+
+
+@contextlib.contextmanager
+def _progress(
+    out: pathlib.Path, groups: list[tensor_shards.Group]
+) -> Iterator[Callable[[int], None]]:
+    """What is to be called with the number of bytes written just now; shows how many are."""
+    total, written = tensor_shards.num_bytes(groups), 0
+    with progress_bar.bar(total >> 20, f"writing {out}", "MiB") as bar:
+
+        def tick(num_bytes: int) -> None:
+            nonlocal written
+            written += num_bytes
+            bar.update((written >> 20) - bar.n)
+
+        yield tick
+
+
+FORMATS = {"open_flamingo": to_open_flamingo, "idefics": to_idefics, "safetensors": to_safetensors}
+_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+_FORMAT = flags.DEFINE_enum("format", None, [*FORMATS], "Whose code is to read it.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write; it must not be there yet.")
+flags.mark_flags_as_required(["model", "format", "out"])
+
+
+def main() -> None:
+    """Writes the folder and says how it is opened."""
+    directory = cli.local_path("--model", _MODEL.value)
+    out = conversion.new_folder(cli.local_path("--out", _OUT.value))
+    card = model_directory.read_card(directory)
+    print(f"reading {directory}", file=sys.stderr, flush=True)
+    print(FORMATS[_FORMAT.value](directory, card, out))
 
 
 if __name__ == "__main__":

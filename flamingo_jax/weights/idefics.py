@@ -7,8 +7,10 @@ blocks 0, `cross_layer_interval` and so on; ReLU in the resampler, and norms of 
 and keys in both; CLIP's class token beside its patches; extra rows of embedding and head.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,10 @@ from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import END_OF_CHUNK
 from flamingo_jax.weights import (
     checkpoint_files,
+    clip_config,
+    clip_tower,
     hf_lm,
+    hf_lm_config,
     idefics_names,
     json_settings,
     name_table,
@@ -40,9 +45,14 @@ _BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 _MEND = "fetch the folder again, or give one of IDEFICS v1"
 
 
-def convert(
-    folder: pathlib.Path, lm: LanguageModelConfig, vision: VisionConfig, new_tokens: list[str]
-) -> Conversion:
+class Structure(NamedTuple):
+    """What a folder says of itself, in our terms."""
+
+    config: FlamingoConfig
+    new_tokens: tuple[str, ...]  # the tokenizer's, in the rows' order
+
+
+def convert(folder: pathlib.Path) -> Conversion:
     """BadWeightsFile for what is missing, left over, or set otherwise than IDEFICS is.
 
     Of the frozen parts only the tables are read, where the files are of safetensors.
@@ -52,7 +62,8 @@ def convert(
     trained = {name: a for name, a in tensors.items() if name.startswith(beside[1:])}
     buffers = [name for name in tensors if name.endswith(_BUFFERS)]
     left = {name: a for name, a in trained.items() if name not in buffers}
-    config = _config(folder, left, lm, vision, len(new_tokens))
+    config, new_tokens = structure(folder, tensors)
+    lm = config.language_model
     hf_lm.language_model(tensors, "idefics", lm, what=str(folder))  # checks names and shapes
     shapes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))[1]
     wanted = {name: shapes[name] for name in ("resampler", "gated_xattn", "new_tokens")}
@@ -64,7 +75,7 @@ def convert(
     return Conversion(
         config,
         params,
-        tuple(_OUR_NAMES.get(name, name) for name in new_tokens),
+        new_tokens,
         starts_with_bos=True,
         caption_template=CAPTION,
         mapped={
@@ -73,6 +84,30 @@ def convert(
             "tables of new tokens' rows": len(left) - gated - resampler,
         },
         unneeded=len(buffers),
+    )
+
+
+def structure(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> Structure:
+    """BadWeightsFile for what is set otherwise than IDEFICS is; of `tensors` shapes are asked."""
+    num_new = read_json(folder).whole("additional_vocab_size", 0, least=0)
+    _, lm = hf_lm_config.read_folder(folder)
+    names = _new_tokens(folder, lm.vocab_size, num_new)
+    tower = clip_tower.recognise(folder)
+    vision = VisionConfig(
+        "vit",
+        tower.variant,
+        num_features=tower.num_patches + 1,
+        width=tower.width,
+        preprocessing=dataclasses.replace(
+            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="stretch"
+        ),
+        activation="gelu",
+        keep_class_token=True,
+    )
+    clip_config.check(folder, tower.format, vision)
+    return Structure(
+        _config(folder, tensors, lm, vision, num_new),
+        tuple(_OUR_NAMES.get(name, name) for name in names),
     )
 
 
@@ -86,7 +121,7 @@ def read_json(folder: pathlib.Path) -> JsonSettings:
     return found
 
 
-def new_tokens(folder: pathlib.Path, first: int, count: int) -> list[str]:
+def _new_tokens(folder: pathlib.Path, first: int, count: int) -> list[str]:
     """Names of the ids from `first` on, as the folder's tokenizer has them."""
     names = _added_tokens(folder)
     if missing := [i for i in range(first, first + count) if i not in names]:

@@ -12,7 +12,7 @@ import numpy as np
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.models import insertion
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import embedding_tables, open_flamingo
+from flamingo_jax.weights import clip_tower, embedding_tables, open_flamingo
 from flamingo_jax.weights.conversion import Tree
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.open_flamingo_names import FAMILIES
@@ -28,10 +28,14 @@ def check(
 ) -> None:
     """ValueError for a model that OpenFlamingo's code does not compute, with what is in the way."""
     v, r, x = config.vision, config.resampler, config.cross_attention
+    pictures, clips = v.preprocessing, clip_tower.PREPROCESSING
     wanted = {
         "vision.kind": (v.kind, "vit"),
         "vision.keep_class_token": (v.keep_class_token, False),
         "vision.aligned_width": (v.aligned_width, None),
+        "vision.preprocessing.fit": (pictures.fit, "crop"),
+        "vision.preprocessing.mean": (pictures.mean, clips.mean),
+        "vision.preprocessing.std": (pictures.std, clips.std),
         "resampler.kind": (r.kind, "perceiver"),
         "resampler.activation": (r.activation, "gelu"),
         "resampler.normalize_media": (r.normalize_media, True),

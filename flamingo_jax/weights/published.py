@@ -84,30 +84,15 @@ def from_idefics(folder: pathlib.Path) -> Published:
     Raises BadWeightsFile where it is damaged or of something else; ValueError where it has no
     tokenizer.
     """
-    num_new = idefics.read_json(folder).whole("additional_vocab_size", 0, least=0)
-    _, lm = hf_lm_config.read_folder(folder)
-    names = idefics.new_tokens(folder, lm.vocab_size, num_new)
-    tower = clip_tower.recognise(folder)
-    vision = VisionConfig(
-        "vit",
-        tower.variant,
-        num_features=tower.num_patches + 1,
-        width=tower.width,
-        preprocessing=dataclasses.replace(
-            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="stretch"
-        ),
-        activation="gelu",
-        keep_class_token=True,
-    )
-    clip_config.check(folder, tower.format, vision)
-    conversion = idefics.convert(folder, lm, vision, names)
-    tokenizer = Tokenizer.from_huggingface(folder, lm.vocab_size, new_are_there=True)
+    conversion = idefics.convert(folder)
+    rows = conversion.config.language_model.vocab_size
+    tokenizer = Tokenizer.from_huggingface(folder, rows, new_are_there=True)
     return Published(
         conversion,
         tokenizer.with_conventions(
             conversion.new_tokens, starts_with_bos=conversion.starts_with_bos
         ),
         Part("hf_lm", folder),
-        Part(tower.format, folder),
+        Part("hf_clip", folder),
         whole=True,
     )

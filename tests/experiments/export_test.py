@@ -1,4 +1,4 @@
-"""experiments.export: a converted checkpoint comes back as it was, and other models are refused."""
+"""experiments.export to OpenFlamingo: a checkpoint comes back, and other models are refused."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import pytest
 
 from experiments import conversion
 from flamingo_jax import model_directory
+from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import (
     open_flamingo,
@@ -82,6 +83,12 @@ def test_numbers_of_other_sizes_come_back_too(tmp_path, dtype):
         ("cross_attention", "normalize_media", True, "normalize_media=True: .* with False"),
         ("resampler", "depth", 8, "resampler.depth=8: OpenFlamingo computes with 6"),
         ("cross_attention", "head_dim", 32, "cross_attention.head_dim=32: .* with 64"),
+        (
+            "vision",
+            "preprocessing",
+            ImagePreprocessing(32),
+            "vision.preprocessing.fit=pad: OpenFlamingo computes with crop",
+        ),
     ],
 )
 def test_a_model_that_open_flamingo_does_not_compute_is_refused(

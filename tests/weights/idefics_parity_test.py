@@ -1,17 +1,24 @@
 """A converted IDEFICS against the model of transformers: the same logits for the same prompts."""
 
+import pathlib
 import types
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
 import flamingo_jax
 from experiments import conversion
+from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.images import decode_image
+from flamingo_jax.model import Model
+from flamingo_jax.model_directory import read_card, read_tokenizer
 from flamingo_jax.prompts import ImagePart, TextPart
 from flamingo_jax.weights import published
 from tests import prompt_cases
+from tests.experiments import prompt_files
 from tests.language_model_folder import NUM_IDS
 from tests.open_flamingo_reference import randomise
 from tests.torch_reference import import_torch
@@ -63,15 +70,28 @@ def build(folder, alpha_type):
     return model.eval()
 
 
+class Pair(NamedTuple):
+    """A model of transformers, what it was converted to, and where the two lie."""
+
+    theirs: object
+    ours: Model
+    report: str
+    folder: pathlib.Path
+
+    @property
+    def eos_id(self) -> int:
+        return self.ours.tokenizer.eos_id
+
+
 @pytest.fixture(scope="module", params=["float", "vector"])
 def pair(request, tmp_path_factory):
-    """(theirs, ours, the report)."""
     folder = tmp_path_factory.mktemp("idefics")
     theirs = build(folder / "idefics", request.param)
     assert len([*(folder / "idefics").glob("model-*.safetensors")]) > 1
     found = published.from_idefics(folder / "idefics")
     card = conversion.write(found, folder / "model", "float32")
-    return theirs, flamingo_jax.load(folder / "model"), list(conversion.lines(found, card))
+    report = "\n".join(conversion.lines(found, card))
+    return Pair(theirs, flamingo_jax.load(folder / "model"), report, folder)
 
 
 def reference(model, eos_id):
@@ -99,17 +119,58 @@ def reference(model, eos_id):
 
 
 def test_logits(pair):
-    theirs, ours, _ = pair
-    for name, difference in prompt_cases.differences(
-        ours, reference(theirs, ours.tokenizer.eos_id)
-    ):
+    theirs = reference(pair.theirs, pair.eos_id)
+    for name, difference in prompt_cases.differences(pair.ours, theirs):
         print(f"{name}: largest difference {difference:.1e} of the largest logit")
         assert difference < TOLERANCE
 
 
+def test_exported_it_is_their_model_again(pair, tmp_path):
+    """The same names, shapes, dtypes and numbers, as transformers opens them by itself."""
+    again = exported(pair.folder / "model", tmp_path / "out")
+    want, found = pair.theirs.state_dict(), again.state_dict()
+    assert {*found} == {*want}
+    for name, tensor in want.items():
+        assert found[name].dtype == tensor.dtype
+        assert import_torch().equal(found[name], tensor), name
+    for file in ("config.json", "generation_config.json", "tokenizer.json"):
+        copy = (tmp_path / "out" / file).read_bytes()
+        assert copy == (pair.folder / "idefics" / file).read_bytes()
+    for _, difference in prompt_cases.differences(pair.ours, reference(again, pair.eos_id)):
+        assert difference < TOLERANCE
+
+
+def test_trained_on_and_exported_it_computes_what_is_computed_here(pair, tmp_path):
+    before, rng = pair.folder / "model", np.random.default_rng(1)
+    moved = jax.tree.map(
+        lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32),
+        model_directory.trained_params(before),
+    )
+    card, tokenizer = (read(before) for read in (read_card, read_tokenizer))
+    model_directory.save(tmp_path / "run" / "model", card, tokenizer, moved)
+    ours, theirs = flamingo_jax.load(tmp_path / "run"), exported(tmp_path / "run", tmp_path / "out")
+    for name, difference in prompt_cases.differences(ours, reference(theirs, pair.eos_id)):
+        print(f"{name}, trained on: largest difference {difference:.1e} of the largest logit")
+        assert difference < TOLERANCE
+    for _, difference in prompt_cases.differences(ours, reference(pair.theirs, pair.eos_id)):
+        assert difference > 100 * TOLERANCE
+
+
+def exported(model, out):
+    """What transformers makes of the folder, and nothing to complain of."""
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+    done = prompt_files.run(
+        "experiments.export", f"--model={model}", "--format=idefics", f"--out={out}"
+    )
+    assert done.returncode == 0, done.stderr
+    found, report = hf.IdeficsForVisionText2Text.from_pretrained(out, output_loading_info=True)
+    assert not any(report.values()), report
+    return found.eval()
+
+
 def test_pictures_are_wrapped_as_in_training(pair):
     """Two pictures side by side share the token between them."""
-    _, ours, _ = pair
+    ours = pair.ours
     picture, text = ImagePart(prompt_cases.RED), TextPart("a")
     pp = ours.config.vision.preprocessing
     found = prompt_batch.encode([picture, picture, text, picture], ours.tokenizer, pp)
@@ -125,7 +186,7 @@ def test_pictures_are_wrapped_as_in_training(pair):
 
 def test_candidates_behind_a_cached_prompt_are_as_likely_as_in_one_text(pair):
     """Keys are normed once a prompt, and read at every step."""
-    _, ours, _ = pair
+    ours = pair.ours
     prompt = [{"image": prompt_cases.NOISE}, {"text": "Output:"}]
     (found,) = ours.likelihoods([prompt], [[" cat"]], closed=False)
     (scored,) = ours.score([[*prompt, {"text": " cat"}]])
@@ -133,8 +194,7 @@ def test_candidates_behind_a_cached_prompt_are_as_likely_as_in_one_text(pair):
 
 
 def test_report(pair):
-    _, _, report = pair
-    text = "\n".join(report)
+    text = pair.report
     assert "2  tables of new tokens' rows" in text
     assert "257 <fake_token_around_image>, 258 <image>, 259 <EOC>" in text
     assert "frozen  language model, read from hf_lm:" in text
@@ -143,7 +203,7 @@ def test_report(pair):
 def test_pixels_equal_the_processors(pair):
     """Stretched to a square, to within the rounding of a normalised number."""
     hf = pytest.importorskip("transformers", reason="transformers is not installed")
-    _, ours, _ = pair
+    ours = pair.ours
     pp = ours.config.vision.preprocessing
     processor = hf.models.idefics.image_processing_pil_idefics.IdeficsImageProcessorPil(
         image_size=pp.size_px
