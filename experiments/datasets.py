@@ -14,7 +14,8 @@ from data_pipelines.splits import shard_slices
 from data_pipelines.stream_config import StreamConfig
 from data_pipelines.versions import newest_versions
 from flamingo_jax.cache import cache_dir
-from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS, CaptionTemplate
+from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
+from flamingo_jax.eval.prompt_template import PromptTemplate
 
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 
@@ -100,7 +101,7 @@ def check_heldout(config: Any) -> None:
     settings, where = config.report, config.data.heldout
     if not settings.num_queries:
         return
-    CaptionTemplate(config.caption_template)
+    PromptTemplate.of_caption(config.caption_template)
     if not where.path:
         raise ValueError(
             f"report.num_queries={settings.num_queries} asks about held-out pairs: name their "

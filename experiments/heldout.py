@@ -18,12 +18,13 @@ from data_pipelines.records import Document
 from experiments.evaluation.media import similarity_features
 from experiments.report_data import Heldout, SamplePicture
 from flamingo_jax.config import ImagePreprocessing
-from flamingo_jax.eval import caption_tokenizer, captioning_prompt, cider, ranking, retrieval
+from flamingo_jax.eval import caption_tokenizer, cider, few_shot, ranking, retrieval, task
 from flamingo_jax.eval.bootstrap import Interval, bootstrap_mean, paired_bootstrap
+from flamingo_jax.eval.prompt_template import PromptTemplate, cut_at_keywords
 from flamingo_jax.eval.wilson import wilson_share
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model import Decoding, Model
-from flamingo_jax.prompts import Prompt
+from flamingo_jax.prompts import ImagePart, Prompt
 from flamingo_jax.videos import is_video
 
 
@@ -151,13 +152,13 @@ class NameTest:
 
     def log_probs(self, model: Model, asked: Sequence[Prompt]) -> np.ndarray:
         """f32[queries, candidates] of the names after each query's prompt."""
-        template = captioning_prompt.CaptionTemplate(model.caption_template)
+        template = PromptTemplate.of_caption(model.caption_template)
         texts = [[template.continuation(name) for name in row] for row in self.names]
         return np.stack(model.likelihoods(asked, texts))
 
     def num_tokens(self, model: Model) -> np.ndarray:
         """i64[queries, candidates] of the names, each with the mark that ends it."""
-        template = captioning_prompt.CaptionTemplate(model.caption_template)
+        template = PromptTemplate.of_caption(model.caption_template)
 
         def count(name: str) -> int:
             return len(model.tokenizer.encode(template.continuation(name))) + 1
@@ -167,7 +168,7 @@ class NameTest:
 
 def losses_and_ranks(model: Model, test: NameTest, seed: int) -> Heldout:
     """Right against shuffled pictures, and the right name's rank, without examples."""
-    queries, template = test.queries, captioning_prompt.CaptionTemplate(model.caption_template)
+    queries, template = test.queries, PromptTemplate.of_caption(model.caption_template)
     others = [_question(queries[i], template) for i in shuffled(len(queries), seed)]
     answers = [[template.continuation(q.names[0])] for q in queries]
     wrong = np.concatenate(model.likelihoods(others, answers))
@@ -215,8 +216,8 @@ def captions(
     """
     asked = _few_shot_prompts(model, queries, support, num_shots, retrieval_kind, seed)
     written = model.generate(asked, Decoding("beam", max_tokens=max_tokens))
-    template = captioning_prompt.CaptionTemplate(model.caption_template)
-    return [captioning_prompt.cut_at_next_prompt(w.text, template) for w in written]
+    template = PromptTemplate.of_caption(model.caption_template)
+    return [cut_at_keywords(w.text, template.keywords) for w in written]
 
 
 def _few_shot_prompts(
@@ -227,8 +228,8 @@ def _few_shot_prompts(
     retrieval_kind: str,
     seed: int,
 ) -> list[Prompt]:
-    template = captioning_prompt.CaptionTemplate(model.caption_template)
-    count = num_shots or captioning_prompt.NUM_ZERO_SHOT_TEXTS
+    template = PromptTemplate.of_caption(model.caption_template)
+    count = few_shot.num_examples(num_shots, closed=False)
     query_ids, support_ids = [q.media_id for q in queries], [s.media_id for s in support]
     if retrieval_kind == "rices":
         rows = retrieval.rices_shots(
@@ -242,11 +243,9 @@ def _few_shot_prompts(
         rows = retrieval.random_shots(query_ids, support_ids, count, seed=seed)
     asked = []
     for query, row in zip(queries, rows, strict=True):
-        shots = [captioning_prompt.Shot(_media(support[i]), support[i].names[0]) for i in row]
-        shots = shots if num_shots else captioning_prompt.text_only(shots)
-        asked.append(
-            Prompt(query.id, captioning_prompt.captioning_prompt(shots, _media(query), template))
-        )
+        shots = [_shown(support[i]) for i in row]
+        parts = few_shot.task_prompt(template, shots, _shown(query), with_media=num_shots > 0)
+        asked.append(Prompt(query.id, parts))
     return asked
 
 
@@ -272,11 +271,12 @@ def _pooled(model: Model, group: Sequence[Example]) -> np.ndarray:
     return similarity_features(model, pooled)
 
 
-def _question(example: Example, template: captioning_prompt.CaptionTemplate) -> Prompt:
-    return Prompt("", captioning_prompt.captioning_prompt([], _media(example), template))
+def _question(example: Example, template: PromptTemplate) -> Prompt:
+    return Prompt("", few_shot.task_prompt(template, [], _shown(example)))
 
 
-def _media(example: Example) -> Any:
-    """What a prompt takes: bytes as they are, features in float32."""
+def _shown(example: Example) -> task.Example:
+    """As prompts take it: bytes as they are, features in float32."""
     image = example.image
-    return np.asarray(image, np.float32) if isinstance(image, np.ndarray) else image
+    media = ImagePart(np.asarray(image, np.float32) if isinstance(image, np.ndarray) else image)
+    return task.Example(example.id, media, example.names[0], example.names)

@@ -14,7 +14,7 @@ from data_pipelines.whole_files import read_json, write_json
 from experiments import datasets, heldout
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
-from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS
+from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.model import Model
 
 NUM_SAMPLES = 12

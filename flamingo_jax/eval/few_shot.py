@@ -1,14 +1,17 @@
 """The prompt of a query after its support examples, and which examples those are.
 
 Paper: section 3.1 and the appendix on prompts. A support example is its picture, its text and the
-end of its chunk; the query is its picture and the text up to the answer.
+end of its chunk; the query is its picture and the text up to the answer. The model sees exactly
+that: `<BOS>` alone is added later.
 
+    <image>Output: a cat<EOC><image>Output: two dogs<EOC><image>Output:
     <image>Question: what is it? Answer: a cat<EOC><image>Question: and this? Answer:
 
-Open-ended "zero-shot" prompts hold two examples without their pictures, which show the form of an
-answer; close-ended ones hold none, since their candidates have that form. Shots are drawn from the
-seed and the query's id, so a subset of queries is asked as it is inside the whole; the two texts
-without pictures are always drawn at random, for retrieved ones would give the answer away.
+Open-ended "zero-shot" prompts (in OpenFlamingo and IDEFICS too) hold two examples without their
+pictures, which show the form of an answer; close-ended ones hold none, since their candidates have
+that form. Shots are drawn from the seed and the query's id, so a subset of queries is asked as it
+is inside the whole; the two texts without pictures are always drawn at random, for retrieved ones
+would give the answer away.
 """
 
 import math
@@ -16,11 +19,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flamingo_jax.eval.captioning_prompt import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.eval.seeding import query_generator
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, TextPart, VideoPart
+
+NUM_ZERO_SHOT_TEXTS = 2
 
 
 def task_prompt(

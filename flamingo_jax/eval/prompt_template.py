@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 ANSWER = "answer"
+CAPTION = "{}"  # its place in the caption template of a recipe, or of a model
 _PLACE = re.compile(r"\{(\w*)\}")
 
 
@@ -28,6 +29,19 @@ class PromptTemplate:
             )
         if places[-1] != ANSWER:
             raise ValueError(f"template {self.text!r}: put {{{places[-1]}}} before {{{ANSWER}}}")
+
+    @classmethod
+    def of_caption(cls, text: str) -> "PromptTemplate":
+        """From a caption template, as "Output: {}" is; ValueError unless that is its one place."""
+        if text.count(CAPTION) != 1:
+            raise ValueError(
+                f"template {text!r} must hold {CAPTION} once, as in 'Output: {CAPTION}'"
+            )
+        if other := _PLACE.search(text.replace(CAPTION, "")):
+            raise ValueError(
+                f"template {text!r} has a place {other[0]} beside {CAPTION}: leave it out"
+            )
+        return cls(text.replace(CAPTION, f"{{{ANSWER}}}"))
 
     @property
     def fields(self) -> tuple[str, ...]:

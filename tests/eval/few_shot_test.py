@@ -33,6 +33,23 @@ def test_question_answering():
     )
 
 
+def test_a_bare_template_ends_with_the_picture():
+    template = PromptTemplate.of_caption(" {}")
+    prompt = few_shot.task_prompt(template, [example("1", "a cat")], example("q", "?"))
+    assert few_shot.as_text(prompt) == "<image> a cat<EOC><image>"
+    assert isinstance(prompt[-1], ImagePart)
+
+
+def test_a_caption_template_has_one_place():
+    assert PromptTemplate.of_caption("Look: {}.") == PromptTemplate("Look: {answer}.")
+    assert PromptTemplate.of_caption("{}").fill({}, "a {} sign") == "a {} sign"
+    for text in ("Output:", "{} and {}", ""):
+        with pytest.raises(ValueError, match=r"must hold \{\} once, as in 'Output: \{\}'"):
+            PromptTemplate.of_caption(text)
+    with pytest.raises(ValueError, match=r"has a place \{answer\} beside \{\}"):
+        PromptTemplate.of_caption("{answer} {}")
+
+
 @pytest.mark.parametrize(
     "text", ["Output: {answer}", "{answer}", " {answer}", "It is {answer}.", "Output:{answer}"]
 )
@@ -68,6 +85,25 @@ def test_a_template_needs_one_place_for_the_answer(text):
 def test_answers_end_at_the_prompts_keywords(written, answer):
     assert QUESTION.keywords == ("Question:", "Answer:")
     assert cut_at_keywords(written, QUESTION.keywords) == answer
+
+
+@pytest.mark.parametrize(
+    ("template", "written", "caption"),
+    [
+        ("Output: {}", " a cat Output: a dog", "a cat"),
+        ("Output: {}", "\n a cat\nand more", "a cat"),
+        (" {}", " a cat ", "a cat"),
+        ("a {}", " cat and a hat", "cat and a hat"),  # captions hold a single word themselves
+        ("It is {}", " an audit issue", "an audit issue"),
+        ("It is {}", " a cat It issues", "a cat It issues"),
+        ("It is {}", " a cat It is a dog", "a cat"),
+        ("Output:{}", "a cat Output:a dog", "a cat"),
+        ("A picture of {}", " a cat A picture of a dog", "a cat"),
+    ],
+)
+def test_only_whole_words_of_a_template_cut(template, written, caption):
+    keywords = PromptTemplate.of_caption(template).keywords
+    assert cut_at_keywords(written, keywords) == caption
 
 
 def test_zero_shots_are_two_texts_but_none_before_candidates():

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 from flamingo_jax.eval.metrics import METRICS
+from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.eval.task import Task, TaskError
 from flamingo_jax.eval.tasks import (
     coco_questions,
@@ -59,8 +60,12 @@ def check(name: str) -> None:
 
 
 def read(name: str, data_dir: pathlib.Path | None, caption_template: str) -> Task:
-    """The benchmark; TaskError where a file is missing, of another benchmark, or asks nothing."""
+    """The benchmark; TaskError where a file is missing, of another benchmark, or asks nothing.
+
+    `caption_template` is the model's own; ValueError where it is none.
+    """
     check(name)
+    PromptTemplate.of_caption(caption_template)
     if name.startswith(JSONL):
         try:
             path = pathlib.Path(name.removeprefix(JSONL)).expanduser()

@@ -34,7 +34,7 @@ def imagenet(data_dir: pathlib.Path, caption_template: str) -> Task:
     return Task(
         name="imagenet",
         split="val",
-        template=PromptTemplate(caption_template.replace("{}", "{answer}")),
+        template=PromptTemplate.of_caption(caption_template),
         metric="top1",
         queries=queries,
         support=support,

@@ -158,7 +158,7 @@ def _template(
     given: str | None, usual: PromptTemplate | None, caption: str, kind: str, where: str
 ) -> PromptTemplate:
     if given is None:
-        return usual or PromptTemplate(caption.replace("{}", "{answer}"))
+        return usual or PromptTemplate.of_caption(caption)
     try:
         template = PromptTemplate(given)
     except ValueError as error:

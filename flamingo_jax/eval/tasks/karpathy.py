@@ -59,7 +59,7 @@ def _read(
     return Task(
         name=name,
         split="test (Karpathy)",
-        template=PromptTemplate(caption_template.replace("{}", "{answer}")),
+        template=PromptTemplate.of_caption(caption_template),
         metric="cider",
         queries=splits["test"],
         support=splits["train"],

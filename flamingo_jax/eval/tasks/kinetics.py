@@ -33,7 +33,7 @@ def kinetics700(data_dir: pathlib.Path, caption_template: str) -> Task:
     return Task(
         name="kinetics700",
         split="validation",
-        template=PromptTemplate(caption_template.replace("{}", "{answer}")),
+        template=PromptTemplate.of_caption(caption_template),
         metric="top1_top5",
         queries=queries,
         support=support,

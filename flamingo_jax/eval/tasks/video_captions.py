@@ -63,5 +63,5 @@ def youcook2(data_dir: pathlib.Path, caption_template: str) -> Task:
 def _task(
     name: str, split: str, queries: list[Example], support: list[Example], caption_template: str
 ) -> Task:
-    template = PromptTemplate(caption_template.replace("{}", "{answer}"))
+    template = PromptTemplate.of_caption(caption_template)
     return Task(name, split, template, "cider", queries, support, max_tokens=MAX_TOKENS)
