@@ -70,6 +70,12 @@ def test_multiple_choice_has_candidates_of_its_own(tmp_path):
     assert task.candidates_of(task.queries[0]) == ("a", "b")
 
 
+def test_candidates_of_lines_are_set_aside_where_the_metric_is_of_written_answers(tmp_path):
+    header = {"task": {"metric": "exact_match"}}
+    task = read(tmp_path, header, asked(["b"], candidates=["a", "b"]))
+    assert (task.metric, task.candidates_of(task.queries[0])) == ("exact_match", ())
+
+
 def test_roc_auc_takes_the_first_candidate_for_positive(tmp_path):
     header = {"task": {"metric": "roc_auc", "candidates": ["yes", "no"]}}
     task = read(tmp_path, header, line(label="no"), line(id="r", label="yes"))
@@ -130,6 +136,12 @@ def test_videos_too(tmp_path):
                 line(label="dog", candidates=["dog", "cat"]),
             ],
             "roc_auc wants the same two candidates, the positive one first, of all queries; 'q'",
+        ),
+        ([QUERY | {"candidates": ["a dog", "a cat"]}], 'jsonl:1: "candidates" go with "question"'),
+        ([{"task": {"candidates": ["a dog"]}}, QUERY], "are not for cider, which scores what is"),
+        (
+            [{"task": {"metric": "exact_match", "candidates": ["cat", "dog"]}}, line()],
+            'task: "candidates" are not for exact_match, which scores what is written: leave',
         ),
         ([line(image="a\0.jpg")], "image 'a\\x00.jpg' is no path"),
         (["9" * 5_000], "pets.jsonl:1: a number of too many digits"),
