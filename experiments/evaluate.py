@@ -41,9 +41,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "Draws of the examples, averaged.", lo
 _MAX_SKIPPED_SHARE = flags.DEFINE_float(
     "max_skipped_share",
     0.1,
-    "Stop where more of a task's pictures cannot be read.",
-    lower_bound=0.0,
-    upper_bound=1.0,
+    "Stop where a larger share of a task's pictures cannot be read, 0 to 1.",
 )
 flags.mark_flags_as_required(["model", "tasks", "out"])
 
@@ -52,6 +50,14 @@ def main() -> None:
     """Scores every task with every number of shots."""
     shots, names = _shots(), list(dict.fromkeys(filter(None, _TASKS.value)))
     out = cli.local_path("--out", _OUT.value)
+    with cli.user_input():
+        settings = Settings(
+            _RETRIEVAL.value,
+            _PERMUTATIONS.value,
+            _SEEDS.value,
+            _NUM_QUERIES.value,
+            _MAX_SKIPPED_SHARE.value,
+        )
     data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
     with cli.user_input():
         for name in names:
@@ -63,13 +69,6 @@ def main() -> None:
     _check_names(tasks)
     _prepare_scores(tasks)
     model = loading.load(_MODEL.value)
-    settings = Settings(
-        _RETRIEVAL.value,
-        _PERMUTATIONS.value,
-        _SEEDS.value,
-        _NUM_QUERIES.value,
-        _MAX_SKIPPED_SHARE.value,
-    )
     evaluation.run(model, pathlib.Path(_MODEL.value), tasks, shots, settings, out, sys.argv)
     print(f"results: {out / 'results.md'}")
 

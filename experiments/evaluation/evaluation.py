@@ -81,13 +81,16 @@ class _Evaluation:
         self._model, self._task, self._shots, self._settings = model, task, shots, asked_for
         self._media, self._folder = media, folder
         self._closed = metrics.METRICS[task.metric].closed
+        drawing = _drawing(task, shots)
         queries = first_queries(task.queries, asked_for.num_queries)
         if len({query.id for query in queries}) < len(queries):
             raise UserError(f"{task.name}: two queries have one id, so the files are damaged")
-        pools = [few_shot.support_pool(task, seed) for seed in range(asked_for.seeds)]
+        pools: list[list[Example]] = [[]]  # not looked at where none is shown
+        if drawing:
+            pools = [few_shot.support_pool(task, seed) for seed in range(asked_for.seeds)]
         group = [*queries, *(example for pool in pools for example in pool)]
         different = {example.path: example.media for example in group}
-        pooled = asked_for.retrieval == "rices"
+        pooled = asked_for.retrieval == "rices" and any(drawing)
         with progress_bar.bar(len(different), f"{task.name}: reading media", "media") as bar:
             media.look(different.values(), pooled=pooled, tick=bar.update)
         self._queries, self._skipped_queries = self._usable(queries, "queries")
@@ -99,6 +102,7 @@ class _Evaluation:
                 sorted({e.id for e in pool} - {e.id for e in good})
             )
             for seed, (pool, good) in enumerate(zip(pools, self._pools, strict=True))
+            if drawing
         }
         settings.check(folder, identity, asked_for, task, shots, left_out)
 
@@ -205,12 +209,17 @@ def check_folder(out: pathlib.Path) -> None:
 
 def _check_support(task: Task, shots: Sequence[int]) -> None:
     """UserError where examples are asked for and there are none at all."""
-    closed = metrics.METRICS[task.metric].closed
-    possible = [n for n in shots if task.max_shots is None or n <= task.max_shots]
-    needing = [n for n in possible if few_shot.num_examples(n, closed=closed)]
-    if needing and not task.support:
-        zero = " (0 shots are two examples without their pictures)" if needing[0] == 0 else ""
+    drawing = _drawing(task, shots)
+    if drawing and not task.support:
+        zero = " (0 shots are two examples without their pictures)" if drawing[0] == 0 else ""
         raise UserError(
-            f"{task.name}: no support examples, and {needing[0]} shots want some{zero}: mark lines "
+            f"{task.name}: no support examples, and {drawing[0]} shots want some{zero}: mark lines "
             'with "split": "support"'
         )
+
+
+def _drawing(task: Task, shots: Sequence[int]) -> list[int]:
+    """Those numbers of shots whose prompts hold examples."""
+    closed = metrics.METRICS[task.metric].closed
+    possible = [n for n in shots if task.max_shots is None or n <= task.max_shots]
+    return [n for n in possible if few_shot.num_examples(n, closed=closed)]

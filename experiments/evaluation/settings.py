@@ -35,6 +35,12 @@ class Settings:
     num_queries: int | None = None  # of each task; None: all
     max_skipped_share: float = 0.1
 
+    def __post_init__(self):
+        if not 0 <= self.max_skipped_share <= 1:  # NaN too
+            raise ValueError(
+                f"max_skipped_share={self.max_skipped_share}: use a share of the pictures, 0 to 1"
+            )
+
 
 def model_identity(directory: pathlib.Path) -> dict[str, str]:
     """SHA-256 of a model's card and of its trained weights."""

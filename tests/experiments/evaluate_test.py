@@ -41,6 +41,8 @@ SCRIPT = textwrap.dedent(
 ENDS = [
     ([], "Flag --model must have a value other than None"),
     (["--tasks=coko"], "no task 'coko': did you mean 'coco'? offered are coco, flickr30k"),
+    (["--tasks=coco", "--max_skipped_share=nan"], "max_skipped_share=nan: use a share of the "),
+    (["--tasks=coco", "--max_skipped_share=1.5"], "max_skipped_share=1.5: use a share of the "),
     (["--tasks=nextqa"], "task 'nextqa' reads files in --data_dir, which is not given"),
     (["--tasks=coco"], "task 'coco' reads files in --data_dir, which is not given"),
     (

@@ -255,20 +255,39 @@ def test_candidates_without_examples_are_asked_once(labels):
     assert rows[0]["score"] == pytest.approx(100 * np.mean(right))
 
 
+def test_candidates_without_examples_want_no_pictures_of_examples(model, model_dir, tmp_path):
+    """They may all be missing; what is drawn later is written down when it is."""
+    path = drawn_benchmark.write(tmp_path, "label")
+    pictures = list(tmp_path.glob("?0.png"))
+    for picture in pictures:
+        picture.rename(picture.with_suffix(".away"))
+    for number in range(4):  # queries of the same pictures as examples
+        (tmp_path / f"{number}0.away").rename(tmp_path / f"{number}0.png")
+    (tmp_path / "50.away").rename(tmp_path / "50.png")
+    out = tmp_path / "out"
+    (row,) = run(model, model_dir, path, out, [0], retrieval="rices", seeds=2)
+    assert (row["num_queries"], row["num_support"], row["skipped_support"]) == (6, 0, {})
+    with pytest.raises(UserError, match=r"1 of 6 support examples cannot be read \(1 not_found\)"):
+        run(model, model_dir, path, out, [0, 2], retrieval="rices")
+    rows = run(model, model_dir, path, out, [0, 2], retrieval="rices", max_skipped_share=0.5)
+    assert [row["num_support"] for row in rows] == [5, 5]
+    run(model, model_dir, path, out, [0], retrieval="rices")
+
+
 def test_unreadable_pictures_are_left_out_and_counted(model, model_dir, tmp_path):
     path = drawn_benchmark.write(tmp_path, "label")
     (tmp_path / "51.png").unlink()  # of query 5
     (tmp_path / "50.png").write_bytes(b"no picture")  # of support example 5
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"1 of 6 queries cannot be read \(1 not_found\), as .*51"):
-        run(model, model_dir, path, out, [0])
-    (row,) = run(model, model_dir, path, out, [0], max_skipped_share=0.2)
+        run(model, model_dir, path, out, [1])
+    (row,) = run(model, model_dir, path, out, [1], max_skipped_share=0.2)
     assert row["num_queries"] == row["num_support"] == 5
     assert row["skipped_queries"] == {"not_found": 1}
     assert row["skipped_support"] == {"not_an_image": 1}
     shutil.copy(tmp_path / "40.png", tmp_path / "50.png")  # the pool grows: other draws
     with pytest.raises(UserError, match="predictions with unreadable_support_0='s5', asked"):
-        run(model, model_dir, path, out, [0], max_skipped_share=0.2)
+        run(model, model_dir, path, out, [1], max_skipped_share=0.2)
     assert "queries: 1 not_found; support: 1 not_an_image |" in (out / "results.md").read_text()
 
 
