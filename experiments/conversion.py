@@ -1,7 +1,8 @@
 """A published Flamingo written as a model directory, and what was done as lines of a table."""
 
+import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from data_pipelines import progress_bar
 from experiments import cli
@@ -10,7 +11,7 @@ from flamingo_jax.config import DTypePolicy, Precision
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.weights import checkpoint_files
 from flamingo_jax.weights.frozen_parts import Source
-from flamingo_jax.weights.published import Part, Published
+from flamingo_jax.weights.published import Published
 
 
 def new_folder(out: pathlib.Path) -> pathlib.Path:
@@ -28,8 +29,8 @@ def write(found: Published, out: pathlib.Path, dtype: Precision) -> ModelCard:
     conversion = found.conversion
     card = ModelCard(
         conversion.config,
-        language_model=_named(found.language_model),
-        vision=_named(found.vision),
+        language_model=named(*found.language_model),
+        vision=named(*found.vision),
         dtypes=DTypePolicy(frozen=dtype, compute=dtype),
         caption_template=conversion.caption_template,
     )
@@ -37,19 +38,26 @@ def write(found: Published, out: pathlib.Path, dtype: Precision) -> ModelCard:
     return card
 
 
-def _named(part: Part) -> Source:
-    """A frozen part by its absolute path and hash."""
-    sizes = [file.stat().st_size for file in checkpoint_files.hashed_files(part.path)]
-    with progress_bar.bar(sum(sizes) >> 20, f"hashing {part.path}", "MiB") as bar:
-        read = 0
+def named(kind: str, path: pathlib.Path) -> Source:
+    """Published weights by format, absolute path and hash."""
+    sizes = [file.stat().st_size for file in checkpoint_files.hashed_files(path)]
+    with mebibytes(sum(sizes), f"hashing {path}") as tick:
+        digest = checkpoint_files.sha256(path, tick)
+    return Source(kind, str(path.absolute()), digest)
+
+
+@contextlib.contextmanager
+def mebibytes(total: int, doing: str) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` bytes; what it gives is called with how many more are done."""
+    with progress_bar.bar(total >> 20, doing, "MiB") as bar:
+        done = 0
 
         def tick(num_bytes: int) -> None:
-            nonlocal read
-            read += num_bytes
-            bar.update((read >> 20) - bar.n)
+            nonlocal done
+            done += num_bytes
+            bar.update((done >> 20) - bar.n)
 
-        digest = checkpoint_files.sha256(part.path, tick)
-    return Source(part.format, str(part.path.absolute()), digest)
+        yield tick
 
 
 def lines(found: Published, card: ModelCard) -> Iterator[str]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flamingo_jax.config import ImagePreprocessing, VisionConfig
+from flamingo_jax.config import EncoderActivation, ImagePreprocessing, VisionConfig
 from flamingo_jax.core.layers import Projection
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import efficientnet_lite, nfnet, vision_shards, vit
@@ -58,7 +58,7 @@ def make_encoder(
         "efficientnet_lite": lambda: efficientnet_lite.EfficientNetLite(config.variant, rngs=rngs),
         "nfnet": lambda: nfnet.NFNet(
             config.variant,
-            activation=config.activation or "gelu_tanh",
+            activation=activation(config),
             std_conv_eps=config.std_conv_eps,
             execution=execution,
             rngs=rngs,
@@ -67,13 +67,24 @@ def make_encoder(
             config.variant,
             keep_class_token=config.keep_class_token,
             post_norm=config.post_norm,
-            activation=config.activation,
+            activation=activation(config),
             size_px=config.preprocessing.size_px,
             execution=execution,
             rngs=rngs,
         ),
     }
     return makers[config.kind]()
+
+
+def activation(config: VisionConfig) -> EncoderActivation | None:
+    """What the config's encoder computes with, named or by default; None where there is no choice.
+
+    Of a variant that there is.
+    """
+    default = {"nfnet": "gelu_tanh"}.get(config.kind)
+    if config.kind == "vit":
+        default = vit.VARIANTS[config.variant].activation
+    return config.activation or default
 
 
 @functools.lru_cache(maxsize=64)

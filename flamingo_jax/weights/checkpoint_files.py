@@ -70,6 +70,18 @@ def tensors(
     return found
 
 
+def names(path: pathlib.Path) -> list[str]:
+    """Of all tensors, read from headers where the files have them; BadWeightsFile as `tensors`."""
+    found: list[str] = []
+
+    def note(name: str) -> bool:
+        found.append(name)
+        return False
+
+    tensors(path, note)
+    return found
+
+
 def json_object(file: pathlib.Path) -> dict[str, Any]:
     """What a JSON file beside weights says; BadWeightsFile where it is missing or damaged."""
     try:

@@ -5,6 +5,7 @@ which open_clip and OpenFlamingo keep. Layers are stacked, heads are split off t
 projection into the joint space is left out, and so is the last norm where the model has none.
 """
 
+import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from flamingo_jax.core import params
 from flamingo_jax.models.vit import VARIANTS, ViT
+from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.name_table import Path, Source, Tree, take
 
 
@@ -32,6 +34,7 @@ class Names(NamedTuple):
     up: str
     down: str
     unused: tuple[str, ...]
+    beside: tuple[str, ...]  # starts of names that a whole CLIP has outside its image tower
 
 
 HUGGING_FACE = Names(
@@ -49,6 +52,7 @@ HUGGING_FACE = Names(
     up="mlp.fc1",
     down="mlp.fc2",
     unused=("embeddings.position_ids",),  # a buffer of older releases
+    beside=("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias"),
 )
 
 OPEN_CLIP = Names(
@@ -66,6 +70,10 @@ OPEN_CLIP = Names(
     up="mlp.c_fc",
     down="mlp.c_proj",
     unused=("proj",),
+    beside=(
+        *("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "attn_mask"),
+        *("text_projection", "text.", "logit_scale", "logit_bias"),
+    ),
 )
 
 
@@ -73,6 +81,16 @@ def prefixes(tensors: Iterable[str], names: Names) -> list[str]:
     """What stands before a tower's names: "vision_model.", in IDEFICS "model.vision_model."."""
     marker = names.class_embedding
     return sorted(name.removesuffix(marker) for name in tensors if name.endswith(marker))
+
+
+def prefix(path: pathlib.Path, tensors: Iterable[str], names: Names) -> str:
+    """What stands before the one tower's names; BadWeightsFile, naming `path`, for none or two."""
+    found = prefixes(tensors, names)
+    if len(found) != 1:
+        raise BadWeightsFile(
+            f"{path}: {len(found)} tensors are called {names.class_embedding}: not one CLIP tower"
+        )
+    return found[0]
 
 
 def from_huggingface(

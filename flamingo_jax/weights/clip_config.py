@@ -8,7 +8,7 @@ beside the weights: `config.json` and `preprocessor_config.json` of transformers
 
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flamingo_jax.config import VisionConfig
@@ -62,11 +62,28 @@ def check(path: pathlib.Path, kind: str, config: VisionConfig) -> None:
     And at one that is of no type it can have. `path` is the checkpoint's file or folder, `kind` is
     "hf_clip" or "open_clip".
     """
+    for file, found in _read(path, kind):
+        _compare(file, found, config)
+
+
+def said(path: pathlib.Path, kind: str) -> dict[str, Any]:
+    """What lies beside the weights says of the tower, by our names; `path` and `kind` as `check`.
+
+    `activation`, `size_px`, `mean`, `std` and others, each only where it is said; BadWeightsFile
+    for one of a type it cannot have.
+    """
+    values: dict[str, Any] = {}
+    for _, found in _read(path, kind):
+        values |= {name: value for name, (_, value) in found.items()}
+    return values
+
+
+def _read(path: pathlib.Path, kind: str) -> Iterator[tuple[pathlib.Path, Settings]]:
     folder = path if path.is_dir() else path.parent
     for name, read in _READERS[kind].items():
         file = folder / name
         if file.is_file():
-            _compare(file, read(json_settings.read(file)), config)
+            yield file, read(json_settings.read(file))
 
 
 def _compare(file: pathlib.Path, found: Settings, config: VisionConfig) -> None:

@@ -16,7 +16,22 @@ from flamingo_jax.weights.errors import BadWeightsFile
 
 BATCH_NORM_EPS = 1e-3  # TensorFlow's, where these weights come from; torch's default is 1e-5
 
-_IGNORED = ("_fc.weight", "_fc.bias")  # the classifier
+CLASSIFIER = ("_fc.weight", "_fc.bias")
+COUNTER = ".num_batches_tracked"  # end of the names of what batch norm counts in training
+
+
+def variant(state: Mapping[str, np.ndarray]) -> str:
+    """Which variant has blocks of these widths; BadWeightsFile for none."""
+    widths: list[int] = []
+    while (name := f"_blocks.{len(widths)}._project_conv.weight") in state:
+        widths.append(len(state[name]))
+    for name in efficientnet_lite.VARIANTS:
+        if widths == [block.out_channels for block in efficientnet_lite.blocks(name)]:
+            return name
+    raise BadWeightsFile(
+        f"{len(widths)} blocks (_blocks.N._project_conv.weight) of widths {sorted({*widths})}: no "
+        f"EfficientNet-Lite of {list(efficientnet_lite.VARIANTS)} has those"
+    )
 
 
 def convert(state: Mapping[str, np.ndarray], variant: str) -> dict[str, np.ndarray]:
@@ -34,7 +49,7 @@ def convert(state: Mapping[str, np.ndarray], variant: str) -> dict[str, np.ndarr
             _pop(left, f"{norm}.{name}", shape[:1]).astype(np.float64)
             for name in ("weight", "bias", "running_mean", "running_var")
         )
-        left.pop(f"{norm}.num_batches_tracked", None)
+        left.pop(f"{norm}{COUNTER}", None)
         scale = scale / np.sqrt(variance + BATCH_NORM_EPS)
         kernel = np.einsum("oihw,o->hwio", kernel, scale)
         if path.endswith("depthwise"):
@@ -58,7 +73,7 @@ def convert(state: Mapping[str, np.ndarray], variant: str) -> dict[str, np.ndarr
         take(f"{source}._project_conv", f"{source}._bn2", f"{path}/project", shape)
         channels = block.out_channels
     take("_conv_head", "_bn1", "head", (efficientnet_lite.HEAD_CHANNELS, channels, 1, 1))
-    if unknown := [name for name in left if name not in _IGNORED]:
+    if unknown := [name for name in left if name not in CLASSIFIER]:
         raise BadWeightsFile(
             f"EfficientNet-Lite weights have {len(unknown)} entries {variant} does not know, first "
             f"{unknown[0]!r}: give the variant the file is of"

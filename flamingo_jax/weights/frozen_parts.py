@@ -6,13 +6,14 @@ file again, held against its SHA-256.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable
 from typing import Any, Literal
 
+import jax
+import numpy as np
 from flax import traverse_util
 
 from flamingo_jax.cache import cache_dir
-from flamingo_jax.config import FlamingoConfig, LanguageModelConfig
+from flamingo_jax.config import FlamingoConfig, LanguageModelConfig, VisionConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
@@ -25,18 +26,21 @@ from flamingo_jax.weights import (
     gguf,
     hf_lm,
     hf_lm_config,
-    language_model,
     nfnet,
+    numpy_pickle,
+    pretrained_encoder,
     pretrained_lm,
     two_towers,
 )
 from flamingo_jax.weights.errors import BadWeightsFile
-from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 Tree = dict[str, Any]
 
 LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm", "pretrained")
-VISION_FORMATS = ("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet", "contrastive")
+VISION_FORMATS = (
+    *("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet", "haiku_nfnet"),
+    *("contrastive", "pretrained"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Source:
         "hf_clip",
         "open_clip",
         "timm_nfnet",
+        "haiku_nfnet",
         "contrastive",  # of our own experiments.pretrain_contrastive
-        "pretrained",  # of our own experiments.pretrain_lm
+        "pretrained",  # of our own experiments.pretrain_lm, or one part of experiments.convert
     ]
     path: str = ""
     sha256: str = ""
@@ -96,22 +101,29 @@ def load_language_model(
             source.seed,
             where=where,
         )
-    path = checked_file(source)
-    if source.format == "hf_lm":
-        return _load_hf_lm(path, lm, segments)
-    if source.format == "pretrained":
+    return read_language_model(source.format, checked_file(source), lm, segments)
+
+
+def read_language_model(
+    kind: str,  # of LANGUAGE_MODEL_FORMATS
+    path: pathlib.Path,
+    lm: LanguageModelConfig,
+    segments: tuple[Segment, ...],
+) -> Tree:
+    """The subtree `language_model`, whatever a source's hash; BadWeightsFile for another model."""
+    if kind == "hf_lm":
+        return _read_hf_lm(path, lm, segments)
+    if kind == "pretrained":
         _check_same(path, pretrained_lm.read_config(path), lm)
         return pretrained_lm.load(path, segments)
     found, weights = gguf.load_llama(path)
     _check_same(path, found, lm)
-    layers = [language_model.block(layer) for layer in weights["layers"]]
-    norm = {"scale": weights["final_norm"]}
-    return language_model.assemble(
-        lm, segments, weights["embedding"], layers, norm, weights.get("head"), what=str(path)
-    )
+    # Read whole: a device's shard of a matrix would take as long as the matrix.
+    layers = [jax.tree.map(np.asarray, layer) for layer in weights["layers"]]
+    return gguf.language_model(lm, {**weights, "layers": layers}, segments, str(path))
 
 
-def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
+def _read_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
     family, found = hf_lm_config.read_folder(path)
     rows = lm.vocab_size
     if rows < found.vocab_size:  # fewer are asked for: without those behind the tokenizer's
@@ -147,32 +159,33 @@ def load_vision(source: Source, config: FlamingoConfig, where: Tree | None = Non
             keep=lambda path: path[0] == "encoder",
             where=None if where is None else {"encoder": where["encoder"]},
         )
-    path = checked_file(source)
-    if source.format == "contrastive":
-        return {"encoder": two_towers.load_encoder(path, vision)}
-    if source.format == "efficientnet_lite":
-        flat = efficientnet_lite.convert(load_state_dict(path), vision.variant)
-        return {"encoder": traverse_util.unflatten_dict(flat, sep="/")}
+    return {"encoder": read_encoder(source.format, checked_file(source), vision)}
+
+
+def read_encoder(
+    kind: str,  # of VISION_FORMATS
+    path: pathlib.Path,
+    vision: VisionConfig,
+) -> Tree:
+    """The encoder's parameters, whatever a source's hash; BadWeightsFile for another encoder."""
+    if kind in _OWN:
+        return _OWN[kind](path, vision)
+    if kind == "haiku_nfnet":
+        return nfnet.from_haiku(numpy_pickle.load_tree(path), vision.variant)
     state = checkpoint_files.tensors(path)
-    if source.format == "timm_nfnet":
-        return {"encoder": nfnet.from_timm(state, vision.variant)}
-    clip_config.check(path, source.format, vision)
-    read, names = _CLIP[source.format]
+    if kind == "efficientnet_lite":
+        flat = efficientnet_lite.convert(state, vision.variant)
+        return traverse_util.unflatten_dict(flat, sep="/")
+    if kind == "timm_nfnet":
+        return nfnet.from_timm(state, vision.variant)
+    clip_config.check(path, kind, vision)
+    read, names = _CLIP[kind]
     tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
-    return {"encoder": read(state, vision.variant, prefix=_prefix(path, state, names), **tower)}
+    return read(state, vision.variant, prefix=clip.prefix(path, state, names), **tower)
 
 
+_OWN = {"contrastive": two_towers.load_encoder, "pretrained": pretrained_encoder.load}
 _CLIP = {
     "hf_clip": (clip.from_huggingface, clip.HUGGING_FACE),
     "open_clip": (clip.from_open_clip, clip.OPEN_CLIP),
 }
-
-
-def _prefix(path: pathlib.Path, tensors: Iterable[str], names: clip.Names) -> str:
-    """What stands before the tower's names; BadWeightsFile unless there is one tower."""
-    found = clip.prefixes(tensors, names)
-    if len(found) != 1:
-        raise BadWeightsFile(
-            f"{path}: {len(found)} tensors are called {names.class_embedding}: not one CLIP tower"
-        )
-    return found[0]

@@ -9,14 +9,16 @@ eight times its file.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.stack import Segment
 from flamingo_jax.weights import gguf_file
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.language_model import Tree, assemble, block
 from flamingo_jax.weights.unread import Unread
 
 ROPE_FACTORS = "rope_freqs.weight"  # [H / 2], by which each pair's frequency is divided
@@ -106,6 +108,19 @@ def from_file(file: gguf_file.GGUFFile) -> tuple[LanguageModelConfig, LlamaWeigh
             f"{left[0]!r}: biases, experts and query or key norms are not supported"
         )
     return lm, weights
+
+
+def language_model(
+    lm: LanguageModelConfig,
+    weights: LlamaWeights,
+    segments: Sequence[Segment],
+    what: str,  # the file, for messages
+) -> Tree:
+    """The subtree `language_model`; reading a number that is not finite is a BadWeightsFile."""
+    layers = [block(layer) for layer in weights["layers"]]
+    norm = {"scale": weights["final_norm"]}
+    head = weights.get("head")
+    return assemble(lm, segments, weights["embedding"], layers, norm, head, what=what)
 
 
 def half_split_rope(

@@ -4,7 +4,7 @@ Covers LLaMA, GPT-NeoX (Pythia, RedPajama-INCITE), MPT-7B, MPT-1B (`mosaic_gpt`)
 the LLaMA inside IDEFICS.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from flamingo_jax.core.stack import Segment, plan
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.language_model import Tree, assemble, block
 
+TIED_HEAD = "head, which repeats the embedding"  # in a report
 _SHOWN = 5  # names in a message
 
 
@@ -214,6 +215,22 @@ def language_model(
         position_embedding=positions,
         what=what,
     )
+
+
+def unneeded(names: Collection[str], family: str, config: LanguageModelConfig) -> dict[str, int]:
+    """How many of these tensors `language_model` passes over, by what they are.
+
+    Where the head is tied also how many heads there are, which may be none.
+    """
+    layout = NAMES[family]
+    bare = [bare_name(name, family) for name in names if not name.startswith(layout.beside)]
+    heads = (f"{layout.head}.weight", "lm_head.weight")
+    tied = {TIED_HEAD: sum(name in heads for name in bare)}
+    others = {
+        "buffers": sum(name.endswith(layout.buffers) for name in bare),
+        "another part's": len(names) - len(bare),
+    }
+    return (tied if config.tied_head else {}) | {what: n for what, n in others.items() if n}
 
 
 def bare_name(name: str, family: str) -> str:

@@ -29,7 +29,7 @@ def take(
     *,
     ignore: Collection[str] = (),
     what: str,
-    mend: str = "give the variant the file is of",
+    mend: str = "give the variant the file is of, or fetch it again",
 ) -> Tree:
     """The tree of `want` with arrays as its leaves, in the dtype of the tensors.
 

@@ -5,13 +5,14 @@ timm's `dm_nfnet_f*` state dict. Blocks after the first of a stage are stacked. 
 classifier is left out. None of these is the contrastively trained F6 of the paper.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from flamingo_jax.core import params
 from flamingo_jax.models.nfnet import VARIANTS, NFNet
+from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.name_table import Path, Source, Tree, take
 
 Convert = Callable[[np.ndarray], np.ndarray]
@@ -80,14 +81,30 @@ TIMM = Names(
 )
 
 
+def variant(names: Iterable[str], layout: Names) -> str:
+    """Which variant has as many blocks as there are in these names; BadWeightsFile for none."""
+    num_blocks = sum(name.endswith(layout.skip_gain) for name in names)
+    fits = [n for n, v in VARIANTS.items() if sum(v.depths) == num_blocks]
+    if not fits:
+        raise BadWeightsFile(
+            f"{num_blocks} tensors are called ...{layout.skip_gain}, one a block: no NFNet of "
+            f"{list(VARIANTS)} has as many"
+        )
+    return fits[0]
+
+
+def flattened(tree: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """DeepMind's tree with a parameter's name as "module:parameter"."""
+    return {f"{module}:{name}": a for module, row in tree.items() for name, a in row.items()}
+
+
 def from_haiku(tree: Mapping[str, Mapping[str, np.ndarray]], variant: str) -> Tree:
     """Parameters of NFNet(variant), scanned, from DeepMind's tree.
 
     Raises BadWeightsFile where names or shapes are not the variant's; a parameter is named
     "module:parameter" there.
     """
-    flat = {f"{module}:{name}": a for module, row in tree.items() for name, a in row.items()}
-    return _take(flat, HAIKU, variant, "Haiku weights")
+    return _take(flattened(tree), HAIKU, variant, "Haiku weights")
 
 
 def from_timm(state: Mapping[str, np.ndarray], variant: str) -> Tree:

@@ -1,31 +1,38 @@
-"""The folder that a language model's own training leaves, and how a Flamingo reads it.
+"""The folder of a language model alone, and how a Flamingo reads it: `pretrained:FOLDER`.
 
-As a frozen part it is named `pretrained:FOLDER`.
+The model's own training leaves one, and experiments.convert makes one of a published model.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.config import LanguageModelConfig, Precision
 from flamingo_jax.core.stack import Segment
 from flamingo_jax.weights import language_model, stage_folder
 
 Tree = dict[str, Any]
 
 CONFIG = "language_model.json"
-_COMMAND = "experiments.pretrain_lm"
+_WANTED = "the model/ folder of a finished experiments.pretrain_lm, or one of experiments.convert"
 
 
-def save(directory: pathlib.Path, config: LanguageModelConfig, params: Tree) -> None:
-    """Writes config and weights into a folder; `params` of one segment, layers stacked."""
-    stage_folder.save(directory, CONFIG, config, params)
+def save(
+    directory: pathlib.Path,
+    config: LanguageModelConfig,
+    params: Tree,  # of one segment, layers stacked
+    dtype: Precision = "float32",
+    tick: Callable[[int], object] = lambda num_bytes: None,
+) -> None:
+    """Writes config and weights into a folder; `tick` as of `stage_folder.save`."""
+    stage_folder.save(directory, CONFIG, config, params, dtype, tick)
 
 
 def read_config(directory: pathlib.Path) -> LanguageModelConfig:
     """BadWeightsFile where the folder says nothing of a language model."""
-    return stage_folder.read_config(directory, CONFIG, LanguageModelConfig, _COMMAND)
+    return stage_folder.read_config(directory, CONFIG, LanguageModelConfig, _WANTED)
 
 
 def load(directory: pathlib.Path, segments: tuple[Segment, ...]) -> Tree:

@@ -1,16 +1,19 @@
-"""A folder of one trained part: its config as JSON, its parameters in float32, layers stacked."""
+"""A folder of one trained part: its config as JSON, its parameters in one file, layers stacked.
+
+Two commands write such folders: a part's own training, in float32, and experiments.convert, of a
+published part, in the precision that was asked for.
+"""
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import traverse_util
 
 from flamingo_jax import config as config_lib
-from flamingo_jax.weights import tensor_file
+from flamingo_jax.config import Precision
+from flamingo_jax.weights import checkpoint_files, tensor_file
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
@@ -20,15 +23,25 @@ WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer"
 _FORMAT = 1
 
 
-def save(directory: pathlib.Path, name: str, config: Any, params: Tree) -> None:
-    """Writes `name`, which says what it is, and the weights into a folder."""
-    tensor_file.save(directory / WEIGHTS, params, np.float32)
+def save(
+    directory: pathlib.Path,
+    name: str,
+    config: Any,
+    params: Tree,
+    dtype: Precision = "float32",
+    tick: Callable[[int], object] = lambda num_bytes: None,
+) -> None:
+    """Writes `name`, which says what it is, and the weights into a folder.
+
+    `tick` is called with the number of bytes that were written just now.
+    """
+    tensor_file.save(directory / WEIGHTS, params, dtype, tick)
     text = json.dumps({"format": _FORMAT} | config_lib.to_dict(config), indent=2)
     (directory / name).write_text(text + "\n")
 
 
-def read_config(directory: pathlib.Path, name: str, cls: type[T], command: str) -> T:
-    """What it is; BadWeightsFile, naming the command that writes such a folder, where none is."""
+def read_config(directory: pathlib.Path, name: str, cls: type[T], mend: str) -> T:
+    """What it is; BadWeightsFile, with the folder that is wanted, `mend`, where none is."""
     path = directory / name
     try:
         values = json.loads(path.read_text())
@@ -36,16 +49,16 @@ def read_config(directory: pathlib.Path, name: str, cls: type[T], command: str) 
             raise ValueError("another format")
         return config_lib.from_dict(cls, values)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise BadWeightsFile(
-            f"{path} cannot be read ({error}): name the model/ folder of a finished {command}"
-        ) from error
+        raise BadWeightsFile(f"{path} cannot be read ({error}): name {mend}") from error
 
 
-def read_params(directory: pathlib.Path) -> Tree:
-    """The parameters; BadWeightsFile where they are missing or damaged."""
+def read_params(directory: pathlib.Path, part: str = "") -> Tree:
+    """The parameters, or those under the path `part`; read from the file when they are looked at.
+
+    BadWeightsFile where they are missing or damaged.
+    """
     path = directory / WEIGHTS
-    try:
-        flat = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BadWeightsFile(f"{path} is damaged ({error}): copy it anew") from error
+    flat = checkpoint_files.tensors(path, lambda name: name.startswith(part))
+    if not flat:
+        raise BadWeightsFile(f"{path} has no tensor called {part}...: copy the folder anew")
     return traverse_util.unflatten_dict(flat, sep="/")
