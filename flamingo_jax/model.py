@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -111,6 +112,12 @@ class Model:
         self.graph, _, _ = params_lib.abstract(
             lambda rngs: Flamingo(config, Execution(), dtype=compute_dtype, rngs=rngs)
         )
+
+    @property
+    def feature_bytes(self) -> int:
+        """Of a frame's features, as the encoder gives them."""
+        vision = self.config.vision
+        return vision.num_features * vision.width * jnp.dtype(self.compute_dtype).itemsize
 
     def generate(
         self,
@@ -280,7 +287,13 @@ class Model:
         """A result for each prompt, in their order, computed some at a time."""
         size = self.config.vision.preprocessing.size_px
         found: list[Any] = [None] * len(encoded)
-        for _, rows in calls.calls(shapes, max_rows):
+
+        def within(shape: calls.Shape) -> int:
+            num_frames = max(1, shape[0] * shape[1])
+            room = calls.rows_within(calls.MAX_MEDIA_BYTES, num_frames * self.feature_bytes)
+            return min(max_rows(shape), room)
+
+        for _, rows in calls.calls(shapes, within):
             these = calls.filled([encoded[i] for i in rows])
             batch = prompt_batch.to_batch(
                 these, self.tokenizer, (size, size, 3), side=side, min_length=length
@@ -299,8 +312,8 @@ class Model:
         for media in encoded.media:
             if media.ndim == 3 and media.shape[1:] != (vision.num_features, vision.width):
                 raise PromptError(
-                    f"image: array {media.dtype}{list(media.shape[1:])}, want a picture as uint8, "
-                    f"or its features [{vision.num_features}, {vision.width}]"
+                    f"image or frame: array {media.dtype}{list(media.shape[1:])}, want a picture "
+                    f"as uint8, or its features [{vision.num_features}, {vision.width}]"
                 )
         try:
             self.config.resampler.check_num_frames(encoded.num_frames, "video frames")

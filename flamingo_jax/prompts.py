@@ -29,7 +29,7 @@ class ImagePart:
 
 @dataclasses.dataclass(frozen=True)
 class VideoPart:
-    """A video: a path, or u8[F, H, W, 3]."""
+    """A video: a path, u8[F, H, W, 3], or float[n, P, E], features of a file's frames."""
 
     video: Any
 

@@ -32,6 +32,12 @@ class Asked:
     with_media: bool  # of the examples
 
     @property
+    def media(self) -> list[Part]:
+        """Of all its prompts, the query's last."""
+        examples = [shot.media for shot in self.shots] if self.with_media else []
+        return [*examples, self.query.media]
+
+    @property
     def prompts(self) -> list[tuple[Part, ...]]:
         """One for each order."""
         return [

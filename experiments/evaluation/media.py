@@ -1,14 +1,13 @@
-"""Pictures of a benchmark: which can be read, their frozen features, and what RICES compares.
+"""Pictures and videos of a benchmark: which can be read, their features, what RICES compares.
 
-A picture stands in many prompts, as a query once and as an example often, so its features are made
-once and shown in its place; they are what the model would make of it. The newest are kept in
-memory. Videos go into prompts as they are, and are decoded there.
+A picture or video stands in many prompts, as a query in each order of its examples and as an
+example often, so its frozen features are made once and shown in its place; they are what the model
+would make of it. Those that were shown last are kept in memory, `MAX_BYTES` of them.
 """
 
 import collections
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,9 +25,9 @@ from flamingo_jax.prompts import ImagePart, Part, VideoPart
 from flamingo_jax.videos import decode_video
 
 MAX_BYTES = 2 << 30  # of kept features
-_AT_ONCE = 16  # pictures decoded and encoded together
+_AT_ONCE = 16  # pictures decoded together, and frames encoded together
 _ON_CPU = 2  # of those a device step there: what fits the cache (see models/efficientnet_lite.py)
-_THREADS = 2
+_THREADS = 2  # and videos decoded together
 
 Tick = Callable[[int], object]
 
@@ -53,13 +52,13 @@ class Media:
         paths = [p for p in parts if p not in known and self._reasons.get(p) is None]
         tick(len(parts) - len(paths))
         with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(paths), _AT_ONCE):
-                chunk = paths[start : start + _AT_ONCE]
+            for chunk in _chunks(paths, parts):
                 decoded = list(pool.map(lambda path: self._decode(parts[path]), chunk))
                 for path, (_, reason) in zip(chunk, decoded, strict=True):
                     self._reasons[path] = reason
                 if pooled:
-                    self._pool([(parts[p], d[0]) for p, d in zip(chunk, decoded, strict=True)])
+                    both = zip(chunk, decoded, strict=True)
+                    self._pool({path: frames for path, (frames, _) in both if frames is not None})
                 tick(len(chunk))
 
     def reason(self, example: Example) -> str | None:
@@ -70,64 +69,80 @@ class Media:
         """What RICES compares, of those that were looked at so."""
         return np.stack([self._pooled[example.path] for example in examples])
 
-    def shown(self, prompts: Sequence[Sequence[Part]]) -> list[tuple[Part, ...]]:
-        """The prompts with features in place of pictures."""
-        pictures = {p.image: p for parts in prompts for p in parts if isinstance(p, ImagePart)}
-        missing = [path for path in pictures if path not in self._features]
-        here = {path: self._features[path] for path in pictures if path in self._features}
-        preprocessing = self._model.config.vision.preprocessing
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(missing), _AT_ONCE):
-                chunk = missing[start : start + _AT_ONCE]
-                pixels = list(pool.map(decode_image, chunk, itertools.repeat(preprocessing)))
-                here |= dict(zip(chunk, self._encoded(np.stack(pixels)), strict=True))
-        self._keep({path: here[path] for path in missing})
-        return [
-            tuple(ImagePart(here[p.image]) if isinstance(p, ImagePart) else p for p in parts)
-            for parts in prompts
-        ]
+    def num_bytes(self, media: Sequence[Part]) -> int:
+        """What their features take at most, each counted."""
+        num_frames = {ImagePart: 1, VideoPart: self._model.video_sampling.num_frames}
+        return sum(num_frames[type(part)] for part in media) * self._model.feature_bytes
 
-    def _decode(self, part: Part) -> tuple[np.ndarray | None, str | None]:
-        """u8[F, H, W, 3], or why there is none."""
+    def shown(self, prompts: Sequence[Sequence[Part]]) -> list[tuple[Part, ...]]:
+        """The prompts with features in place of pictures and videos.
+
+        All of them are in memory together: see `num_bytes`.
+        """
+        media = {_path(p): p for parts in prompts for p in parts if _is_media(p)}
+        here = {path: self._features[path] for path in media if path in self._features}
+        missing = [path for path in media if path not in here]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for chunk in _chunks(missing, media):
+                frames = pool.map(lambda path: self._frames(media[path]), chunk)
+                here |= self._encoded(dict(zip(chunk, frames, strict=True)))
+        self._keep({path: here[path] for path in media})
+
+        def features(part: Part) -> Part:
+            if isinstance(part, VideoPart):
+                return VideoPart(here[part.video])
+            return ImagePart(here[part.image][0]) if isinstance(part, ImagePart) else part
+
+        return [tuple(map(features, parts)) for parts in prompts]
+
+    def _frames(self, part: Part) -> np.ndarray:
+        """u8[F, H, W, 3], of a picture one; BadMedia, which names the file."""
         preprocessing = self._model.config.vision.preprocessing
         try:
             if isinstance(part, VideoPart):
                 sampling = self._model.video_sampling._asdict()
-                return decode_video(part.video, preprocessing, **sampling), None
-            return decode_image(_path(part), preprocessing)[None], None
+                return decode_video(part.video, preprocessing, **sampling)
+            return decode_image(_path(part), preprocessing)[None]
+        except BadMedia as error:
+            raise BadMedia(error.reason, f"{_path(part)}: {error}") from error
+
+    def _decode(self, part: Part) -> tuple[np.ndarray | None, str | None]:
+        """The frames, or why there are none."""
+        try:
+            return self._frames(part), None
         except BadMedia as error:
             return None, error.reason
         except ModuleNotFoundError as error:  # PyAV, which videos alone want
             raise UserError(f"{_path(part)}: {error}: pip install 'flamingo_jax[data]'") from error
 
-    def _pool(self, decoded: Sequence[tuple[Part, np.ndarray | None]]) -> None:
-        """Encodes and pools media; a picture's features are kept, too."""
-        good = [(part, frames) for part, frames in decoded if frames is not None]
-        if not good:
-            return
-        features = self._encoded(np.concatenate([frames for _, frames in good]))
-        start = 0
-        for part, frames in good:
-            own = features[start : start + len(frames)]
-            start += len(frames)
+    def _pool(self, frames: Mapping[Any, np.ndarray]) -> None:
+        """What RICES compares of media, by path; their features are kept, too."""
+        features = self._encoded(frames)
+        for path, own in features.items():
             mean = retrieval.pool(own[None])
-            self._pooled[_path(part)] = similarity_features(self._model, mean)[0]
-            if isinstance(part, ImagePart):
-                self._keep({part.image: own[0]})
+            self._pooled[path] = similarity_features(self._model, mean)[0]
+        self._keep(features)
 
-    def _encoded(self, pixels: np.ndarray) -> np.ndarray:  # u8[N, H, W, 3] to [N, P, E]
+    def _encoded(self, frames: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """Features [F, P, E] of media's frames u8[F, H, W, 3], by path."""
+        if not frames:
+            return {}
+        pixels = np.concatenate(list(frames.values()))
         encode, found = _encoder(self._model), []
         for start in range(0, len(pixels), _AT_ONCE):
             chunk = pixels[start : start + _AT_ONCE]
             pad = [(0, _AT_ONCE - len(chunk)), (0, 0), (0, 0), (0, 0)]
-            found.append(np.asarray(encode(self._model.params, np.pad(chunk, pad))))
-            found[-1] = found[-1][: len(chunk)].copy()
-        return np.concatenate(found)
+            found.append(np.asarray(encode(self._model.params, np.pad(chunk, pad)))[: len(chunk)])
+        ends = np.cumsum([len(own) for own in frames.values()])
+        parts = np.split(np.concatenate(found), ends[:-1])
+        return {path: own.copy() for path, own in zip(frames, parts, strict=True)}
 
-    def _keep(self, features: dict[Any, np.ndarray]) -> None:
-        fresh = {path: own for path, own in features.items() if path not in self._features}
-        self._features |= fresh
-        self._bytes += sum(own.nbytes for own in fresh.values())
+    def _keep(self, features: Mapping[Any, np.ndarray]) -> None:
+        """As the newest; the oldest make room."""
+        for path, own in features.items():
+            before = self._features.pop(path, None)
+            self._bytes += 0 if before is not None else own.nbytes
+            self._features[path] = own
         while self._bytes > MAX_BYTES:
             self._bytes -= self._features.popitem(last=False)[1].nbytes
 
@@ -160,3 +175,14 @@ def similarity_features(model: Model, pooled: np.ndarray) -> np.ndarray:
 
 def _path(part: Part) -> Any:
     return part.video if isinstance(part, VideoPart) else part.image
+
+
+def _is_media(part: Part) -> bool:
+    return isinstance(part, ImagePart | VideoPart)
+
+
+def _chunks(paths: Sequence[Any], media: Mapping[Any, Part]) -> Iterator[Sequence[Any]]:
+    """Those that are decoded together; of videos few, for each has many frames."""
+    videos = any(isinstance(media[path], VideoPart) for path in paths)
+    at_once = _THREADS if videos else _AT_ONCE
+    return (paths[start : start + at_once] for start in range(0, len(paths), at_once))

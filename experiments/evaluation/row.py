@@ -1,7 +1,7 @@
 """One score: what a model answers to a task's prompts, and what that is worth."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt, TextPart
 
 NUM_BEAMS = 3  # the paper's
-_AT_ONCE = 32  # queries between two writes
+_AT_ONCE = 32  # queries between two writes, fewer
+_MAX_BYTES = 1 << 30  # where the features of their pictures and videos would take more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +40,7 @@ def predict(
     tick: Tick,
 ) -> None:
     """Makes the predictions that are not in `file` yet, and writes them there."""
-    for start in range(0, len(asked), _AT_ONCE):
-        chunk = asked[start : start + _AT_ONCE]
+    for chunk in _chunks(asked, media):
         todo = [one for one in chunk if (seed, one.query.id) not in file.lines]
         if todo:
             answers = _answers(model, task, todo, media)
@@ -48,6 +48,21 @@ def predict(
                 [_line(task, one, seed, answer) for one, answer in zip(todo, answers, strict=True)]
             )
         tick(len(chunk))
+
+
+def _chunks(asked: Sequence[Asked], media: Media) -> Iterator[list[Asked]]:
+    """Queries that are asked together."""
+    chunk: list[Asked] = []
+    held = 0
+    for one in asked:
+        own = media.num_bytes(one.media)
+        if chunk and (len(chunk) == _AT_ONCE or held + own > _MAX_BYTES):
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(one)
+        held += own
+    if chunk:
+        yield chunk
 
 
 def _answers(model: Model, task: Task, asked: Sequence[Asked], media: Media) -> list[Line]:

@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 MAX_PROMPTS = 256  # whose media are decoded and held at once
 MAX_ROWS = 32  # of a call; more prompts take several
 MAX_CACHE_BYTES = 2 << 30  # keys and values of all rows and beams of a call that writes
+MAX_MEDIA_BYTES = 4 << 30  # features of all frames of a call, of which videos have many
 MAX_SCORED_TOKENS = 1024  # of a call that scores; its logits are made 128 tokens at a time
 
 

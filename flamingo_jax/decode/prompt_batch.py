@@ -75,14 +75,15 @@ def encode(
             case VideoPart(video):
                 tokens += tokenizer.image_tag(tokens)
                 media.append(_frames(video, preprocessing, sampling))
-                places = len(video) if isinstance(video, np.ndarray) else sampling.num_frames
-                num_frames = max(num_frames, places)
+                is_whole = isinstance(video, np.ndarray) and video.dtype == np.uint8
+                places = 0 if is_whole else sampling.num_frames
+                num_frames = max(num_frames, places, len(media[-1]))
         is_text += [False] * (len(tokens) - len(is_text))
     return Encoded(tokens, is_text, media, num_frames)
 
 
 def _features_or_pixels(image, preprocessing: ImagePreprocessing) -> np.ndarray:
-    """Float arrays of two dims are features from a cache; everything else is a picture."""
+    """Float arrays of two dims are features made before; everything else is a picture."""
     if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype != np.uint8:
         return image[None]
     try:
@@ -92,8 +93,10 @@ def _features_or_pixels(image, preprocessing: ImagePreprocessing) -> np.ndarray:
 
 
 def _frames(video, preprocessing: ImagePreprocessing, sampling: VideoSampling) -> np.ndarray:
-    """u8[n, H, W, 3] of a file, its bytes, or u8[n, height, width, 3]."""
+    """u8[n, H, W, 3] of a file, its bytes, or u8[n, height, width, 3]; features as they are."""
     if isinstance(video, np.ndarray):
+        if video.ndim == 3 and video.dtype != np.uint8 and len(video):
+            return video
         if video.ndim != 4 or not len(video):
             raise PromptError(
                 f"video: array {video.dtype}{list(video.shape)}, want uint8 [F, H, W, 3]"

@@ -57,7 +57,8 @@ def prompt(i: int) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "limits", [{}, {"MAX_PROMPTS": 4}, {"MAX_ROWS": 2}, {"MAX_CACHE_BYTES": 1}]
+    "limits",
+    [{}, {"MAX_PROMPTS": 4}, {"MAX_ROWS": 2}, {"MAX_CACHE_BYTES": 1}, {"MAX_MEDIA_BYTES": 1}],
 )
 def test_each_prompt_gets_its_own_continuation(micro_model, monkeypatch, limits):
     """The model is one that writes its prompt's number."""
@@ -80,7 +81,7 @@ def test_each_prompt_gets_its_own_continuation(micro_model, monkeypatch, limits)
     assert sum(seen) == 10
     if "MAX_ROWS" in limits:
         assert max(seen) == 2
-    if "MAX_CACHE_BYTES" in limits:
+    if {"MAX_CACHE_BYTES", "MAX_MEDIA_BYTES"} & set(limits):
         assert max(seen) == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.cli import UserError
 from experiments.evaluation import asking, evaluation, figure
+from experiments.evaluation import row as row_lib
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
 from flamingo_jax.eval import caption_tokenizer, cider, few_shot
@@ -233,6 +234,21 @@ def test_candidates_are_averaged_over_the_orders_of_the_examples(labels, model):
     assert rows[2]["permutations"] == 2
     assert rows[2]["score_of_seeds"][0] == rows[2]["score_of_seeds"][1]  # the pool is all
     assert rows[2]["std_over_seeds"] == 0
+
+
+def test_large_features_are_shown_to_fewer_queries_at_once(labels, model, model_dir, monkeypatch):
+    folder, rows = labels
+    monkeypatch.setattr(row_lib, "_MAX_BYTES", 1)
+    calls, likelihoods = [], model.likelihoods
+    monkeypatch.setattr(
+        model,
+        "likelihoods",
+        lambda prompts, texts: calls.append(prompts) or likelihoods(prompts, texts),
+    )
+    settings = {"permutations": 2, "retrieval": "rices", "seeds": 2}
+    (_, row) = run(model, model_dir, folder / "label.jsonl", folder / "one", [0, 2], **settings)
+    assert {len(prompts) for prompts in calls} == {1, 2}  # orders of one query
+    assert row["score"] == pytest.approx(rows[2]["score"])
 
 
 def test_similar_examples_stand_last(labels):
