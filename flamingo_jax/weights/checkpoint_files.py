@@ -1,8 +1,9 @@
 """A published checkpoint on disk as tensors by name: one file, or a folder with its shards.
 
-safetensors and torch files are read, nothing in them is run; safetensors only where they are looked
-at, so that a model larger than memory can be read part by part. A folder's SHA-256 covers names and
-contents of its weight files and of `config.json`, so any changed byte shows.
+safetensors and torch files are read, nothing in them is run; safetensors and the zip archives that
+torch writes since 1.6 only where they are looked at, so that a model larger than memory can be read
+part by part. A folder's SHA-256 covers names and contents of its weight files and of `config.json`,
+so any changed byte shows.
 """
 
 import hashlib

@@ -27,6 +27,8 @@ _PROTOCOL = 1001  # its second
 _MAX_NUMBERS = 2**46
 _ZIP_MAGIC = b"PK\x03\x04"
 _NESTED = "model_state_dict"  # beside the optimizer's, in training checkpoints
+_ZIP_HEADER = struct.Struct("<4s5H3I2H")  # before an entry; its last two: sizes of name and extra
+_READ_AT_ONCE = 1 << 22  # bytes
 _ZIP_ERRORS = (KeyError, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error)
 
 
@@ -40,8 +42,9 @@ def _everything(name: str) -> bool:
 def load_state_dict(path: str | pathlib.Path, keep: Keep = _everything) -> dict[str, np.ndarray]:
     """The tensors of a torch state dict by name, in the file's order; read-only arrays.
 
-    Of a zip archive, which torch writes today, only the tensors whose names `keep` wants are read,
-    and of a training checkpoint only those of the model, `model_state_dict`.
+    Of a zip archive, which torch writes today, only the tensors whose names `keep` wants are
+    looked at, as views into the file that are read when they are used, and of a training checkpoint
+    only those of the model, `model_state_dict`.
 
     Raises BadWeightsFile when the file is not a torch checkpoint, is cut short, contradicts itself,
     asks for anything but tensors to be built, or is not a flat mapping of names to tensors.
@@ -100,25 +103,42 @@ def _read_zip(file: BinaryIO, keep: Keep) -> dict[str, np.ndarray]:
             state = state[_NESTED]
         _declared_storages(state, file)  # of all, for a file that was cut short
         state = {name: tensor for name, tensor in state.items() if keep(name)}
+        whole = np.memmap(file, np.uint8, "r")
         buffers = {}
         for key, storage in _declared_storages(state, file).items():
-            data = _stored(archive, f"{stem}data/{key}")
+            data = _mapped(whole, archive, f"{stem}data/{key}")
             if len(data) != storage.size * storage.dtype.itemsize:
                 raise Malformed(
                     f"storage {key!r} is {len(data)} bytes where {storage.size} numbers of "
                     f"{storage.dtype} are named"
                 )
-            buffers[key] = np.frombuffer(data, storage.dtype)
+            buffers[key] = data.view(storage.dtype)
     except (zipfile.BadZipFile, *_ZIP_ERRORS) as error:
         raise Malformed(f"damaged zip archive ({error}): fetch the file again") from error
     return _arrays(state, buffers)
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    return archive.read(_not_compressed(archive, name))
+
+
+def _mapped(whole: np.ndarray, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """u8 view of an entry where it lies in the file, after its checksum was found right."""
+    info = _not_compressed(archive, name)
+    with archive.open(info) as entry:
+        while entry.read(_READ_AT_ONCE):
+            pass  # at the end zipfile compares
+    header = whole[info.header_offset : info.header_offset + _ZIP_HEADER.size].tobytes()
+    *_, name_size, extra_size = _ZIP_HEADER.unpack(header)
+    start = info.header_offset + _ZIP_HEADER.size + name_size + extra_size
+    return whole[start : start + info.file_size]
+
+
+def _not_compressed(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses; a bomb would
         raise Malformed(f"{name} inside it is compressed, which torch does not do")
-    return archive.read(info)
+    return info
 
 
 def _read_exactly(file: BinaryIO, count: int, what: str) -> bytes:

@@ -163,6 +163,19 @@ def test_zip_with_a_compressed_storage_is_refused(path):
         load_state_dict(path)
 
 
+def test_of_a_zip_nothing_is_read_into_memory_and_checksums_are_looked_at(path):
+    _write_zip(path, _state({"weight": _tensor()}), {"k": _SIX.tobytes()})
+    out = load_state_dict(path)["weight"]
+    base = out
+    while not isinstance(base, np.memmap):
+        base = base.base
+    data = bytearray(path.read_bytes())
+    data[data.index(_SIX.tobytes()) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadWeightsFile, match=r"Bad CRC-32 .*: fetch the file again"):
+        load_state_dict(path)
+
+
 def test_hostile_checkpoint_runs_nothing(path, tmp_path):
     class Payload:
         def __reduce__(self):
