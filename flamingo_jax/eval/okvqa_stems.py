@@ -1,10 +1,11 @@
 """OK-VQA's stems, learnt from its annotations.
 
-OK-VQA scores stemmed answers: `answer` is the stem of what a person typed, `raw_answer`, made with
-WordNet, a tagger of parts of speech, and exceptions by hand. A prediction needs the same stemming.
-Here it is looked up: whole answers, then single words, as the annotations pair them. What nobody
-typed stays as it is, so a score can be lower than the official one, and is never higher but where
-a word has several stems. Signs behind a word stay, too, for VQA accuracy to judge.
+OK-VQA scores stemmed answers: `answer` is the stem of what a person typed, `raw_answer`. What made
+them was not released (OpenFlamingo's rules, of WordNet, a tagger and exceptions by hand, were found
+from these pairs), and a prediction needs the same stemming. Here it is looked up: whole answers,
+then single words, as the annotations pair them. What nobody typed stays as it is, so a score can be
+lower than the official one, and is never higher but where a word has several stems. Signs behind a
+word stay, too, for VQA accuracy to judge.
 """
 
 from collections import Counter, defaultdict
