@@ -2,9 +2,9 @@
 
 What NExT-QA's scorer takes from NLTK 3.3, which its authors pin, read from WordNet's own files
 (`wndb(5)`). It is a reader of our own because NLTK's has changed since: with 3.10 the predictions
-that the authors publish score 1.1 less on val than the authors print. NLTK 3.10 tries endings once
-and not over and over, leaves a regular form out where there is an irregular one, and puts a root
-above all meanings unless both are nouns, where 3.3 does so if the first is a verb.
+that the authors publish score 1.1 less on val than the authors print. NLTK 3.10 takes an ending off
+once and not over and over, and it puts a root above all meanings unless both are nouns, where 3.3
+does so if the first is a verb.
 
 A meaning is a `Synset`, the part of speech and the byte at which its line begins. Hypernyms, the
 wider meanings, are those of kinds and of instances.
