@@ -4,12 +4,13 @@ A setting that the model here has not is refused by name, not passed over.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flamingo_jax.config import LanguageModelConfig
-from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights import checkpoint_files, json_settings
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.json_settings import JsonSettings
 
 Json = Mapping[str, Any]
 
@@ -24,9 +25,16 @@ _ACTIVATIONS = {
 
 
 def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
-    """(`model_type`, config) of a checkpoint folder; BadWeightsFile as `read_config`."""
-    hf = checkpoint_files.json_object(path / checkpoint_files.CONFIG)
-    return hf.get("model_type"), read_config(hf)
+    """(`model_type`, config) of a checkpoint folder.
+
+    Raises BadWeightsFile as `read_config`, and for a value of a type that its key cannot have.
+    """
+    hf = json_settings.read(path / checkpoint_files.CONFIG)
+    for read, keys in _TYPES.items():
+        for key in keys:
+            if key in hf.values and not (hf.values[key] is None and key in _MAY_BE_NULL):
+                read(hf, key, None)
+    return hf.values.get("model_type"), read_config(hf.values)
 
 
 def read_config(hf: Json) -> LanguageModelConfig:
@@ -180,3 +188,20 @@ _READERS = {
     "opt": _opt,
     "gpt2": _gpt2,
 }
+
+_TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
+    JsonSettings.whole: (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+        *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+        *("d_model", "n_heads", "n_layers", "max_seq_len"),
+        *("n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
+        *("ffn_dim", "word_embed_proj_dim"),
+    ),
+    JsonSettings.number: (
+        *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta"),
+        *("rotary_pct", "rotary_emb_base", "expansion_ratio", "mlp_ratio"),
+    ),
+    JsonSettings.flag: ("tie_word_embeddings", "use_parallel_residual", "attn_qk_ln"),
+    JsonSettings.text: ("model_type", "hidden_act", "activation_function"),
+}
+_MAY_BE_NULL = ("num_key_value_heads", "head_dim", "n_inner")

@@ -1,5 +1,7 @@
 """Each LM family against its class in transformers, with the same random weights."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.weights import hf_lm
 from flamingo_jax.weights.errors import BadWeightsFile
-from flamingo_jax.weights.hf_lm_config import read_config
+from flamingo_jax.weights.hf_lm_config import read_config, read_folder
 from tests.torch_reference import import_torch
 
 VOCAB, LENGTH = 61, 40
@@ -193,7 +195,7 @@ def test_mpt_1b_norms_queries_and_keys_over_all_heads():
 
 def small_opt():
     """config.json and random tensors of a one-layer OPT, as a file holds them."""
-    json = {
+    values = {
         "model_type": "opt",
         "vocab_size": 11,
         "hidden_size": 8,
@@ -220,12 +222,12 @@ def small_opt():
         shapes |= {f"layers.0.{norm}.{kind}": (8,) for kind in ("weight", "bias")}
     rng = np.random.default_rng(0)
     tensors = {f"model.decoder.{k}": rng.normal(size=v).astype("f4") for k, v in shapes.items()}
-    return json, tensors
+    return values, tensors
 
 
 def test_opt_positions_lose_the_two_rows_of_padding():
-    json, tensors = small_opt()
-    tree = hf_lm.language_model(tensors, "opt", read_config(json))
+    values, tensors = small_opt()
+    tree = hf_lm.language_model(tensors, "opt", read_config(values))
     rows = tensors["model.decoder.embed_positions.weight"]
     assert np.array_equal(tree["position_embedding"], rows[2:])
 
@@ -250,10 +252,10 @@ def test_opt_positions_lose_the_two_rows_of_padding():
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(change, message):
-    json, tensors = small_opt()
+    values, tensors = small_opt()
     change(tensors)
     with pytest.raises(BadWeightsFile, match=message):
-        hf_lm.language_model(tensors, "opt", read_config(json))
+        hf_lm.language_model(tensors, "opt", read_config(values))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +270,26 @@ def test_a_file_that_does_not_fit_is_refused(change, message):
     ],
 )
 def test_a_config_of_another_model_is_refused(change, message):
-    json, _ = small_opt()
+    values, _ = small_opt()
     with pytest.raises(BadWeightsFile, match=message):
-        read_config({**json, **change})
+        read_config(values | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": "8"}, "hidden_size is '8', want a whole number from 1 on: fetch the file"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, want a whole number from 1 on"),
+        ({"vocab_size": 11.5}, "vocab_size is 11.5, want a whole number"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', want true or false"),
+        ({"activation_function": 1}, "activation_function is 1, want a text"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_file(tmp_path, change, message):
+    values, _ = small_opt()
+    (tmp_path / "config.json").write_text(json.dumps(values | {"num_key_value_heads": None}))
+    assert read_folder(tmp_path) == ("opt", read_config(values))
+    (tmp_path / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(BadWeightsFile) as raised:
+        read_folder(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path}/config.json: {message}")

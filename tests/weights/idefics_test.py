@@ -111,7 +111,8 @@ def test_a_folder_that_is_not_whole_is_one_line(tmp_path, change, message):
             r"perceiver_config\.resampler_depth is \[6\], want a whole number from 1 on: fetch",
         ),
         ({"qk_layer_norms": "yes"}, "qk_layer_norms is 'yes', want true or false"),
-        ({"hidden_size": "16"}, "config.json of idefics is damaged"),
+        ({"hidden_size": "16"}, r"/config\.json: hidden_size is '16', want a whole number from 1"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None, want a number"),
         ({"additional_vocab_size": 4}, "names no token 260, and the model has rows for 257 to 260"),
     ],
 )
