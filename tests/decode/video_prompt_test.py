@@ -61,6 +61,23 @@ def test_an_array_of_frames_is_taken_whole():
         encode([VideoPart(frames[0])], TOKENIZER, PREPROCESSING)
 
 
+def test_features_of_frames_have_the_places_of_a_file():
+    features = np.ones((6, 5, 3), np.float32)
+    found = encode([VideoPart(features)], TOKENIZER, PREPROCESSING)
+    assert found.media_shape == (1, 30)
+    batch = to_batch([found], TOKENIZER, SHAPE, side="left")
+    assert (batch.media.shape, batch.media.dtype) == ((1, 1, 30, 5, 3), np.float32)
+    assert batch.media_mask.sum() == 6
+    with pytest.raises(PromptError, match=r"array float32\[0, 5, 3\], want uint8 \[F, H, W, 3\]"):
+        encode([VideoPart(features[:0])], TOKENIZER, PREPROCESSING)
+
+
+def test_features_of_another_encoder_are_refused(micro_model):
+    features = np.ones((6, 5, 3), np.float32)
+    with pytest.raises(PromptError, match=r"image or frame: array float32\[5, 3\], want a picture"):
+        micro_model.generate([[{"video": features}, {"text": "Output:"}]])
+
+
 def test_a_file_that_is_no_video_is_named(tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"not a video")
