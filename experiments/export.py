@@ -22,15 +22,12 @@ The last two write files of 4 GB at most with an index. Only tensors are in any 
 memory at a time beside what was trained. docs/weights.md names them all.
 """
 
-import contextlib
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from data_pipelines import progress_bar
 from experiments import cli, conversion, loading
 from flamingo_jax import exported_model, model_directory
 from flamingo_jax.model_directory import ModelCard
@@ -97,7 +94,7 @@ def to_idefics(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> s
             for file in sorted(folder.glob(pattern)):
                 if not file.name.endswith(".index.json"):
                     shutil.copyfile(file, partial / file.name)
-        with _progress(out, [group]) as tick:
+        with conversion.mebibytes(tensor_shards.num_bytes([group]), f"writing {out}") as tick:
             number = tensor_shards.save(partial, [group], metadata={"format": "pt"}, tick=tick)
     return (
         f"{number} tensors written to {out}\n"
@@ -112,29 +109,14 @@ def to_safetensors(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) 
     with cli.user_input():
         model_directory.read_tokenizer(directory)
         groups = exported_model.groups(directory)
-    with folders.whole(out) as partial, _progress(out, groups) as tick:
+    size = tensor_shards.num_bytes(groups)
+    with folders.whole(out) as partial, conversion.mebibytes(size, f"writing {out}") as tick:
         number = exported_model.write(directory, groups, partial, tick)
     trained = len(groups[0].tensors)
     return (
         f"{number} tensors written to {out}, {trained} of them trained\n"
         f"here: --model={out}; elsewhere: safetensors' safe_open, names in docs/weights.md"
     )
-
-
-@contextlib.contextmanager
-def _progress(
-    out: pathlib.Path, groups: list[tensor_shards.Group]
-) -> Iterator[Callable[[int], None]]:
-    """What is to be called with the number of bytes written just now; shows how many are."""
-    total, written = tensor_shards.num_bytes(groups), 0
-    with progress_bar.bar(total >> 20, f"writing {out}", "MiB") as bar:
-
-        def tick(num_bytes: int) -> None:
-            nonlocal written
-            written += num_bytes
-            bar.update((written >> 20) - bar.n)
-
-        yield tick
 
 
 FORMATS = {"open_flamingo": to_open_flamingo, "idefics": to_idefics, "safetensors": to_safetensors}

@@ -17,8 +17,6 @@ from flamingo_jax.weights import published, tensor_shards
 from tests.experiments import prompt_files
 from tests.weights import idefics_files, open_flamingo_files
 
-PROMPT = [[{"image": np.full((40, 30, 3), 90, np.uint8)}, {"text": "Output:a"}]]
-
 
 def read(folder):
     """All tensors, by the safetensors package alone."""
@@ -95,7 +93,7 @@ def test_frozen_parts_from_their_sources_in_files_of_bounded_size(by_source, tmp
 
 
 def test_it_is_a_model_directory_that_needs_no_other_file(by_source, tmp_path):
-    """Exported, opened, scored, trained on from and exported again."""
+    """Opened, begun from and exported again while what it was made of is away."""
     model, out = by_source / "model", tmp_path / "out"
     card = model_directory.read_card(model)
     export.to_safetensors(model, card, out)
@@ -106,7 +104,7 @@ def test_it_is_a_model_directory_that_needs_no_other_file(by_source, tmp_path):
     try:
         found = flamingo_jax.load(out)
         jax.tree.map(np.testing.assert_array_equal, found.params, want.params)
-        assert found.score(PROMPT) == want.score(PROMPT)
+        assert found.tokenizer.new_tokens == want.tokenizer.new_tokens
         assert model_directory.has_frozen(out)
         jax.tree.map(np.testing.assert_array_equal, model_directory.trained_params(out), before)
         export.to_safetensors(out, card, tmp_path / "again")
