@@ -46,7 +46,7 @@ def convert(kind: str, path: pathlib.Path, out: pathlib.Path, dtype: Precision) 
     """Writes the part at `path`, of a format of FORMATS, in `dtype`, whole or not at all.
 
     Raises BadWeightsFile or ValueError where it is no such part, or not one whole and finite. Of
-    files of safetensors and GGUF a layer or two are in memory at a time.
+    all but a pickle of DeepMind's, up to 2 ** 27 numbers are in memory at a time.
     """
     is_lm = kind in published_lm.FORMATS
     try:

@@ -87,8 +87,8 @@ def variant(names: Iterable[str], layout: Names) -> str:
     fits = [n for n, v in VARIANTS.items() if sum(v.depths) == num_blocks]
     if not fits:
         raise BadWeightsFile(
-            f"{num_blocks} tensors are called ...{layout.skip_gain}, one a block: no NFNet of "
-            f"{list(VARIANTS)} has as many"
+            f"{num_blocks} tensors have names that end in {layout.skip_gain}, one a block: none of "
+            f"the NFNets {list(VARIANTS)} has as many"
         )
     return fits[0]
 

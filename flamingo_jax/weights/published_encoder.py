@@ -103,9 +103,9 @@ def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
         activation=said.get("activation"),
         post_norm=f"{prefix}{layout.post_norm}.weight" in names,
     )
-    unneeded = {"text tower, and what joins it": len(others)}
+    unneeded = {"text tower or projections": len(others)}
     if inside := sum(f"{prefix}{name}" in names for name in layout.unused):
-        unneeded["projection, or a buffer"] = inside
+        unneeded["projection or buffer"] = inside
     return _Look(config, len(names), unneeded)
 
 
