@@ -18,7 +18,7 @@ the files beside them as they are in the folder that the model directory names.
 writes any model whole, frozen parts too, as plain safetensors under the names that parameters have
 here, beside model.json and the tokenizer. It needs no other file, and is a model directory as well.
 
-The last two write files of 4 GB at most with an index. Only tensors are in any file, one of them in
+The last two write files of 4 GiB at most with an index. Only tensors are in any file, one of them in
 memory at a time beside what was trained. docs/weights.md names them all.
 """
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from experiments import conversion
+from experiments import conversion, export
 from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.images import decode_image
@@ -18,7 +18,6 @@ from flamingo_jax.model_directory import read_card, read_tokenizer
 from flamingo_jax.prompts import ImagePart, TextPart
 from flamingo_jax.weights import published
 from tests import prompt_cases
-from tests.experiments import prompt_files
 from tests.language_model_folder import NUM_IDS
 from tests.open_flamingo_reference import randomise
 from tests.torch_reference import import_torch
@@ -159,10 +158,7 @@ def test_trained_on_and_exported_it_computes_what_is_computed_here(pair, tmp_pat
 def exported(model, out):
     """What transformers makes of the folder, and nothing to complain of."""
     hf = pytest.importorskip("transformers", reason="transformers is not installed")
-    done = prompt_files.run(
-        "experiments.export", f"--model={model}", "--format=idefics", f"--out={out}"
-    )
-    assert done.returncode == 0, done.stderr
+    export.to_idefics(model, read_card(model), out)
     found, report = hf.IdeficsForVisionText2Text.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     return found.eval()
