@@ -30,12 +30,8 @@ from absl import flags
 from experiments import cli, conversion, part_conversion
 from flamingo_jax.weights import published
 
-_SOURCE = flags.DEFINE_enum(
-    "source",
-    None,
-    ["open_flamingo", "idefics", *part_conversion.FORMATS],
-    "Of what.",
-)
+_SOURCES = ["open_flamingo", "idefics", *part_conversion.FORMATS]
+_SOURCE = flags.DEFINE_enum("source", None, _SOURCES, "What --checkpoint is of.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The published file or folder.")
 _LM = flags.DEFINE_string("lm", "", "Of open_flamingo: folder of transformers with its LM.")
 _VISION = flags.DEFINE_string("vision", "", "Its CLIP tower, of transformers or of open_clip.")

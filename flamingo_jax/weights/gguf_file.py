@@ -100,7 +100,9 @@ def read(path: str | pathlib.Path) -> GGUFFile:
             raise BadWeightsFile(f"{path}: not a GGUF file ({size} bytes)")
         data = np.memmap(path, np.uint8, mode="r")
     except OSError as error:
-        raise BadWeightsFile(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise BadWeightsFile(
+            f"{path}: cannot be read ({error.strerror or error}): give the GGUF file itself"
+        ) from error
     cursor = _Cursor(path, data)
     if cursor.take(4).tobytes() != b"GGUF":
         raise BadWeightsFile(f"{path}: not a GGUF file (it does not begin with 'GGUF')")

@@ -38,7 +38,9 @@ def load_tree(path: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
             found = unpickle(file, _NUMPY)
         return {str(module): _arrays(module, row) for module, row in _items(found, "the file")}
     except OSError as error:
-        raise BadWeightsFile(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise BadWeightsFile(
+            f"{path}: cannot be read ({error.strerror or error}): give the file itself"
+        ) from error
     except Malformed as error:
         raise BadWeightsFile(f"{path}: {error}") from error
 
