@@ -10,7 +10,13 @@ import pytest
 
 from experiments import cli, conversion, export
 from flamingo_jax import model_directory
-from flamingo_jax.weights import checkpoint_files, idefics_export, published, tensor_shards
+from flamingo_jax.weights import (
+    checkpoint_files,
+    idefics_export,
+    published,
+    tensor_shards,
+    torch_checkpoint_writer,
+)
 from flamingo_jax.weights.frozen_parts import Source
 from tests.experiments import prompt_files
 from tests.weights import idefics_files as files
@@ -90,6 +96,21 @@ def test_what_was_trained_is_in_its_place_and_nothing_else_is(folder, tmp_path, 
         more = tensor.astype(dtype) + 1 if trained else tensor
         np.testing.assert_array_equal(found[name], more, name)
         assert (found[name].dtype, found[name].shape) == (more.dtype, more.shape), name
+
+
+def test_a_folder_of_torch_files_comes_back_as_safetensors(tmp_path):
+    """As IDEFICS was saved before transformers preferred the other."""
+    folder, want = tmp_path / "idefics", files.tensors()
+    files.write(folder, want)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    torch_checkpoint_writer.save_state_dict(folder / "pytorch_model.bin", want.items())
+    conversion.write(published.from_idefics(folder), tmp_path / "model", "float32")
+    found = to_idefics(tmp_path / "model", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*model*")] == ["model.safetensors"]
+    assert {*found} == {*want}
+    for name, tensor in want.items():
+        np.testing.assert_array_equal(found[name], tensor, name)
 
 
 @pytest.mark.parametrize(
