@@ -253,7 +253,7 @@ def test_smollm2_against_transformers():
         np.testing.assert_array_equal(layer["attn_norm"], of("input_layernorm"))
         np.testing.assert_array_equal(layer["ffw_norm"], of("post_attention_layernorm"))
         for ours, name in names.items():
-            kernel = layer[ours].reshape(-1, d) if ours == "o" else layer[ours].reshape(d, -1)
+            kernel = np.reshape(layer[ours], (-1, d) if ours == "o" else (d, -1))
             np.testing.assert_array_equal(kernel, of(f"self_attn.{name}").T)
         for ours in ("gate", "up", "down"):
             np.testing.assert_array_equal(layer[ours], of(f"mlp.{ours}_proj").T)
