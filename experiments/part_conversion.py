@@ -45,8 +45,9 @@ class Converted(NamedTuple):
 def convert(kind: str, path: pathlib.Path, out: pathlib.Path, dtype: Precision) -> Converted:
     """Writes the part at `path`, of a format of FORMATS, in `dtype`, whole or not at all.
 
-    Raises BadWeightsFile or ValueError where it is no such part, or not one whole and finite. Of
-    all but a pickle of DeepMind's, up to 2 ** 27 numbers are in memory at a time.
+    Raises BadWeightsFile or ValueError where it is no such part, or not one whole and finite. An
+    encoder is in memory whole, of a language model up to 2 ** 27 numbers at a time, unless it is in
+    torch's container of before 1.6.
     """
     is_lm = kind in published_lm.FORMATS
     try:

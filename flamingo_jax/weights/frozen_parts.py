@@ -101,19 +101,10 @@ def load_language_model(
             source.seed,
             where=where,
         )
-    return read_language_model(source.format, checked_file(source), lm, segments)
-
-
-def read_language_model(
-    kind: str,  # of LANGUAGE_MODEL_FORMATS
-    path: pathlib.Path,
-    lm: LanguageModelConfig,
-    segments: tuple[Segment, ...],
-) -> Tree:
-    """The subtree `language_model`, whatever a source's hash; BadWeightsFile for another model."""
-    if kind == "hf_lm":
-        return _read_hf_lm(path, lm, segments)
-    if kind == "pretrained":
+    path = checked_file(source)
+    if source.format == "hf_lm":
+        return _load_hf_lm(path, lm, segments)
+    if source.format == "pretrained":
         _check_same(path, pretrained_lm.read_config(path), lm)
         return pretrained_lm.load(path, segments)
     found, weights = gguf.load_llama(path)
@@ -123,7 +114,7 @@ def read_language_model(
     return gguf.language_model(lm, {**weights, "layers": layers}, segments, str(path))
 
 
-def _read_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
+def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
     family, found = hf_lm_config.read_folder(path)
     rows = lm.vocab_size
     if rows < found.vocab_size:  # fewer are asked for: without those behind the tokenizer's
