@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, conversion, export
+from experiments import cli, conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.weights import (
     checkpoint_files,
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 def to_idefics(model, out):
     """The tensors that are written."""
-    export.to_idefics(model, model_directory.read_card(model), out)
+    export_formats.to_idefics(model, model_directory.read_card(model), out)
     return checkpoint_files.tensors(out)
 
 
@@ -165,7 +165,7 @@ def test_frozen_parts_of_other_folders_are_refused(folder, tmp_path, part, sourc
     card = model_directory.read_card(folder / "model")
     card = dataclasses.replace(card, **{part: source})
     with pytest.raises(cli.UserError, match=message):
-        export.to_idefics(folder / "model", card, tmp_path / "out")
+        export_formats.to_idefics(folder / "model", card, tmp_path / "out")
     assert not [*tmp_path.iterdir()]
 
 

@@ -10,7 +10,7 @@ import safetensors
 from flax import traverse_util
 
 import flamingo_jax
-from experiments import conversion, export
+from experiments import conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.core.stack import unroll
 from flamingo_jax.weights import published, tensor_shards
@@ -77,7 +77,7 @@ def test_frozen_parts_from_their_sources_in_files_of_bounded_size(by_source, tmp
     monkeypatch.setattr(tensor_shards, "MAX_BYTES", 30_000)
     model, out = by_source / "model", tmp_path / "out"
     card = model_directory.read_card(model)
-    export.to_safetensors(model, card, out)
+    export_formats.to_safetensors(model, card, out)
     want = flamingo_jax.load(model)
     found = read(out)
     check_same(found, want)
@@ -96,7 +96,7 @@ def test_it_is_a_model_directory_that_needs_no_other_file(by_source, tmp_path):
     """Opened, begun from and exported again while what it was made of is away."""
     model, out = by_source / "model", tmp_path / "out"
     card = model_directory.read_card(model)
-    export.to_safetensors(model, card, out)
+    export_formats.to_safetensors(model, card, out)
     want = flamingo_jax.load(model)
     before = model_directory.trained_params(model)
     moved = by_source / "published"
@@ -107,7 +107,7 @@ def test_it_is_a_model_directory_that_needs_no_other_file(by_source, tmp_path):
         assert found.tokenizer.new_tokens == want.tokenizer.new_tokens
         assert model_directory.has_frozen(out)
         jax.tree.map(np.testing.assert_array_equal, model_directory.trained_params(out), before)
-        export.to_safetensors(out, card, tmp_path / "again")
+        export_formats.to_safetensors(out, card, tmp_path / "again")
     finally:
         (by_source / "away").rename(moved)
     assert {*read(tmp_path / "again")} == {*read(out)}

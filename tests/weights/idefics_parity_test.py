@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from experiments import conversion, export
+from experiments import conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.images import decode_image
@@ -158,7 +158,7 @@ def test_trained_on_and_exported_it_computes_what_is_computed_here(pair, tmp_pat
 def exported(model, out):
     """What transformers makes of the folder, and nothing to complain of."""
     hf = pytest.importorskip("transformers", reason="transformers is not installed")
-    export.to_idefics(model, read_card(model), out)
+    export_formats.to_idefics(model, read_card(model), out)
     found, report = hf.IdeficsForVisionText2Text.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     return found.eval()
