@@ -46,15 +46,12 @@ DATA = [
     "py3langid>=0.4,<0.5",
     "imagehash>=4.3,<5",
 ]
-DEMO = [
-    *DATA,
-    "matplotlib>=3.9",
-    "tensorboard>=2.19",
-    "nltk==3.10.4",  # splits and tags the answers to NExT-QA's questions, which their score needs
-]
+DEMO = [*DATA, "matplotlib>=3.9", "tensorboard>=2.19"]
+# NLTK splits and tags the answers to NExT-QA's questions; the other benchmarks do without.
+EVALUATE = [*DEMO, "nltk==3.10.4"]
 # What the packages of tests/reference-requirements.txt need, which are installed without theirs.
 REFERENCE = ["torch==2.13.0", "einops", "einops-exts", "ftfy", "huggingface-hub", "regex", "typer"]
-TEST = [*DEMO, "pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "ruff==0.17.5"]
+TEST = [*EVALUATE, "pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "ruff==0.17.5"]
 
 setup(
     name="flamingo_jax",
@@ -70,6 +67,7 @@ setup(
     extras_require={
         "data": DATA,
         "demo": DEMO,
+        "evaluate": EVALUATE,
         "tpu": ["jax[tpu]==0.10.2"],
         "cuda": ["jax[cuda12]==0.10.2"],
         "test": TEST,

@@ -3,11 +3,11 @@
 import sys
 from types import TracebackType
 
-# Of the extra `demo`, by the names that are imported; all but the last three are in `data` too.
+# Of the extra `demo`, by the names that are imported; all but the last two are in `data` too.
 PACKAGES = (
     *("tensorflow", "tensorflow_datasets", "importlib_resources", "google_crc32c", "av"),
     *("resvg_py", "tqdm", "apache_beam", "pyarrow", "warcio", "lxml", "py3langid", "imagehash"),
-    *("matplotlib", "tensorboard", "nltk"),
+    *("matplotlib", "tensorboard"),
 )
 
 

