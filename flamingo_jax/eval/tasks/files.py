@@ -48,8 +48,12 @@ def read_text_lines(path: pathlib.Path, source: str) -> Iterator[tuple[str, str]
 def read_csv(path: pathlib.Path, source: str) -> Iterator[tuple[str, dict[str, str]]]:
     """`PATH:LINE` and the fields of each row after the header."""
     rows = csv.DictReader(io.StringIO(_text(path, source)))
-    for row in rows:
-        yield f"{path}:{rows.line_num}", row
+    try:
+        for row in rows:
+            yield f"{path}:{rows.line_num}", row
+    except csv.Error as error:  # as where a quotation mark is never closed
+        after = f"after line {rows.line_num}"
+        raise TaskError(f"{path}: not CSV {after} ({error}); download it anew: {source}") from None
 
 
 def field(record: Any, name: str, where: str) -> Any:
