@@ -13,7 +13,7 @@ from flamingo_jax.config import FlamingoConfig, LanguageModelConfig
 from flamingo_jax.core.stack import Segment
 from flamingo_jax.models.gated_xattn import MediaKeys
 from flamingo_jax.models.insertion import cross_attention_segments
-from flamingo_jax.models.lm import Cache
+from flamingo_jax.models.lm_block import Cache
 
 Array = jax.Array
 

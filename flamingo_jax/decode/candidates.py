@@ -28,7 +28,7 @@ from flamingo_jax.decode.prompt_batch import padded_length
 from flamingo_jax.decode.steps import prefill
 from flamingo_jax.models import media_mask
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.models.lm import POSITIONS, Context
+from flamingo_jax.models.lm_block import POSITIONS, Context
 
 Array = jax.Array
 MAX_PLACES = 256  # side by side at once; more candidates take turns behind the same prompt

@@ -21,7 +21,8 @@ from flamingo_jax.core.stack import Execution, Segment, fold
 from flamingo_jax.models import insertion, media_mask
 from flamingo_jax.models.gated_xattn import CrossAttention, GatedCrossAttention, MediaKeys
 from flamingo_jax.models.graft import Graft
-from flamingo_jax.models.lm import Cache, Context, Inserted, LanguageModel, Segments, logits
+from flamingo_jax.models.lm import Inserted, LanguageModel, Segments, logits
+from flamingo_jax.models.lm_block import Cache, Context
 from flamingo_jax.models.resampler_ablations import make_resampler
 from flamingo_jax.models.vision import VisionEncoder
 

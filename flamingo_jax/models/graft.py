@@ -12,7 +12,8 @@ from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.stack import Execution, Segment
-from flamingo_jax.models.lm import Cache, Context, Inserted, make_blocks, make_norm, walk
+from flamingo_jax.models.lm import Inserted, make_blocks, walk
+from flamingo_jax.models.lm_block import Cache, Context, make_norm
 
 Array = jax.Array
 

@@ -1,11 +1,8 @@
 """The frozen decoder-only language model (paper: Chinchilla, section 2.2; here by config).
 
-One block serves Chinchilla, LLaMA, MPT, GPT-NeoX, OPT and GPT-2: they differ in norm, positions,
-biases, activation and in where the feed-forward reads, all of them values of the config.
-
-Blocks are kept in segments (`core.stack.plan`), so that the gated cross-attention of `flamingo.py`
-can stand between them; the bare model is the same walk with nothing in between. A key-value cache
-goes in and comes out; nothing is kept inside the modules.
+Its blocks (`lm_block.py`) are kept in segments (`core.stack.plan`), so that the gated
+cross-attention of `flamingo.py` can stand between them; the bare model is the same walk with
+nothing in between.
 """
 
 import functools
@@ -18,121 +15,12 @@ from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core import kernels
-from flamingo_jax.core.attention import attend
-from flamingo_jax.core.kernels import attend_causally
-from flamingo_jax.core.layers import FeedForward, Norm, Projection, embedding_rows
-from flamingo_jax.core.partition import RESIDUAL, constrain
-from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
-from flamingo_jax.core.relative import Relative
+from flamingo_jax.core.layers import embedding_rows
+from flamingo_jax.core.partition import constrain
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
+from flamingo_jax.models.lm_block import POSITIONS, Block, Cache, Context, make_norm
 
 Array = jax.Array
-
-POSITIONS: dict[str, type[Unmarked]] = {
-    "rope": Rotary,
-    "alibi": Alibi,
-    "relative": Relative,
-    "learned": Unmarked,
-}
-
-
-class Cache(NamedTuple):
-    """Keys and values of self-attention; leading axes of layers where they are stacked."""
-
-    key: Array  # [..., B, S, K, H]
-    value: Array  # [..., B, S, K, H]
-
-
-class Context(NamedTuple):
-    """What every block needs to know of the sequence."""
-
-    positions: Array  # i32[B, T], the T tokens counted among the real ones
-    shared: Any  # of `core.positions`
-    mask: Array  # bool[B, T, S]
-    segments: Array  # i32[B, S], texts that do not see each other, from 1; 0 is padding
-    index: Array | int = 0  # the cache slot of the first of the T tokens
-
-
-class Attention(nnx.Module):
-    """Causal self-attention with grouped heads."""
-
-    def __init__(self, config: LanguageModelConfig, kernel: str, *, rngs: nnx.Rngs):
-        self.kernel = kernel
-        width, h = config.width, config.head_dim
-        n, k = config.num_heads, config.kv_heads
-        kwargs = {"use_bias": config.use_bias, "rngs": rngs}
-        self.query = Projection([width], [n, h], ("embed", "heads", None), **kwargs)
-        self.key = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
-        self.value = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
-        self.out = Projection([n, h], [width], ("heads", None, "embed"), **kwargs)
-        self.query_norm = make_norm(config, n * h) if config.qk_norm else None
-        self.key_norm = make_norm(config, k * h) if config.qk_norm else None
-        self.positions = POSITIONS[config.positions](config, rngs=rngs)
-
-    def __call__(
-        self, x: Array, context: Context, cache: Cache | None
-    ) -> tuple[Array, Cache | None]:
-        q = constrain(self.query(x), "batch", None, "heads", None)
-        k = constrain(self.key(x), "batch", None, "kv_heads", None)
-        v = constrain(self.value(x), "batch", None, "kv_heads", None)
-        if self.query_norm is not None:
-            q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
-        q, k, bias = self.positions(q, k, context.shared)
-        alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
-        if cache is not None:
-            cache = Cache(
-                jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1),
-                jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1),
-            )
-            k, v = (k, v) if alone else cache
-        if alone and bias is None:
-            seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
-        else:
-            seen = attend(q, k, v, context.mask, bias=bias)
-        # For the way back: without it the partitioner brings the output's weights together.
-        return self.out(constrain(seen, "batch", None, "heads", None)), cache
-
-
-def make_norm(config: LanguageModelConfig, width: int) -> Norm:
-    return Norm(width, config.norm, config.norm_eps, bias=config.norm_bias)
-
-
-def _over_heads(norm: Norm, x: Array) -> Array:
-    """`norm` over all heads of x [B, T, N, H] together."""
-    b, t, n, h = x.shape
-    return norm(x.reshape(b, t, n * h)).reshape(b, t, n, h)
-
-
-class Block(nnx.Module):
-    """Pre-norm self-attention and feed-forward, one after the other or side by side."""
-
-    def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: nnx.Rngs):
-        self.parallel_residual = config.parallel_residual
-        self.attention_norm = make_norm(config, config.width)
-        self.attention = Attention(config, kernel, rngs=rngs)
-        self.ffw_norm = make_norm(config, config.width)
-        self.ffw = FeedForward(
-            config.width,
-            config.ffw_width,
-            config.activation,
-            gated=config.gated_ffw,
-            use_bias=config.use_bias,
-            rngs=rngs,
-        )
-
-    def __call__(
-        self,
-        x: Array,  # [B, T, D]
-        context: Context,
-        cache: Cache | None = None,
-        between: Callable[[Array], Array] | None = None,  # after attention, for `vanilla`
-    ) -> tuple[Array, Cache | None]:
-        x = constrain(x, *RESIDUAL)
-        seen, cache = self.attention(self.attention_norm(x), context, cache)
-        y = constrain(x + seen, *RESIDUAL)
-        if between is not None:
-            y = between(y)
-        return y + self.ffw(self.ffw_norm(x if self.parallel_residual else y)), cache
 
 
 class Segments(nnx.Module):

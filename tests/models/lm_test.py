@@ -12,7 +12,8 @@ from experiments.configs.language_models import LANGUAGE_MODELS
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
-from flamingo_jax.models.lm import Cache, LanguageModel
+from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.models.lm_block import Cache
 
 BATCH, LENGTH, VOCAB = 2, 12, 40
 SEGMENTS = plan(4, 2, 0)  # 2 groups of 2
