@@ -7,7 +7,7 @@ from flamingo_jax.weights.perceptron_tagger import Weights
 from tests.eval import tiny_wordnet
 
 pytest.importorskip("nltk", reason="nltk is not installed")
-WORDS = {"freer": "JJR", "slowly": "RB", "walks": "VBZ", "the": "DT", "into": "IN"}
+WORDS = {"freer": "JJR", "slowly": "RB", "the": "DT", "into": "IN"}
 # Of any other word its ending decides, or the word before it.
 FEATURES = {
     "bias": {"NN": 1.0},
@@ -40,4 +40,4 @@ def test_words_as_they_stand_in_a_dictionary(text, lemmas):
 
 
 def test_sentences_end_at_full_stops():
-    assert LEMMATIZER.tokens("A cat sat. It slept.") == "A cat sat . It slept .".split()
+    assert " ".join(LEMMATIZER.tokens("A cat sat. It slept.")) == "A cat sat . It slept ."
