@@ -23,7 +23,6 @@ from flamingo_jax.weights import (
     published_lm,
     stage_folder,
 )
-from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.frozen_parts import Source
 from flamingo_jax.weights.published_encoder import PublishedEncoder
 from flamingo_jax.weights.published_lm import PublishedLM
@@ -50,14 +49,9 @@ def convert(kind: str, path: pathlib.Path, out: pathlib.Path, dtype: Precision) 
     torch's container of before 1.6.
     """
     is_lm = kind in published_lm.FORMATS
-    try:
-        part = (published_lm if is_lm else published_encoder).read(kind, path)
-        source = conversion.named(kind, path)
-        _write(part, source, out, dtype)
-    except BadWeightsFile as error:
-        if str(path) in str(error):
-            raise
-        raise BadWeightsFile(f"{path}: {error}") from error
+    part = (published_lm if is_lm else published_encoder).read(kind, path)
+    source = conversion.named(kind, path)
+    _write(part, source, out, dtype)
     return Converted(part, source, dtype, "language_model" if is_lm else "vision")
 
 

@@ -146,7 +146,7 @@ _HF_READERS: dict[str, Callable[..., Any]] = {  # those of the others are of who
     "patch_px": JsonSettings.side,
     "size_px": JsonSettings.side,
     "activation": JsonSettings.text,
-    "norm_eps": JsonSettings.number,
+    "norm_eps": JsonSettings.positive,
 }
 
 
@@ -182,7 +182,7 @@ def _open_clip(values: JsonSettings) -> Settings:
             "depth": ("layers", layers if isinstance(layers, list) else tower.whole("layers", 12)),
             "num_heads": ("head_width", width // tower.whole("head_width", 64)),
             "activation": ("quick_gelu", "quick_gelu" if model.flag("quick_gelu", False) else gelu),
-            "norm_eps": ("norm_kwargs", tower.section("norm_kwargs").number("eps", 1e-5)),
+            "norm_eps": ("norm_kwargs", tower.section("norm_kwargs").positive("eps", 1e-5)),
             "size_px": ("image_size", tower.side("image_size", 224)),
         }
     return found | {n: (n, pp.channels(n)) for n in ("mean", "std") if n in pp.values}

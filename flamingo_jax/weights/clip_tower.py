@@ -1,5 +1,6 @@
 """Which CLIP image tower lies at a path: its format and variant, by the names and shapes there."""
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -62,7 +63,7 @@ def _tower(
     try:
         patches = state[prefix + names.patch_embedding]
         width, _, patch_px, _ = patches.shape
-        positions = len(state[prefix + names.position_embedding])
+        (positions, _) = state[prefix + names.position_embedding].shape
     except (KeyError, ValueError) as error:
         raise BadWeightsFile(f"{path}: not a whole CLIP image tower ({error})") from error
     depth = 0
@@ -71,7 +72,7 @@ def _tower(
     fits = [
         n for n, v in VARIANTS.items() if (v.patch_px, v.width, v.depth) == (patch_px, width, depth)
     ]
-    side = round((positions - 1) ** 0.5)
+    side = math.isqrt(max(positions - 1, 0))
     if not fits or side * side != positions - 1:
         raise BadWeightsFile(
             f"{path}: a tower of {depth} layers of width {width} with patches of {patch_px} px and "

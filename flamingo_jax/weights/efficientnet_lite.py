@@ -24,7 +24,7 @@ def variant(state: Mapping[str, np.ndarray]) -> str:
     """Which variant has blocks of these widths; BadWeightsFile for none."""
     widths: list[int] = []
     while (name := f"_blocks.{len(widths)}._project_conv.weight") in state:
-        widths.append(len(state[name]))
+        widths.append(sum(state[name].shape[:1]))  # 0 of a number alone
     for name in efficientnet_lite.VARIANTS:
         if widths == [block.out_channels for block in efficientnet_lite.blocks(name)]:
             return name

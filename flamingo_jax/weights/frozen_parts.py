@@ -32,7 +32,7 @@ from flamingo_jax.weights import (
     pretrained_lm,
     two_towers,
 )
-from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.errors import BadWeightsFile, naming
 
 Tree = dict[str, Any]
 
@@ -162,17 +162,22 @@ def read_encoder(
     if kind in _OWN:
         return _OWN[kind](path, vision)
     if kind == "haiku_nfnet":
-        return nfnet.from_haiku(numpy_pickle.load_tree(path), vision.variant)
+        tree = numpy_pickle.load_tree(path)
+        with naming(path):
+            return nfnet.from_haiku(tree, vision.variant)
     state = checkpoint_files.tensors(path)
-    if kind == "efficientnet_lite":
-        flat = efficientnet_lite.convert(state, vision.variant)
-        return traverse_util.unflatten_dict(flat, sep="/")
-    if kind == "timm_nfnet":
-        return nfnet.from_timm(state, vision.variant)
-    clip_config.check(path, kind, vision)
-    read, names = _CLIP[kind]
-    tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
-    return read(state, vision.variant, prefix=clip.prefix(path, state, names), **tower)
+    if kind in _CLIP:
+        clip_config.check(path, kind, vision)
+        read, names = _CLIP[kind]
+        prefix = clip.prefix(path, state, names)
+    with naming(path):
+        if kind == "efficientnet_lite":
+            flat = efficientnet_lite.convert(state, vision.variant)
+            return traverse_util.unflatten_dict(flat, sep="/")
+        if kind == "timm_nfnet":
+            return nfnet.from_timm(state, vision.variant)
+        tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
+        return read(state, vision.variant, prefix=prefix, **tower)
 
 
 _OWN = {"contrastive": two_towers.load_encoder, "pretrained": pretrained_encoder.load}

@@ -172,8 +172,16 @@ def language_model(
 
     def take(name: str) -> np.ndarray:
         if name not in left:
-            raise BadWeightsFile(f"no tensor {name} in this {family} checkpoint")
+            raise BadWeightsFile(f"{what}: no tensor {name}, which every {family} has")
         return left.pop(name)
+
+    def split(name: str, tensor: np.ndarray, parts: list[str]) -> dict[str, np.ndarray]:
+        try:
+            return _split(tensor, parts, names, config)
+        except (ValueError, IndexError) as error:
+            raise BadWeightsFile(
+                f"{what}: {name} {list(tensor.shape)} does not fit the config: {error}"
+            ) from error
 
     layers = []
     for i in range(config.num_layers):
@@ -182,26 +190,31 @@ def language_model(
             name = names.layer.format(i) + module
             if parts in ("q_norm", "k_norm") and not config.qk_norm:
                 continue
-            neutral |= _split(name, take(f"{name}.weight"), parts.split(), names, config)
+            neutral |= split(f"{name}.weight", take(f"{name}.weight"), parts.split())
             if (bias := left.pop(f"{name}.bias", None)) is not None:
-                biases = _split(name, bias, parts.split(), names, config)
+                biases = split(f"{name}.bias", bias, parts.split())
                 neutral |= {f"{part}_bias": value for part, value in biases.items()}
         layers.append(block(neutral))
     embedding = take(f"{names.embedding}.weight")
     final_norm = {"scale": take(f"{names.final_norm}.weight")}
     if (bias := left.pop(f"{names.final_norm}.bias", None)) is not None:
         final_norm["bias"] = bias
-    positions = names.positions and take(f"{names.positions}.weight")[names.first_position :]
+    positions = names.positions and take(f"{names.positions}.weight")
+    if names.first_position:
+        positions = np.atleast_1d(positions)[names.first_position :]
     head_name = next((n for n in (names.head, "lm_head") if f"{n}.weight" in left), names.head)
     if config.tied_head:
         head, copy = None, left.pop(f"{head_name}.weight", embedding)
         if not np.array_equal(copy, embedding):
-            raise BadWeightsFile(f"{head_name}.weight differs from the embedding it is tied to")
+            raise BadWeightsFile(
+                f"{what}: {head_name}.weight differs from the embedding it is tied to"
+            )
     else:
         head = take(f"{head_name}.weight")
     if odd := sorted(name for name in left if not name.endswith(names.buffers)):
         raise BadWeightsFile(
-            f"{len(odd)} tensors have no place in a {family} model: {', '.join(odd[:_SHOWN])}"
+            f"{what}: {len(odd)} tensors have no place in a {family} model: "
+            f"{', '.join(odd[:_SHOWN])}"
         )
     if segments is None:
         segments = plan(config.num_layers, config.num_layers, 0)
@@ -241,28 +254,23 @@ def bare_name(name: str, family: str) -> str:
 
 
 def _split(
-    name: str, tensor: np.ndarray, parts: list[str], names: Names, config: LanguageModelConfig
+    tensor: np.ndarray, parts: list[str], names: Names, config: LanguageModelConfig
 ) -> dict[str, np.ndarray]:
     """Neutral tensors of one kernel, bias or norm: (in, out), fused ones apart, heads split."""
     heads = {"q": config.num_heads, "k": config.kv_heads, "v": config.kv_heads}
     if tensor.ndim == 2 and not names.in_by_out:
         tensor = tensor.T
     lead = tensor.shape[:-1]
-    try:
-        if len(parts) == 3 and names.qkv_by_head:
-            by_head = tensor.reshape(*lead, config.num_heads, 3, config.head_dim)
-            pieces = [by_head[..., i, :] for i in range(3)]
-        else:
-            pieces = np.split(tensor, len(parts), axis=-1)
-        neutral = {}
-        for part, piece in zip(parts, pieces, strict=True):
-            if part in heads:
-                piece = piece.reshape(*lead, heads[part], config.head_dim)
-            elif part == "o" and piece.ndim == 2:
-                piece = piece.reshape(config.num_heads, config.head_dim, -1)
-            neutral[part] = piece
-        return neutral
-    except ValueError as error:
-        raise BadWeightsFile(f"{name} {list(tensor.shape)} does not fit the config: {error}") from (
-            error
-        )
+    if len(parts) == 3 and names.qkv_by_head:
+        by_head = tensor.reshape(*lead, config.num_heads, 3, config.head_dim)
+        pieces = [by_head[..., i, :] for i in range(3)]
+    else:
+        pieces = np.split(tensor, len(parts), axis=-1)
+    neutral = {}
+    for part, piece in zip(parts, pieces, strict=True):
+        if part in heads:
+            piece = piece.reshape(*lead, heads[part], config.head_dim)
+        elif part == "o" and piece.ndim == 2:
+            piece = piece.reshape(config.num_heads, config.head_dim, -1)
+        neutral[part] = piece
+    return neutral

@@ -9,7 +9,7 @@ from typing import Any
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.weights import checkpoint_files, json_settings
-from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.errors import BadWeightsFile, naming
 from flamingo_jax.weights.json_settings import JsonSettings
 
 Json = Mapping[str, Any]
@@ -34,7 +34,8 @@ def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
         for key in keys:
             if key in hf.values and not (hf.values[key] is None and key in _MAY_BE_NULL):
                 read(hf, key, None)
-    return hf.values.get("model_type"), read_config(hf.values)
+    with naming(path):
+        return hf.values.get("model_type"), read_config(hf.values)
 
 
 def read_config(hf: Json) -> LanguageModelConfig:
@@ -43,13 +44,17 @@ def read_config(hf: Json) -> LanguageModelConfig:
     if kind not in _READERS:
         raise BadWeightsFile(f"config.json: model_type={kind!r}: use one of {list(_READERS)}")
     try:
-        return LanguageModelConfig(**_READERS[kind](hf))
+        fields = _READERS[kind](hf)
     except KeyError as error:
         raise BadWeightsFile(f"config.json of {kind}: no key {error}") from error
     except (TypeError, AttributeError, ZeroDivisionError) as error:
         raise BadWeightsFile(
             f"config.json of {kind} is damaged ({error}): fetch it again"
         ) from error
+    try:
+        return LanguageModelConfig(**fields)
+    except ValueError as error:
+        raise BadWeightsFile(f"config.json of {kind}: {error}") from error
 
 
 def _refuse(hf: Json, **supported: Any) -> None:
@@ -197,7 +202,7 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
         *("n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
         *("ffn_dim", "word_embed_proj_dim"),
     ),
-    JsonSettings.number: (
+    JsonSettings.positive: (
         *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta"),
         *("rotary_pct", "rotary_emb_base", "expansion_ratio", "mlp_ratio"),
     ),

@@ -4,8 +4,8 @@ Files are edited by hand and made by many programs. A number in quotes would oth
 itself in a message, or end in the middle of a computation.
 """
 
-import math
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,10 +25,10 @@ class JsonSettings(NamedTuple):
         value = self.values.get(key, default)
         return self.checked(key, value, _is_whole(value, least), f"a whole number from {least} on")
 
-    def number(self, key: str, default: float) -> float:
-        """Any number, not NaN."""
+    def positive(self, key: str, default: float) -> float:
+        """A finite number above 0."""
         value = self.values.get(key, default)
-        return self.checked(key, value, _is_number(value), "a number")
+        return self.checked(key, value, _is_number(value) and value > 0, "a number above 0")
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""
@@ -41,7 +41,7 @@ class JsonSettings(NamedTuple):
         return self.checked(key, value, isinstance(value, str), "a text")
 
     def channels(self, key: str) -> tuple[float, ...]:
-        """Three numbers, of red, green and blue; the key must be there."""
+        """Three finite numbers, of red, green and blue; the key must be there."""
         value = self.values[key]
         good = isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
         return tuple(self.checked(key, value, good, "three numbers"))
@@ -82,4 +82,4 @@ def _is_whole(value: Any, least: int) -> bool:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and not math.isnan(value)
+    return is_number and abs(value) <= sys.float_info.max  # no NaN, which compares as False

@@ -15,7 +15,7 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.weights import finite
-from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.errors import BadWeightsFile, naming
 from flamingo_jax.weights.layer_stack import LayerStack
 
 Tree = dict[str, Any]
@@ -67,7 +67,7 @@ def assemble(
     differs. It names a tensor with NaN too, one of a layer when that is read.
     """
     if len(layers) != config.num_layers:
-        raise BadWeightsFile(f"{len(layers)} layers given: the config has {config.num_layers}")
+        raise BadWeightsFile(f"{what}: {len(layers)} layers, the config has {config.num_layers}")
     tree: Tree = {"embedding": embedding, "final_norm": final_norm}
     for name, rows in (("head", head), ("position_embedding", position_embedding)):
         if rows is not None:
@@ -78,7 +78,7 @@ def assemble(
     flat_layers = [traverse_util.flatten_dict(layer) for layer in layers]
     for i, layer in enumerate(flat_layers):
         if odd := layer.keys() ^ flat_layers[0].keys():
-            raise BadWeightsFile(f"layer {i} and layer 0 differ in {'/'.join(min(odd))}")
+            raise BadWeightsFile(f"{what}: layer {i} and layer 0 differ in {'/'.join(min(odd))}")
     for s in segments:
         numbers, lead = range(s.start, s.start + s.repeats * s.depth), (s.repeats, s.depth)
         stacked = {}
@@ -86,7 +86,8 @@ def assemble(
             names = [f"{what}: {'/'.join(path)} of layer {i}" for i in numbers]
             stacked[path] = LayerStack([flat_layers[i][path] for i in numbers], lead, names)
         tree["blocks"][s.name] = {"layers": {"layers": traverse_util.unflatten_dict(stacked)}}
-    _check(tree, config, tuple(segments))
+    with naming(what):
+        _check(tree, config, tuple(segments))
     return tree
 
 

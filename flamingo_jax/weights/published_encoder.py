@@ -23,7 +23,7 @@ from flamingo_jax.weights import (
     nfnet,
     numpy_pickle,
 )
-from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.errors import BadWeightsFile, naming
 from flamingo_jax.weights.name_table import Tree
 
 _SHOWN = 5  # names in a message
@@ -57,10 +57,12 @@ def read(kind: str, path: pathlib.Path) -> PublishedEncoder:
     Raises BadWeightsFile where the file is damaged or of another format, or has a tensor that is
     missing, left over or not finite.
     """
-    config, num_tensors, unneeded = _LOOKS[kind](path)
     try:
+        config, num_tensors, unneeded = _LOOKS[kind](path)
         vision.check(config)
-    except ValueError as error:  # an activation that no encoder here has
+    except BadWeightsFile:
+        raise
+    except ValueError as error:  # said beside the weights, and nothing that an encoder here takes
         raise BadWeightsFile(f"{path}: {error}") from error
     params = frozen_parts.read_encoder(kind, path, config)
     mapped = num_tensors - sum(unneeded.values())
@@ -111,7 +113,8 @@ def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
 
 def _timm_nfnet(path: pathlib.Path) -> _Look:
     names = checkpoint_files.names(path)
-    variant, pictures = nfnet.variant(names, nfnet.TIMM), {}
+    with naming(path):
+        variant, pictures = nfnet.variant(names, nfnet.TIMM), {}
     folder = path if path.is_dir() else path.parent
     if (file := folder / checkpoint_files.CONFIG).is_file():
         said = json_settings.read(file).section("pretrained_cfg")
@@ -121,7 +124,9 @@ def _timm_nfnet(path: pathlib.Path) -> _Look:
 
 def _haiku_nfnet(path: pathlib.Path) -> _Look:
     names = [*nfnet.flattened(numpy_pickle.load_tree(path))]
-    return _nfnet(names, nfnet.variant(names, nfnet.HAIKU), nfnet.HAIKU, {}, {})
+    with naming(path):
+        variant = nfnet.variant(names, nfnet.HAIKU)
+    return _nfnet(names, variant, nfnet.HAIKU, {}, {})
 
 
 def _nfnet(
@@ -135,7 +140,8 @@ def _nfnet(
 
 def _efficientnet_lite(path: pathlib.Path) -> _Look:
     state = checkpoint_files.tensors(path)
-    variant = efficientnet_lite.variant(state)
+    with naming(path):
+        variant = efficientnet_lite.variant(state)
     half = (0.5, 0.5, 0.5)  # values in [-1, 1]
     preprocessing = ImagePreprocessing(
         size_px=lite.VARIANTS[variant].size_px, fit="crop", pad=(128, 128, 128), mean=half, std=half

@@ -1,4 +1,4 @@
-"""experiments.convert of single parts: the published numbers, or one line and nothing left."""
+"""experiments.convert of single parts: the published numbers, and folders that a recipe reads."""
 
 import json
 import pathlib
@@ -211,79 +211,6 @@ def test_the_command(published, tmp_path):
     done = run("hf_lm", published["hf_lm"], tmp_path / "lm", vision=published["hf_clip"])
     assert (done.returncode, done.stdout) == (2, "")
     assert "--vision: --checkpoint of hf_lm is all that is read: leave" in done.stderr
-
-
-FIRST = {
-    "hf_lm": "model.layers.3.mlp.up_proj.weight",
-    "gguf": "blk.3.ffn_norm.weight",
-    "hf_clip": "vision_model.encoder.layers.1.mlp.fc1.weight",
-    "open_clip": "visual.transformer.resblocks.1.mlp.c_fc.weight",
-    "timm_nfnet": "stages.1.1.conv2.weight",
-    "haiku_nfnet": "NFNet/~/nf_block_2/~/conv1:w",
-    "efficientnet_lite": "_blocks.1._bn0.running_mean",
-}
-
-
-@pytest.mark.parametrize("kind", files.FORMATS)
-@pytest.mark.parametrize("problem", ["nan", "missing", "unexpected"])
-def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, problem):
-    tensors, name = dict(files.FORMATS[kind][0]()), FIRST[kind]
-    if problem == "missing":
-        del tensors[name]
-    elif problem == "unexpected":
-        name = "a.b:extra"
-        tensors[name] = np.zeros(32, np.float32)
-    else:
-        tensors[name] = tensors[name].copy()
-        tensors[name].flat[5] = np.nan
-        named_by_ours = {"hf_lm": "ffw/up/kernel of layer 3", "gguf": "ffw_norm/scale of layer 3"}
-        name = named_by_ours.get(kind, name)
-    path = files.write(kind, tmp_path, tensors)
-    with pytest.raises(BadWeightsFile) as raised:
-        part_conversion.convert(kind, path, tmp_path / "out", "float32")
-    assert str(path) in str(raised.value)
-    prefix = {"hf_lm": "model.", "hf_clip": "vision_model.", "open_clip": "visual."}
-    assert name.removeprefix(prefix.get(kind, "")) in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert {p.name for p in tmp_path.iterdir()} == {path.name}
-
-
-@pytest.mark.parametrize(
-    ("kind", "of", "message"),
-    [
-        ("hf_clip", "open_clip", "is of the format open_clip: give --source=open_clip"),
-        ("open_clip", "hf_clip", "is of the format hf_clip: give --source=hf_clip"),
-        (
-            "timm_nfnet",
-            "hf_clip",
-            r"0 tensors have names that end in \.skipinit_gain",
-        ),
-        ("haiku_nfnet", "timm_nfnet", "damaged or cut short inside its pickle"),
-        ("efficientnet_lite", "timm_nfnet", r"0 blocks .* no EfficientNet-Lite of \['lite0'"),
-        ("gguf", "open_clip", "not a GGUF file"),
-        ("hf_lm", "hf_clip", "model_type='clip': use one of"),
-        ("hf_lm", "gguf", "config.json is missing: give the folder that holds it"),
-        ("hf_clip", "gguf", "holds no CLIP|not a torch checkpoint"),
-    ],
-)
-def test_a_part_of_another_format_is_one_line(published, tmp_path, kind, of, message):
-    with pytest.raises(BadWeightsFile, match=message):
-        part_conversion.convert(kind, published[of], tmp_path / "out", "float32")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("kind", files.FORMATS)
-def test_a_path_that_is_not_there_is_one_line(tmp_path, kind):
-    with pytest.raises(BadWeightsFile, match="nothing"):
-        part_conversion.convert(kind, tmp_path / "nothing", tmp_path / "out", "float32")
-
-
-def test_a_language_model_without_a_tokenizer_is_refused(tmp_path):
-    path = files.write("hf_lm", tmp_path)
-    (path / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"no tokenizer can be read there .* want tokenizer.json"):
-        part_conversion.convert("hf_lm", path, tmp_path / "out", "float32")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

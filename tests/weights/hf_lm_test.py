@@ -243,7 +243,7 @@ def test_opt_positions_lose_the_two_rows_of_padding():
             lambda t: t.update(
                 {"model.decoder.layers.0.self_attn.q_proj.weight": np.zeros((9, 8))}
             ),
-            r"self_attn.q_proj \[8, 9\] does not fit",
+            r"self_attn.q_proj.weight \[9, 8\] does not fit",
         ),
         (
             lambda t: t.update({"model.decoder.embed_tokens.weight": np.zeros((12, 8))}),
