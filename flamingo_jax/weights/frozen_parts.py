@@ -17,7 +17,7 @@ from flamingo_jax.config import FlamingoConfig, LanguageModelConfig, VisionConfi
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.models.vision import VisionEncoder
+from flamingo_jax.models.vision import VisionEncoder, make_encoder
 from flamingo_jax.weights import (
     checkpoint_files,
     clip,
@@ -26,6 +26,7 @@ from flamingo_jax.weights import (
     gguf,
     hf_lm,
     hf_lm_config,
+    module_shapes,
     nfnet,
     numpy_pickle,
     pretrained_encoder,
@@ -160,7 +161,10 @@ def read_encoder(
 ) -> Tree:
     """The encoder's parameters, whatever a source's hash; BadWeightsFile for another encoder."""
     if kind in _OWN:
-        return _OWN[kind](path, vision)
+        tree = _OWN[kind](path, vision)
+        make = lambda rngs: make_encoder(vision, Execution(), rngs=rngs)  # noqa: E731
+        module_shapes.check(str(path), "encoder", tree, make)
+        return tree
     if kind == "haiku_nfnet":
         tree = numpy_pickle.load_tree(path)
         with naming(path):

@@ -11,11 +11,10 @@ import numpy as np
 from flax import traverse_util
 
 from flamingo_jax.config import LanguageModelConfig
-from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.weights import finite
-from flamingo_jax.weights.errors import BadWeightsFile, naming
+from flamingo_jax.weights import finite, module_shapes
+from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.layer_stack import LayerStack
 
 Tree = dict[str, Any]
@@ -86,23 +85,11 @@ def assemble(
             names = [f"{what}: {'/'.join(path)} of layer {i}" for i in numbers]
             stacked[path] = LayerStack([flat_layers[i][path] for i in numbers], lead, names)
         tree["blocks"][s.name] = {"layers": {"layers": traverse_util.unflatten_dict(stacked)}}
-    with naming(what):
-        _check(tree, config, tuple(segments))
+    check(tree, config, segments, what)
     return tree
 
 
-def _check(tree: Tree, config: LanguageModelConfig, segments: tuple[Segment, ...]) -> None:
-    """BadWeightsFile at the first path or shape that the module has otherwise."""
-    make = lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)  # noqa: E731
-    want = traverse_util.flatten_dict(params.abstract(make)[1])
-    have = traverse_util.flatten_dict(tree)
-    for path in sorted(want.keys() | have.keys()):
-        name = "language_model/" + "/".join(path)
-        if path not in have:
-            raise BadWeightsFile(f"{name} is missing: the config wants {want[path].shape}")
-        if path not in want:
-            raise BadWeightsFile(f"{name} has no place in the model: the config is of another kind")
-        if have[path].shape != want[path].shape:
-            raise BadWeightsFile(
-                f"{name} is {have[path].shape}: the config wants {want[path].shape}"
-            )
+def check(tree: Tree, config: LanguageModelConfig, segments: Sequence[Segment], what: str) -> None:
+    """BadWeightsFile, naming `what`, at the first path or shape that the model has otherwise."""
+    make = lambda rngs: LanguageModel(config, Execution(), tuple(segments), rngs=rngs)  # noqa: E731
+    module_shapes.check(what, "language_model", tree, make)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from flamingo_jax.config import LanguageModelConfig, Precision
-from flamingo_jax.core.stack import Segment
+from flamingo_jax.core.stack import Segment, plan
 from flamingo_jax.weights import language_model, stage_folder
 
 Tree = dict[str, Any]
@@ -36,8 +36,13 @@ def read_config(directory: pathlib.Path) -> LanguageModelConfig:
 
 
 def load(directory: pathlib.Path, segments: tuple[Segment, ...]) -> Tree:
-    """The subtree `language_model` of a Flamingo, its layers in these segments."""
+    """The subtree `language_model` of a Flamingo, its layers in these segments.
+
+    BadWeightsFile where the weights are not those of the config beside them.
+    """
     config, tree = read_config(directory), stage_folder.read_params(directory)
+    as_saved = plan(config.num_layers, config.num_layers, 0)
+    language_model.check(tree, config, as_saved, str(directory))
     (segment,) = tree["blocks"].values()
     stacked = segment["layers"]["layers"]  # leaves [1, layers, ...]
     layers = [jax.tree.map(lambda leaf, i=i: leaf[0, i], stacked) for i in range(config.num_layers)]

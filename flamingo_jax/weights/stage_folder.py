@@ -48,7 +48,7 @@ def read_config(directory: pathlib.Path, name: str, cls: type[T], mend: str) -> 
         if values.pop("format") != _FORMAT:
             raise ValueError("another format")
         return config_lib.from_dict(cls, values)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadWeightsFile(f"{path} cannot be read ({error}): name {mend}") from error
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import ml_dtypes
@@ -15,7 +16,7 @@ from flamingo_jax import model_directory
 from flamingo_jax.config import FlamingoConfig, from_dict, to_dict
 from flamingo_jax.core import hosts, partition
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core.stack import Execution
+from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models import insertion, vision
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.weights import frozen_parts, pretrained_encoder, pretrained_lm, stage_folder
@@ -263,3 +264,25 @@ def test_another_folder_is_named(converted, tmp_path):
         (copy / name).write_bytes(data if name.endswith("json") else data[: len(data) // 2])
     with pytest.raises(BadWeightsFile, match="is damaged"):
         pretrained_encoder.load(copy, want)
+
+
+def test_weights_of_another_part_beside_a_config_are_refused(converted, tmp_path):
+    folder, config = converted[1], converted[0]["haiku_nfnet"].part.config
+    for part, of in (("haiku_nfnet", "hf_clip"), ("gguf", "haiku_nfnet")):
+        shutil.copytree(folder / part, tmp_path / part)
+        shutil.copy(folder / of / stage_folder.WEIGHTS, tmp_path / part)
+    with pytest.raises(BadWeightsFile, match=r"/haiku_nfnet: encoder/blocks/.* has no place in"):
+        frozen_parts.read_encoder("pretrained", tmp_path / "haiku_nfnet", config)
+    segments = plan(6, 2, 1)
+    with pytest.raises(BadWeightsFile, match=r"/gguf: language_model/blocks/.* is missing: "):
+        pretrained_lm.load(tmp_path / "gguf", segments)
+    shutil.copy(folder / "gguf" / stage_folder.WEIGHTS, tmp_path / "gguf")
+    file = tmp_path / "gguf" / pretrained_lm.CONFIG
+    values = json.loads(file.read_text())
+    for num_layers in (5, 7):
+        file.write_text(json.dumps(values | {"num_layers": num_layers}))
+        with pytest.raises(BadWeightsFile, match=rf"is \(1, 6, .* wants \(1, {num_layers}, "):
+            pretrained_lm.load(tmp_path / "gguf", segments)
+    file.write_text("[]")
+    with pytest.raises(BadWeightsFile, match="cannot be read"):
+        pretrained_lm.read_config(tmp_path / "gguf")
