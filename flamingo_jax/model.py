@@ -4,9 +4,8 @@
 batches of like length, each shape is compiled once.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,76 +17,21 @@ from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.decode import beam, calls, prompt_batch, sampler, score
+from flamingo_jax.decode import calls, prompt_batch, score
 from flamingo_jax.decode import candidates as candidates_lib
 from flamingo_jax.decode.cache import row_bytes
+from flamingo_jax.decode.decoding import Decoding, write
+from flamingo_jax.decode.results import Candidate, Scored, Written
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.prompts import Prompt, PromptError, TextPart, parse_parts
+from flamingo_jax.prompts import Prompt, PromptError, as_prompt, each_prompt
 from flamingo_jax.tokenizer import Tokenizer
 
 Tree = Any
 Tick = Callable[[int], object]
-_MAX_SEED = 2**32 - 1
 
 
 def _no_tick(number: int) -> None:
     """For callers that show no progress."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How continuations are written; the paper scores with 3 beams and shows greedy samples."""
-
-    method: Literal["greedy", "beam", "sample"] = "greedy"
-    num_beams: int = 3
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_tokens: int = 32
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.method not in ("greedy", "beam", "sample"):
-            raise ValueError(f"decode={self.method!r}: use greedy, beam or sample")
-        for field in ("num_beams", "max_tokens"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}: use 1 or more")
-        if not 0 <= self.seed <= _MAX_SEED:  # JAX would take the lower 32 bits of a larger one
-            raise ValueError(f"seed={self.seed}: use 0 to {_MAX_SEED}")
-        sampler.SamplingConfig(self.temperature, self.top_k, self.top_p)
-
-    def program(self) -> "Decoding":
-        """The same without what changes nothing in the compiled program."""
-        names = {"beam": ["num_beams"], "sample": ["temperature", "top_k", "top_p"]}
-        kept = {name: getattr(self, name) for name in names.get(self.method, [])}
-        return Decoding(self.method, max_tokens=self.max_tokens, **kept)
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """A continuation: its text, its tokens with the stop token, their natural log-likelihood."""
-
-    text: str
-    tokens: tuple[int, ...]
-    log_prob: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A candidate answer and its log-likelihood after the prompt, summed over its tokens."""
-
-    text: str
-    log_prob: float
-    num_tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """Every text token of a prompt with its log-likelihood (None for the first)."""
-
-    tokens: tuple[str, ...]
-    log_probs: tuple[float | None, ...]
-    candidates: tuple[Candidate, ...] = ()
 
 
 class Model:
@@ -122,19 +66,20 @@ class Model:
     def generate(
         self,
         prompts: Iterable[Any],
-        decoding: Decoding = Decoding(),
+        decoding: Decoding = Decoding(),  # noqa: B008
         *,
         tick: Tick = _no_tick,
     ) -> list[Written]:
         """Continues each prompt until `<EOC>`, end of text, or `max_tokens`.
 
         A prompt is a list of parts (`{"image": path, PIL image or array}`, `{"video": path, bytes
-        or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`. What
+        or u8[F, H, W, 3]}`, `{"text": ..}`, `{"end_of_chunk": True}`) or a `prompts.Prompt`; the
+        encoder's features may stand for a picture, float[P, E], and a video, float[n, P, E]. What
         is drawn for it depends on the seed and on its number among the prompts. `tick` is called
         with the number of prompts that were done just now.
         """
         written: list[Written] = []
-        for window in calls.windows(_several(prompts)):
+        for window in calls.windows(each_prompt(prompts)):
             encoded = [self._encode(prompt) for prompt in window]
             written += self._write(encoded, decoding, len(written), tick)
         return written
@@ -173,12 +118,12 @@ class Model:
         """
         return [
             scored
-            for window in calls.windows(_several(prompts))
+            for window in calls.windows(each_prompt(prompts))
             for scored in self._score_window(window, tick)
         ]
 
     def _score_window(self, prompts: Sequence[Any], tick: Tick) -> list[Scored]:
-        prompts = [_as_prompt(prompt) for prompt in prompts]
+        prompts = [as_prompt(prompt) for prompt in prompts]
         encoded = [self._encode(prompt) for prompt in prompts]
         results = []
         for one, log_probs, candidates in zip(
@@ -204,7 +149,7 @@ class Model:
         found: list[np.ndarray] = []
         if any(isinstance(texts, str) for texts in candidates):
             raise ValueError("candidates: want a list of texts for each prompt, not one text")
-        for window in calls.windows(_several(prompts)):
+        for window in calls.windows(each_prompt(prompts)):
             encoded = [self._encode(prompt) for prompt in window]
             texts = candidates[len(found) : len(found) + len(encoded)]
             if len(texts) < len(encoded):
@@ -304,7 +249,7 @@ class Model:
         return found
 
     def _encode(self, prompt: Any) -> prompt_batch.Encoded:
-        parts = _as_prompt(prompt).parts
+        parts = as_prompt(prompt).parts
         encoded = prompt_batch.encode(
             parts, self.tokenizer, self.config.vision.preprocessing, self.video_sampling
         )
@@ -340,37 +285,5 @@ class Model:
 
     @functools.cache  # noqa: B019, one model a process is the rule
     def _continue(self, decoding: Decoding):
-        t = self.tokenizer
-        common = {
-            "max_tokens": decoding.max_tokens,
-            "stop_ids": (t.end_of_chunk_id, t.eos_id),
-            "pad_id": t.pad_id,
-            "never_ids": tuple(t.never_written),
-        }
-        temperature = decoding.temperature if decoding.method == "sample" else 0.0
-        sampling = sampler.SamplingConfig(temperature, decoding.top_k, decoding.top_p)
-
-        @jax.jit
-        def run(params, batch, key, numbers):
-            model = nnx.merge(self.graph, params)
-            if decoding.method == "beam":
-                return beam.beam_search(model, batch, num_beams=decoding.num_beams, **common)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-            return sampler.sample(model, batch, keys, config=sampling, **common)
-
-        return run
-
-
-def _several(prompts: Iterable[Any]) -> Iterable[Any]:
-    """The same; PromptError for a single prompt, whose parts would each be taken for a prompt."""
-    if isinstance(prompts, str | Mapping | Prompt):
-        raise PromptError("want a list of prompts; for a single one, [prompt]")
-    return prompts
-
-
-def _as_prompt(prompt: Any) -> Prompt:
-    if isinstance(prompt, Prompt):
-        return prompt
-    if isinstance(prompt, str):
-        return Prompt("", (TextPart(prompt),))
-    return Prompt("", parse_parts(prompt))
+        graph, tokenizer = self.graph, self.tokenizer
+        return jax.jit(lambda p, *rows: write(nnx.merge(graph, p), *rows, decoding, tokenizer))

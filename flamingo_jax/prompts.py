@@ -11,7 +11,7 @@ error is a PromptError of one line that names the file, the line, the key and th
 import dataclasses
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,22 @@ def parse_parts(values: Any, where: str = "prompt") -> tuple[Part, ...]:
     if not values:
         raise PromptError(f"{where}: the list of parts is empty")
     return tuple(_parse_part(value, f"{where}: part {i}") for i, value in enumerate(values, 1))
+
+
+def each_prompt(prompts: Iterable[Any]) -> Iterable[Any]:
+    """The same; PromptError for a single prompt, whose parts would each be taken for a prompt."""
+    if isinstance(prompts, str | Mapping | Prompt):
+        raise PromptError("want a list of prompts; for a single one, [prompt]")
+    return prompts
+
+
+def as_prompt(prompt: Any) -> Prompt:
+    """Of a list of parts as `parse_parts` takes it, or of a text alone; a Prompt as it is."""
+    if isinstance(prompt, Prompt):
+        return prompt
+    if isinstance(prompt, str):
+        return Prompt("", (TextPart(prompt),))
+    return Prompt("", parse_parts(prompt))
 
 
 def _parse_part(value: Any, where: str) -> Part:
