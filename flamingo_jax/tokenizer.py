@@ -6,7 +6,8 @@ frozen ones: `image_id = base_vocab_size`, `end_of_chunk_id = base_vocab_size + 
 have theirs in another order, and more of them: `with_conventions`.
 
 A special token is only ever an *id* that the program puts there: "<|endoftext|>" or "<image>"
-inside a web page stays ordinary text. What splits it is in `tokenizer_models.py`.
+inside a web page stays ordinary text. What splits it is in `tokenizer_models.py`; published
+vocabularies are read in `published_vocabulary.py`.
 """
 
 import json
@@ -17,9 +18,9 @@ from typing import Any
 import tokenizers
 from tokenizers import pre_tokenizers
 
+from flamingo_jax import published_vocabulary
 from flamingo_jax.tokenizer_models import (
     BYTE_PAIRS_FILE,
-    PRE_TOKENIZERS,
     SENTENCEPIECE_FILE,
     BytePairs,
     Model,
@@ -33,11 +34,6 @@ _SPECIALS_FILE = "special_tokens.json"
 IMAGE, END_OF_CHUNK = "<image>", "<EOC>"
 AROUND_IMAGE = "<fake_token_around_image>"  # IDEFICS's
 NEW_TOKENS = (IMAGE, END_OF_CHUNK)
-
-_CONTROL = 3  # GGUF token type of special tokens
-# Base models part documents with this token and have seen nothing else around plain text; files of
-# chat-tuned ones name their turn marks as bos and eos instead.
-_DOCUMENT_SEPARATOR = "<|endoftext|>"
 
 
 class Tokenizer:
@@ -214,45 +210,8 @@ class Tokenizer:
         tokenizer (MPT, Pythia). Of a `tokenizer.json` the special tokens become ids that no text
         gives; the document separator, where there is one, is both bos and eos.
         """
-        directory = pathlib.Path(directory)
-        if (directory / SENTENCEPIECE_FILE).is_file():
-            return cls.from_sentencepiece(directory / SENTENCEPIECE_FILE, base_vocab_size)
-        try:
-            values = json.loads((directory / BYTE_PAIRS_FILE).read_text("utf-8"))
-            added = values.get("added_tokens") or []
-            if new_are_there:
-                added = [token for token in added if token["id"] < base_vocab_size]
-            control = {token["id"]: token["content"] for token in added if token["special"]}
-            model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
-            names = _special_names(directory)
-        except Exception as error:  # `tokenizers` raises bare Exception
-            raise ValueError(
-                f"{directory}: no tokenizer can be read there ({error}): want {BYTE_PAIRS_FILE} or "
-                f"{SENTENCEPIECE_FILE}, as transformers saves them"
-            ) from error
-        for token in added:
-            if (found := model.token_to_id(token["content"])) != token["id"]:
-                raise ValueError(
-                    f"{directory / BYTE_PAIRS_FILE}: added token {token['content']!r} has id "
-                    f"{token['id']}, `tokenizers` gives it {found}: number the added tokens of "
-                    "that file from the vocabulary's end on, in order and without gaps"
-                )
-        by_name = {name: i for i, name in control.items()}
-        separator = by_name.get(_DOCUMENT_SEPARATOR)
-        bos, eos = (by_name.get(names.get(n), separator) for n in ("bos_token", "eos_token"))
-        if separator is not None:
-            bos = eos = separator
-        if bos is None or eos is None:
-            raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
-        size = max([*model.get_vocab(not new_are_there).values(), *control]) + 1
-        return cls(
-            BytePairs(model),
-            base_vocab_size=_rows(directory / BYTE_PAIRS_FILE, size, base_vocab_size),
-            bos_id=bos,
-            eos_id=eos,
-            pad_id=by_name.get(names.get("pad_token"), eos),
-            control_tokens=control,
-        )
+        found = published_vocabulary.of_huggingface(directory, base_vocab_size, new_are_there)
+        return cls(**found._asdict())
 
     @classmethod
     def from_gguf(cls, fields: Mapping[str, Any]) -> "Tokenizer":
@@ -263,39 +222,7 @@ class Tokenizer:
 
         Raises ValueError for other kinds of tokenizer and for metadata that lack a field.
         """
-        kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
-        if kind not in PRE_TOKENIZERS:
-            raise ValueError(
-                f"GGUF tokenizer {kind[0]!r} with pre-tokenizer {kind[1]!r} is not supported: use "
-                f"a file with one of {sorted(PRE_TOKENIZERS)}, or a sentencepiece model"
-            )
-        tokens, merges, types = (
-            _field(fields, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
-        )
-        if len(types) != len(tokens):
-            raise ValueError(f"GGUF has {len(types)} token types for {len(tokens)} tokens")
-        control = {i: tokens[i] for i, kind in enumerate(types) if kind == _CONTROL}
-        ids = {
-            name: fields.get(f"tokenizer.ggml.{source}_token_id")
-            for name, source in {"bos_id": "bos", "eos_id": "eos", "pad_id": "padding"}.items()
-        }
-        for i, token in control.items():
-            if token == _DOCUMENT_SEPARATOR:
-                ids["bos_id"] = ids["eos_id"] = i
-        if ids["pad_id"] is None:
-            ids["pad_id"] = ids["eos_id"]
-        if None in ids.values():
-            raise ValueError("GGUF metadata name no bos or eos token, and none is <|endoftext|>")
-        return cls(
-            byte_pairs(
-                {token: i for i, token in enumerate(tokens)},
-                [tuple(merge.split(" ")) for merge in merges],
-                PRE_TOKENIZERS[kind],
-            ),
-            base_vocab_size=len(tokens),
-            control_tokens=control | {i: tokens[i] for i in ids.values() if i < len(tokens)},
-            **ids,
-        )
+        return cls(**published_vocabulary.of_gguf(fields)._asdict())
 
     @classmethod
     def from_sentencepiece(
@@ -305,53 +232,9 @@ class Tokenizer:
 
         Such models mostly put a space before every text they encode, and `decode` takes it away.
         """
-        try:
-            model = SentencePiece(pathlib.Path(path))
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
-        pieces = model.processor
-        if pieces.bos_id() < 0 or pieces.eos_id() < 0:
-            raise ValueError(f"{path}: this sentencepiece model has no bos or no eos token")
-        size = pieces.get_piece_size()
-        return cls(
-            model,
-            base_vocab_size=_rows(path, size, base_vocab_size),
-            bos_id=pieces.bos_id(),
-            eos_id=pieces.eos_id(),
-            pad_id=pieces.pad_id() if pieces.pad_id() >= 0 else pieces.eos_id(),
-            control_tokens={i: pieces.id_to_piece(i) for i in range(size) if pieces.is_control(i)},
-        )
+        return cls(**published_vocabulary.of_sentencepiece(path, base_vocab_size)._asdict())
 
     def _checked(self, token: int) -> int:
         if not 0 <= token < self.vocab_size:
             raise ValueError(f"token id {token} is outside the vocabulary of {self.vocab_size}")
         return int(token)
-
-
-def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
-    """`asked` rows of the embedding, or as many as ids; ValueError where an id would be <image>."""
-    if asked is not None and asked < num_ids:
-        raise ValueError(
-            f"{path}: ids go up to {num_ids - 1}, and the model's embedding has {asked} rows, "
-            f"behind which are <image> and <EOC>: name the tokenizer it was trained with"
-        )
-    return num_ids if asked is None else asked
-
-
-def _special_names(directory: pathlib.Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`, `pad_token` of tokenizer_config.json, those that it has."""
-    path = directory / "tokenizer_config.json"
-    values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    named = {name: values.get(f"{name}_token") for name in ("bos", "eos", "pad")}
-    return {
-        f"{name}_token": value["content"] if isinstance(value, dict) else value
-        for name, value in named.items()
-        if value
-    }
-
-
-def _field(fields: Mapping[str, Any], name: str) -> list[Any]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"GGUF metadata lack {name}: the file holds no tokenizer")
-    return value

@@ -1,0 +1,169 @@
+"""Vocabularies of published models, as their files have them, with the special ids.
+
+Three kinds of file: transformers' folders, GGUF's metadata, sentencepiece models. `Tokenizer` has
+a constructor for each, which says what is taken from where.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tokenizers
+
+from flamingo_jax.tokenizer_models import (
+    BYTE_PAIRS_FILE,
+    PRE_TOKENIZERS,
+    SENTENCEPIECE_FILE,
+    BytePairs,
+    Model,
+    SentencePiece,
+    byte_pairs,
+)
+
+_CONTROL = 3  # GGUF token type of special tokens
+# Base models part documents with this token and have seen nothing else around plain text; files of
+# chat-tuned ones name their turn marks as bos and eos instead.
+_DOCUMENT_SEPARATOR = "<|endoftext|>"
+
+
+class Vocabulary(NamedTuple):
+    """What a `Tokenizer` is made of, but for what a Flamingo adds."""
+
+    model: Model
+    base_vocab_size: int  # rows of the frozen embedding
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    control_tokens: Mapping[int, str]  # names of the ids that stand for no text, those three too
+
+
+def of_huggingface(
+    directory: str | pathlib.Path, base_vocab_size: int | None, new_are_there: bool
+) -> Vocabulary:
+    """For `Tokenizer.from_huggingface`."""
+    directory = pathlib.Path(directory)
+    if (directory / SENTENCEPIECE_FILE).is_file():
+        return of_sentencepiece(directory / SENTENCEPIECE_FILE, base_vocab_size)
+    try:
+        values = json.loads((directory / BYTE_PAIRS_FILE).read_text("utf-8"))
+        added = values.get("added_tokens") or []
+        if new_are_there:
+            added = [token for token in added if token["id"] < base_vocab_size]
+        control = {token["id"]: token["content"] for token in added if token["special"]}
+        model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
+        names = _special_names(directory)
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise ValueError(
+            f"{directory}: no tokenizer can be read there ({error}): want {BYTE_PAIRS_FILE} or "
+            f"{SENTENCEPIECE_FILE}, as transformers saves them"
+        ) from error
+    for token in added:
+        if (found := model.token_to_id(token["content"])) != token["id"]:
+            raise ValueError(
+                f"{directory / BYTE_PAIRS_FILE}: added token {token['content']!r} has id "
+                f"{token['id']}, `tokenizers` gives it {found}: number the added tokens of "
+                "that file from the vocabulary's end on, in order and without gaps"
+            )
+    by_name = {name: i for i, name in control.items()}
+    separator = by_name.get(_DOCUMENT_SEPARATOR)
+    bos, eos = (by_name.get(names.get(n), separator) for n in ("bos_token", "eos_token"))
+    if separator is not None:
+        bos = eos = separator
+    if bos is None or eos is None:
+        raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
+    size = max([*model.get_vocab(not new_are_there).values(), *control]) + 1
+    return Vocabulary(
+        BytePairs(model),
+        base_vocab_size=_rows(directory / BYTE_PAIRS_FILE, size, base_vocab_size),
+        bos_id=bos,
+        eos_id=eos,
+        pad_id=by_name.get(names.get("pad_token"), eos),
+        control_tokens=control,
+    )
+
+
+def of_gguf(fields: Mapping[str, Any]) -> Vocabulary:
+    """For `Tokenizer.from_gguf`."""
+    kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
+    if kind not in PRE_TOKENIZERS:
+        raise ValueError(
+            f"GGUF tokenizer {kind[0]!r} with pre-tokenizer {kind[1]!r} is not supported: use "
+            f"a file with one of {sorted(PRE_TOKENIZERS)}, or a sentencepiece model"
+        )
+    tokens, merges, types = (
+        _field(fields, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
+    )
+    if len(types) != len(tokens):
+        raise ValueError(f"GGUF has {len(types)} token types for {len(tokens)} tokens")
+    control = {i: tokens[i] for i, kind in enumerate(types) if kind == _CONTROL}
+    ids = {
+        name: fields.get(f"tokenizer.ggml.{source}_token_id")
+        for name, source in {"bos_id": "bos", "eos_id": "eos", "pad_id": "padding"}.items()
+    }
+    for i, token in control.items():
+        if token == _DOCUMENT_SEPARATOR:
+            ids["bos_id"] = ids["eos_id"] = i
+    if ids["pad_id"] is None:
+        ids["pad_id"] = ids["eos_id"]
+    if None in ids.values():
+        raise ValueError("GGUF metadata name no bos or eos token, and none is <|endoftext|>")
+    return Vocabulary(
+        byte_pairs(
+            {token: i for i, token in enumerate(tokens)},
+            [tuple(merge.split(" ")) for merge in merges],
+            PRE_TOKENIZERS[kind],
+        ),
+        base_vocab_size=len(tokens),
+        control_tokens=control | {i: tokens[i] for i in ids.values() if i < len(tokens)},
+        **ids,
+    )
+
+
+def of_sentencepiece(path: str | pathlib.Path, base_vocab_size: int | None) -> Vocabulary:
+    """For `Tokenizer.from_sentencepiece`."""
+    try:
+        model = SentencePiece(pathlib.Path(path))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
+    pieces = model.processor
+    if pieces.bos_id() < 0 or pieces.eos_id() < 0:
+        raise ValueError(f"{path}: this sentencepiece model has no bos or no eos token")
+    size = pieces.get_piece_size()
+    return Vocabulary(
+        model,
+        base_vocab_size=_rows(path, size, base_vocab_size),
+        bos_id=pieces.bos_id(),
+        eos_id=pieces.eos_id(),
+        pad_id=pieces.pad_id() if pieces.pad_id() >= 0 else pieces.eos_id(),
+        control_tokens={i: pieces.id_to_piece(i) for i in range(size) if pieces.is_control(i)},
+    )
+
+
+def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
+    """`asked` rows of the embedding, or as many as ids; ValueError where an id would be <image>."""
+    if asked is not None and asked < num_ids:
+        raise ValueError(
+            f"{path}: ids go up to {num_ids - 1}, and the model's embedding has {asked} rows, "
+            f"behind which are <image> and <EOC>: name the tokenizer it was trained with"
+        )
+    return num_ids if asked is None else asked
+
+
+def _special_names(directory: pathlib.Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`, `pad_token` of tokenizer_config.json, those that it has."""
+    path = directory / "tokenizer_config.json"
+    values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    named = {name: values.get(f"{name}_token") for name in ("bos", "eos", "pad")}
+    return {
+        f"{name}_token": value["content"] if isinstance(value, dict) else value
+        for name, value in named.items()
+        if value
+    }
+
+
+def _field(fields: Mapping[str, Any], name: str) -> list[Any]:
+    value = fields.get(name)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"GGUF metadata lack {name}: the file holds no tokenizer")
+    return value
