@@ -183,6 +183,6 @@ def _is_media(part: Part) -> bool:
 
 def _chunks(paths: Sequence[Any], media: Mapping[Any, Part]) -> Iterator[Sequence[Any]]:
     """Those that are decoded together; of videos few, for each has many frames."""
-    videos = any(isinstance(media[path], VideoPart) for path in paths)
-    at_once = _THREADS if videos else _AT_ONCE
-    return (paths[start : start + at_once] for start in range(0, len(paths), at_once))
+    for kind, at_once in ((ImagePart, _AT_ONCE), (VideoPart, _THREADS)):
+        own = [path for path in paths if isinstance(media[path], kind)]
+        yield from (own[start : start + at_once] for start in range(0, len(own), at_once))

@@ -69,6 +69,17 @@ def test_a_video_is_decoded_and_encoded_once_for_all_orders(model, tmp_path, mon
     assert media.num_bytes(orders[0]) == 3 * 30 * 16 * 32 * 4  # frames, features, channels, float32
 
 
+def test_pictures_beside_a_video_are_encoded_together(model, tmp_path, monkeypatch):
+    drawn_benchmark.write(tmp_path, "label")
+    (tmp_path / "clip.mp4").write_bytes(tiny_video.video(3))
+    pictures = [ImagePart(tmp_path / f"{number}0.png") for number in range(6)]
+    media, sizes = Media(model), []
+    encoded = media._encoded
+    monkeypatch.setattr(media, "_encoded", lambda f: sizes.append(len(f)) or encoded(f))
+    media.shown([[*pictures[:3], VideoPart(tmp_path / "clip.mp4"), *pictures[3:]]])
+    assert sizes == [6, 1]
+
+
 def test_a_file_that_is_gone_is_named(model, tmp_path):
     with pytest.raises(BadMedia, match=r"gone\.mp4: "):
         Media(model).shown([[VideoPart(tmp_path / "gone.mp4")]])
