@@ -19,7 +19,7 @@ from flamingo_jax.weights.layer_stack import LayerStack
 
 Tree = dict[str, Any]
 
-# Neutral name of a tensor -> its place in `models.lm.Block`. D width, N heads, K key heads, H head
+# Neutral name of a tensor -> its place in `lm_block.Block`. D width, N heads, K key heads, H head
 # dim, F hidden. Each may have a bias beside it, named `<name>_bias`.
 LAYER: dict[str, tuple[str, ...]] = {
     "attn_norm": ("attention_norm", "scale"),  # [D]
