@@ -10,6 +10,7 @@ training workdir, which has such a folder as `model/`, is taken in its place.
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,15 +20,17 @@ from flax import traverse_util
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.core import params as params_lib
-from flamingo_jax.core.stack import Execution, reroll
+from flamingo_jax.core.stack import Execution
 from flamingo_jax.model import Model
 from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import (
     checkpoint_files,
+    finite,
     folders,
     frozen_parts,
+    layer_stack,
     tensor_file,
     tensor_shards,
 )
@@ -35,6 +38,7 @@ from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.frozen_parts import Source
 
 Tree = Any
+Keep = Callable[[str], bool]
 FORMAT = 2  # 1 had fewer keys, which have defaults
 CARD, TOKENIZER = "model.json", "tokenizer"
 _WEIGHTS, _FROZEN = "weights.safetensors", "frozen.safetensors"
@@ -91,7 +95,7 @@ def load(directory: str | pathlib.Path) -> Model:
     """The model in a model directory or a training workdir.
 
     Raises:
-      ModelDirectoryError: it holds no model, or one that is damaged.
+      ModelDirectoryError: it holds no model, or one that is damaged or diverged.
       BadWeightsFile: a frozen part is missing or changed.
     """
     directory = find(directory)
@@ -130,6 +134,7 @@ def read_params(directory: str | pathlib.Path) -> Tree:
         frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
         params = traverse_util.unflatten_dict(frozen | own, sep="/")
     _check_shapes(directory, params, _shapes(card.config))
+    _check_finite(directory, own_params(params))
     return params
 
 
@@ -220,41 +225,44 @@ def trained_params(directory: str | pathlib.Path) -> Tree:
     """What a finished model was trained to: `own_params`, as numpy arrays.
 
     Raises:
-      ModelDirectoryError: it holds no model, or one that is damaged.
+      ModelDirectoryError: it holds no model, or one that is damaged or diverged.
     """
     directory = find(directory)
     if tensor_shards.are_in(directory):
-        params = jax.device_get(own_params(_read_shards(directory)))
+        params = jax.tree.map(np.asarray, _read_shards(directory, _is_own))
     else:
         params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
     _check_shapes(directory, params, own_params(_shapes(read_card(directory).config)))
+    _check_finite(directory, params)
     return params
 
 
 def own_params(params: Tree) -> Tree:
     """Those that no frozen part's source has: all that `save` needs unless it embeds the frozen."""
-    flat = traverse_util.flatten_dict(params)
-    own = {
-        path: leaf
-        for path, leaf in flat.items()
-        if params_lib.is_trainable(path) or path[:2] == ("vision", "alignment")
-    }
-    return traverse_util.unflatten_dict(own)
+    flat = traverse_util.flatten_dict(params, sep="/")
+    own = {name: leaf for name, leaf in flat.items() if _is_own(name)}
+    return traverse_util.unflatten_dict(own, sep="/")
 
 
-def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _is_own(name: str) -> bool:
+    path = tuple(name.split("/"))
+    return params_lib.is_trainable(path) or path[:2] == ("vision", "alignment")
+
+
+def _read_tensors(path: pathlib.Path, keep: Keep = lambda name: True) -> dict[str, np.ndarray]:
     """Of a file, or of a folder's files."""
     if not path.exists():
         raise ModelDirectoryError(f"{path} is missing: the folder was copied in part; copy it anew")
     try:
-        return checkpoint_files.tensors(path)
+        return checkpoint_files.tensors(path, keep)
     except BadWeightsFile as error:
         raise ModelDirectoryError(f"{error}, or copy it anew") from error
 
 
-def _read_shards(directory: pathlib.Path) -> Tree:
+def _read_shards(directory: pathlib.Path, keep: Keep = lambda name: True) -> Tree:
     """Parameters of an exported model, its layers stacked again."""
-    return reroll(traverse_util.unflatten_dict(_read_tensors(directory), sep="/"))
+    stacked = layer_stack.restack(_read_tensors(directory, keep), str(directory))
+    return traverse_util.unflatten_dict(stacked, sep="/")
 
 
 def _shapes(config: FlamingoConfig) -> Tree:
@@ -270,3 +278,12 @@ def _check_shapes(directory: pathlib.Path, params: Tree, shapes: Tree) -> None:
             f"{directory}: weight {odd} is {found.get(odd)}, {CARD} asks for {want.get(odd)}: "
             "the two files do not belong together"
         )
+
+
+def _check_finite(directory: pathlib.Path, own: Tree) -> None:
+    for name, leaf in traverse_util.flatten_dict(own, sep="/").items():
+        if problem := finite.find_problem(np.asarray(leaf)):
+            raise ModelDirectoryError(
+                f"{directory}: weight {name} is a tensor {problem}: copy the folder anew, or train "
+                "with a lower learning rate where the run diverged"
+            )

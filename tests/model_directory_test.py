@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from flamingo_jax import model_directory
 from flamingo_jax.config import DTypePolicy
@@ -263,6 +264,16 @@ def test_what_was_trained_is_there_to_begin_from(embedded, params):
     found = model_directory.trained_params(embedded)
     want = model_directory.own_params(params)
     jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+def test_a_model_that_diverged_is_not_opened_and_no_beginning(copy):
+    tensors = safetensors.numpy.load_file(copy / "weights.safetensors")
+    tensors["resampler/norm/scale"][1] = np.nan
+    safetensors.numpy.save_file(tensors, copy / "weights.safetensors")
+    for read in (load, model_directory.read_params, model_directory.trained_params):
+        with pytest.raises(ModelDirectoryError) as error:
+            read(copy)
+        assert "weight resampler/norm/scale is a tensor with NaN or infinite" in one_line(error)
 
 
 def test_a_model_of_other_parts_is_no_beginning(embedded):

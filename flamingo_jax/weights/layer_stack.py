@@ -7,24 +7,35 @@ for the parts that the host's devices hold, a parameter at a time, and NaN is fo
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flamingo_jax.weights import finite
+from flamingo_jax.weights.errors import BadWeightsFile
+
+_LAYER = re.compile(r"(?<![^/])layer_(\d+)(?=/)")  # in a name, as `core.stack.unroll` makes them
 
 
 class LayerStack:
     """[*lead, ...] of layers [...], the first axes counting them; indexed as a numpy array is.
 
     Numbers in the place of the first axes give a smaller stack, down to one layer, and read
-    nothing; BadWeightsFile from any reading of a layer that is not finite, by its name.
+    nothing; BadWeightsFile for a layer of another shape than the first, and from any reading of one
+    that is not finite, by its name.
     """
 
     def __init__(self, layers: Sequence[np.ndarray], lead: tuple[int, ...], names: Sequence[str]):
         if math.prod(lead) != len(layers):
             raise ValueError(f"{len(layers)} layers do not make {lead}")
+        for layer, name in zip(layers, names, strict=True):
+            if layer.shape != layers[0].shape:
+                raise BadWeightsFile(
+                    f"{name} is {list(layer.shape)}, the first layer's {list(layers[0].shape)}: "
+                    "fetch the file again"
+                )
         self._layers, self._lead, self._names = list(layers), lead, list(names)
         self.shape = (*lead, *layers[0].shape)
         self.dtype = layers[0].dtype
@@ -54,7 +65,7 @@ class LayerStack:
             return LayerStack(layers, np.shape(numbers), names)
         rest = index[counted:]
         parts = np.stack([self._part(i, rest) for i in np.ravel(numbers)])
-        return parts.reshape(*np.shape(numbers), *parts.shape[1:])
+        return parts.reshape((*np.shape(numbers), *parts.shape[1:]))
 
     def _part(self, i: int, rest: tuple[Any, ...]) -> np.ndarray:
         part = np.asarray(self._layers[i][rest])
@@ -65,3 +76,32 @@ class LayerStack:
         if copy is False:
             raise ValueError("a stack of layers is no array before it is copied")
         return np.asarray(self[...], dtype)
+
+
+def restack(
+    tensors: Mapping[str, np.ndarray],
+    what: str,  # the file or folder, for messages
+) -> dict[str, np.ndarray | LayerStack]:
+    """Layers that lie apart, `a/layer_000/b` and so on, as stacks `a/layers/b`; reads nothing.
+
+    The inverse of `core.stack.unroll`. BadWeightsFile where some of a stack's layers are missing.
+    """
+    apart: dict[str, dict[tuple[int, ...], str]] = {}
+    for name in tensors:
+        numbers = tuple(map(int, _LAYER.findall(name)))
+        apart.setdefault(_LAYER.sub("layers", name), {})[numbers] = name
+    found: dict[str, np.ndarray | LayerStack] = {}
+    for path, names in apart.items():
+        lead = tuple(max(axis) + 1 for axis in zip(*names, strict=True))
+        if len(names) != math.prod(lead):
+            raise BadWeightsFile(
+                f"{what}: of {path} there are {len(names)} layers, numbered as if there were "
+                f"{math.prod(lead)}: copy the folder anew"
+            )
+        if not lead:
+            found[path] = tensors[path]
+            continue
+        order = [names[numbers] for numbers in np.ndindex(lead)]
+        layers = [tensors[name] for name in order]
+        found[path] = LayerStack(layers, lead, [f"{what}: {name}" for name in order])
+    return found

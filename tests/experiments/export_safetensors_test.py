@@ -10,10 +10,12 @@ import safetensors
 from flax import traverse_util
 
 import flamingo_jax
-from experiments import conversion, export_formats
+from experiments import cli, conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.core.stack import unroll
+from flamingo_jax.model_directory import ModelDirectoryError
 from flamingo_jax.weights import published, tensor_shards
+from flamingo_jax.weights.layer_stack import LayerStack
 from tests.experiments import prompt_files
 from tests.weights import idefics_files, open_flamingo_files
 
@@ -106,6 +108,8 @@ def test_it_is_a_model_directory_that_needs_no_other_file(by_source, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, found.params, want.params)
         assert found.tokenizer.new_tokens == want.tokenizer.new_tokens
         assert model_directory.has_frozen(out)
+        for leaf in jax.tree.leaves(model_directory.read_params(out)):
+            assert isinstance(leaf, np.memmap | LayerStack)  # that are read where they are used
         jax.tree.map(np.testing.assert_array_equal, model_directory.trained_params(out), before)
         export_formats.to_safetensors(out, card, tmp_path / "again")
     finally:
@@ -125,4 +129,21 @@ def test_what_is_missing_is_one_line_and_no_folder(by_source, tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert "no tokenizer can be read there" in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("to", export_formats.FORMATS)
+def test_a_model_that_diverged_is_not_exported(by_source, tmp_path, to):
+    model, card = by_source / "model", model_directory.read_card(by_source / "model")
+    own = jax.tree.map(np.array, model_directory.trained_params(model))
+    own["resampler"]["latents"][0, 1] = np.inf
+    tokenizer = model_directory.read_tokenizer(model)
+    model_directory.save(tmp_path / "model", card, tokenizer, own)
+    with pytest.raises((ModelDirectoryError, cli.UserError)) as raised:
+        export_formats.FORMATS[to](tmp_path / "model", card, tmp_path / "out")
+    ours = "idefics" if card.config.vision.keep_class_token else "open_flamingo"
+    diverged = "weight resampler/latents is a tensor with NaN or infinite numbers" in str(
+        raised.value
+    )
+    assert diverged == (to in (ours, "safetensors"))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -6,10 +6,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import traverse_util
 
 from flamingo_jax.core import hosts, partition
 from flamingo_jax.core.stack import unroll
-from flamingo_jax.weights import checkpoint_files
+from flamingo_jax.weights import checkpoint_files, layer_stack
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.layer_stack import LayerStack
 
@@ -73,6 +74,38 @@ def test_a_number_for_a_layer_reads_nothing():
     np.testing.assert_array_equal(layer, LAYERS[5])
     np.testing.assert_array_equal(layer[1:, 2], LAYERS[5][1:, 2])
     assert [c.count for c in counted[:5]] == [0] * 5
+
+
+def test_layers_that_are_numbers_alone():
+    stack = LayerStack([np.float32(i).reshape(()) for i in range(6)], (2, 3), NAMES)
+    np.testing.assert_array_equal(stack, np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(stack[1, 2], 5)
+
+
+def test_a_layer_of_another_shape_is_named():
+    with pytest.raises(
+        BadWeightsFile, match=r"kernel of layer 3 is \[5, 4\], the first layer's \[4"
+    ):
+        LayerStack([*LAYERS[:3], LAYERS[3].T, *LAYERS[4:]], (2, 3), NAMES)
+
+
+def test_layers_that_lie_apart_are_stacked_again_and_not_read():
+    counted = [Counted(layer) for layer in LAYERS]
+    tree = {
+        "a": {"layers": {"layers": {"b": LayerStack(counted, (2, 3), NAMES)}}},
+        "layer_1": LAYERS[0],
+    }
+    apart = traverse_util.flatten_dict(unroll(tree), sep="/")
+    assert "a/layer_001/layer_002/b" in apart
+    found = layer_stack.restack(apart, "folder")
+    assert {*found} == {"a/layers/layers/b", "layer_1"}
+    assert [c.count for c in counted] == [0] * 6
+    np.testing.assert_array_equal(found["a/layers/layers/b"], WHOLE)
+    del apart["a/layer_001/layer_001/b"]
+    with pytest.raises(
+        BadWeightsFile, match="folder: of a/layers/layers/b there are 5 layers, num"
+    ):
+        layer_stack.restack(apart, "folder")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
