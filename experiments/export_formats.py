@@ -36,9 +36,11 @@ def to_open_flamingo(directory: pathlib.Path, card: ModelCard, out: pathlib.Path
         num_ids = Tokenizer.from_huggingface(path).base_vocab_size
         open_flamingo_export.check(card.config, tokenizer, family, num_ids)
     params = model_directory.trained_params(directory)
-    tensors = open_flamingo_export.tensors(card.config, params, tokenizer, path, family)
-    with folders.whole(out) as partial:
-        number = torch_checkpoint_writer.save_state_dict(partial / FILE, tensors)
+    made_from = (card.config, params, tokenizer, path, family)
+    size = sum(tensor.nbytes for _, tensor in open_flamingo_export.tensors(*made_from))
+    with folders.whole(out) as partial, conversion.mebibytes(size, f"writing {out}") as tick:
+        tensors = open_flamingo_export.tensors(*made_from)
+        number = torch_checkpoint_writer.save_state_dict(partial / FILE, tensors, tick)
     every = card.config.cross_attention.every
     return (
         f"{number} tensors written to {out / FILE}\n"

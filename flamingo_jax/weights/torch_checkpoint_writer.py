@@ -7,7 +7,7 @@ lies in memory. `torch_checkpoint` reads the same.
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import ml_dtypes
 import numpy as np
@@ -21,8 +21,14 @@ _STORAGES = {
 _STEM = "checkpoint"
 
 
-def save_state_dict(path: pathlib.Path, tensors: Iterable[tuple[str, np.ndarray]]) -> int:
+def save_state_dict(
+    path: pathlib.Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    tick: Callable[[int], object] = lambda num_bytes: None,
+) -> int:
     """Writes the tensors, one after the other, and returns how many there were.
+
+    `tick` is called with the number of bytes that were written just now.
 
     Raises TypeError for a tensor that is not of float64, float32, float16 or bfloat16.
     """
@@ -32,6 +38,7 @@ def save_state_dict(path: pathlib.Path, tensors: Iterable[tuple[str, np.ndarray]
             items.append(_value(name) + _tensor(str(key), tensor))
             with archive.open(zipfile.ZipInfo(f"{_STEM}/data/{key}"), "w", force_zip64=True) as f:
                 f.write(np.asarray(tensor, order="C").reshape(-1).view(np.uint8).data)
+            tick(tensor.nbytes)
         state = b"\x80\x02" + _name("collections", "OrderedDict") + b")R("
         for name, content in {
             "data.pkl": state + b"".join(items) + b"u.",

@@ -43,6 +43,7 @@ def test_there_and_back_no_number_has_changed(folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "92 tensors written" in done.stdout
+    assert f"writing {out}: " in done.stderr
     assert "cross_attn_every_n_layers=2" in done.stdout
     want, found = files.checkpoint(), load_state_dict(out / "checkpoint.pt")
     assert {*found} == {*want}
@@ -153,7 +154,9 @@ def test_a_torch_checkpoint_of_every_dtype_and_rank(tmp_path):
         "scalar": np.float32(3).reshape(()),
     }
     file = tmp_path / "a.pt"
-    assert torch_checkpoint_writer.save_state_dict(file, tensors.items()) == 5
+    written = []
+    assert torch_checkpoint_writer.save_state_dict(file, tensors.items(), written.append) == 5
+    assert written == [tensor.nbytes for tensor in tensors.values()]
     found = load_state_dict(file)
     assert [*found] == [*tensors]
     for name, tensor in tensors.items():
