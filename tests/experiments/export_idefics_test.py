@@ -179,7 +179,7 @@ def test_a_folder_that_changed_or_is_gone_is_refused(folder, tmp_path):
     for file in (tmp_path / "idefics").iterdir():
         file.unlink()
     (tmp_path / "idefics").rmdir()
-    with pytest.raises(cli.UserError, match="idefics is missing: bring it with its origin"):
+    with pytest.raises(cli.UserError, match="idefics is missing: bring it from where it came"):
         to_idefics(tmp_path / "model", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
 

@@ -30,6 +30,10 @@ class Evil:
     [
         ((*GOOD[:2], Evil()), "refused to build posix.system"),
         (GOOD[:2], "want two dicts and the tags of a tagger"),
+        (
+            (*GOOD[:2], {("NN", "VB")}),
+            "damaged or cut short inside its pickle .a tag that is no text",
+        ),
         ([1], "want two dicts and the tags of a tagger"),
     ],
 )
