@@ -89,7 +89,7 @@ def convert(folder: pathlib.Path) -> Conversion:
 
 def structure(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> Structure:
     """BadWeightsFile for what is set otherwise than IDEFICS is; of `tensors` shapes are asked."""
-    num_new = read_json(folder).whole("additional_vocab_size", 0, least=0)
+    num_new = read_json(folder).whole("additional_vocab_size", 0)
     _, lm = hf_lm_config.read_folder(folder)
     names = _new_tokens(folder, lm.vocab_size, num_new)
     tower = clip_tower.recognise(folder)
@@ -124,9 +124,10 @@ def read_json(folder: pathlib.Path) -> JsonSettings:
 def _new_tokens(folder: pathlib.Path, first: int, count: int) -> list[str]:
     """Names of the ids from `first` on, as the folder's tokenizer has them."""
     names = _added_tokens(folder)
-    if missing := [i for i in range(first, first + count) if i not in names]:
+    missing = next((i for i in range(first, first + count) if i not in names), None)
+    if missing is not None:
         raise BadWeightsFile(
-            f"{folder}: the tokenizer names no token {missing[0]}, and the model has rows for "
+            f"{folder}: the tokenizer names no token {missing}, and the model has rows for "
             f"{first} to {first + count - 1}: fetch tokenizer.json or added_tokens.json again"
         )
     return [names[i] for i in range(first, first + count)]

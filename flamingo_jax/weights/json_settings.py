@@ -20,10 +20,10 @@ class JsonSettings(NamedTuple):
     values: Mapping[str, Any]
     inside: str = ""  # the keys above, each with a dot behind it
 
-    def whole(self, key: str, default: int, *, least: int = 1) -> int:
-        """A whole number that is not below `least`."""
+    def whole(self, key: str, default: int) -> int:
+        """A whole number above 0."""
         value = self.values.get(key, default)
-        return self.checked(key, value, _is_whole(value, least), f"a whole number from {least} on")
+        return self.checked(key, value, _is_whole(value), "a whole number from 1 on")
 
     def positive(self, key: str, default: float) -> float:
         """A finite number above 0."""
@@ -51,7 +51,7 @@ class JsonSettings(NamedTuple):
         value = self.values.get(key, default)
         sides = value.values() if isinstance(value, Mapping) else value
         sides = [*sides] if isinstance(sides, list) or isinstance(value, Mapping) else [sides]
-        good = bool(sides) and all(_is_whole(side, 1) for side in sides)
+        good = bool(sides) and all(_is_whole(side) for side in sides)
         self.checked(key, value, good, "a size in pixels")
         return value if len({*sides}) > 1 else sides[0]
 
@@ -76,8 +76,8 @@ def read(file: pathlib.Path) -> JsonSettings:
     return JsonSettings(file, checkpoint_files.json_object(file))
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_number(value: Any) -> bool:

@@ -103,8 +103,10 @@ def test_a_folder_that_is_not_whole_is_one_line(tmp_path, change, message):
         ({"cross_layer_interval": "2"}, "cross_layer_interval is '2', want a whole number"),
         (
             {"additional_vocab_size": "3"},
-            "additional_vocab_size is '3', want a whole number from 0",
+            "additional_vocab_size is '3', want a whole number from 1",
         ),
+        ({"additional_vocab_size": 0}, "additional_vocab_size is 0, want a whole number from 1 on"),
+        ({"additional_vocab_size": 10**18}, "names no token 260, and the model has rows for 257"),
         ({"perceiver_config": 3}, "perceiver_config is 3, want an object"),
         (
             {"perceiver_config": {"resampler_depth": [6]}},
