@@ -22,7 +22,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize("kind", files.FORMATS)
-@pytest.mark.parametrize("problem", ["nan", "missing", "unexpected", "a number alone"])
+@pytest.mark.parametrize("problem", ["nan", "missing", "unexpected", "a number alone", "cut"])
 def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, problem):
     tensors, name = dict(files.FORMATS[kind][0]()), FIRST[kind]
     if problem == "missing":
@@ -34,6 +34,9 @@ def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, prob
         if kind == "gguf":
             pytest.skip("its writer writes none")
         tensors[name] = np.zeros((), np.float32)
+    elif problem == "cut":
+        tensors[name] = tensors[name][:-1]
+        name = {"hf_lm": "ffw/up/kernel of layer 3"}.get(kind, name)
     else:
         tensors[name] = tensors[name].copy()
         tensors[name].flat[5] = np.nan
