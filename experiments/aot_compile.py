@@ -33,7 +33,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import abstract_pretraining_step, abstract_step, aot_text, cli
+from experiments import abstract_pretraining_step, abstract_step, aot_text, cli, processes
 from flamingo_jax.aot import chips
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition
@@ -71,6 +71,7 @@ def main() -> None:
         maker = abstract_step if own else abstract_pretraining_step
         abstract = maker.make(_CONFIG.value, mesh)
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
+    processes.keep_no_programs()  # one for chips that are not there could not be read back
     _say(f"lowering the train step for {topology.name} ...")
     lowered, lower_s = _timed(abstract.lower)
     _say("compiling it, which takes minutes where the model is large ...")

@@ -81,6 +81,12 @@ def is_only_tpu_host() -> bool:
     return "," not in hosts if hosts else "TPU_SKIP_MDS_QUERY" in os.environ
 
 
+def keep_no_programs() -> None:
+    """Compiled programs are not kept from now on, also where JAX has compiled some already."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # else JAX goes by what it first found
+
+
 def keep_programs_together() -> None:
     """Keeps no compiled programs where processes have folders of their own; all must call it.
 
@@ -102,8 +108,7 @@ def keep_programs_together() -> None:
         file.unlink(missing_ok=True)
     if all(seen):
         return
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # else JAX goes by what it first found
+    keep_no_programs()
     if is_first():
         print(
             f"compiled programs are not kept: {folder} is not the same folder for all processes, "

@@ -61,3 +61,15 @@ def test_what_takes_minutes_is_said_as_is_what_does_not_fit():
         "compiling it, which takes minutes where the model is large ...",
         "error: v5e:2x2 is full",
     ]
+
+
+def test_no_program_is_kept_as_none_could_be_read_back():
+    """JAX warned of it whenever the same step was compiled again."""
+    pytest.importorskip("libtpu")
+    script = (
+        "import jax\nfrom flamingo_jax.aot import report\n"
+        "def compile_for(topology, lowered):\n"
+        "    raise report.DoesNotFit(f'kept: {jax.config.jax_enable_compilation_cache}')\n"
+        f"report.compile_for = compile_for\n{RUN}"
+    )
+    assert refused("--topology=v5e:2x2", script=script).splitlines()[-1] == "error: kept: False"
