@@ -1,13 +1,14 @@
 """Which CLIP image tower lies at a path: its format and variant, by the names and shapes there."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.config import ImagePreprocessing, VisionConfig
 from flamingo_jax.models.vit import VARIANTS
 from flamingo_jax.weights import checkpoint_files, clip
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -33,6 +34,28 @@ class Tower(NamedTuple):
     size_px: int
     num_patches: int
     width: int
+
+    def config(
+        self,
+        fit: Literal["pad", "crop", "stretch"],
+        *,
+        mean: tuple[float, float, float] = PREPROCESSING.mean,
+        std: tuple[float, float, float] = PREPROCESSING.std,
+        keep_class_token: bool = False,
+        **options: Any,
+    ) -> VisionConfig:
+        """The tower's, with further fields of `VisionConfig` as `options`."""
+        return VisionConfig(
+            "vit",
+            self.variant,
+            num_features=self.num_patches + keep_class_token,
+            width=self.width,
+            preprocessing=dataclasses.replace(
+                PREPROCESSING, size_px=self.size_px, fit=fit, mean=mean, std=std
+            ),
+            keep_class_token=keep_class_token,
+            **options,
+        )
 
 
 def recognise(path: pathlib.Path) -> Tower:

@@ -7,7 +7,6 @@ blocks 0, `cross_layer_interval` and so on; ReLU in the resampler, and norms of 
 and keys in both; CLIP's class token beside its patches; extra rows of embedding and head.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -93,17 +92,7 @@ def structure(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> Struct
     _, lm = hf_lm_config.read_folder(folder)
     names = _new_tokens(folder, lm.vocab_size, num_new)
     tower = clip_tower.recognise(folder)
-    vision = VisionConfig(
-        "vit",
-        tower.variant,
-        num_features=tower.num_patches + 1,
-        width=tower.width,
-        preprocessing=dataclasses.replace(
-            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="stretch"
-        ),
-        activation="gelu",
-        keep_class_token=True,
-    )
+    vision = tower.config("stretch", keep_class_token=True, activation="gelu")
     clip_config.check(folder, tower.format, vision)
     return Structure(
         _config(folder, tensors, lm, vision, num_new),

@@ -1,10 +1,8 @@
 """A published Flamingo as a whole: its conversion, its tokenizer, and the frozen parts it names."""
 
-import dataclasses
 import pathlib
 from typing import NamedTuple
 
-from flamingo_jax.config import VisionConfig
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights import (
     base_models,
@@ -54,16 +52,8 @@ def from_open_flamingo(
     family, lm = hf_lm_config.read_folder(lm_path)
     tokenizer = Tokenizer.from_huggingface(lm_path)
     tower = clip_tower.recognise(vision_path)
-    vision = VisionConfig(
-        "vit",
-        tower.variant,
-        num_features=tower.num_patches,
-        width=tower.width,
-        preprocessing=dataclasses.replace(
-            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="crop"
-        ),
-        activation="quick_gelu",  # OpenAI's weights; others are refused where they say so
-    )
+    # Of OpenAI's weights; others are refused where they say so.
+    vision = tower.config("crop", activation="quick_gelu")
     clip_config.check(vision_path, tower.format, vision)
     conversion = open_flamingo.convert(
         checkpoint, lm_path, family, lm, tokenizer.base_vocab_size, vision

@@ -94,14 +94,9 @@ def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
         )
     said = clip_config.said(path, kind)
     pictures = {name: said[name] for name in ("mean", "std") if name in said}
-    config = VisionConfig(
-        "vit",
-        tower.variant,
-        num_features=tower.num_patches,
-        width=tower.width,
-        preprocessing=dataclasses.replace(
-            clip_tower.PREPROCESSING, size_px=tower.size_px, fit="crop", **pictures
-        ),
+    config = tower.config(
+        "crop",
+        **pictures,
         activation=said.get("activation"),
         post_norm=f"{prefix}{layout.post_norm}.weight" in names,
     )
