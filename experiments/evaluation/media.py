@@ -7,7 +7,7 @@ would make of it. Those that were shown last are kept in memory, `MAX_BYTES` of 
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,18 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.cli import UserError
+from experiments.evaluation import frames
 from flamingo_jax.eval import retrieval
 from flamingo_jax.eval.task import Example
-from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model import Model
 from flamingo_jax.prompts import ImagePart, Part, VideoPart
-from flamingo_jax.videos import decode_video
 
 MAX_BYTES = 2 << 30  # of kept features
-_AT_ONCE = 16  # pictures decoded together, and frames encoded together
+_AT_ONCE = 16  # frames encoded together
 _ON_CPU = 2  # of those a device step there: what fits the cache (see models/efficientnet_lite.py)
-_THREADS = 2  # and videos decoded together
 
 Tick = Callable[[int], object]
 
@@ -37,6 +34,7 @@ class Media:
 
     def __init__(self, model: Model):
         self._model = model
+        self._how = model.config.vision.preprocessing, model.video_sampling
         self._features: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
         self._bytes = 0
         self._pooled: dict[Any, np.ndarray] = {}
@@ -47,18 +45,18 @@ class Media:
 
         `tick` is called with the number of those that were looked at just now, or before.
         """
-        parts = {_path(part): part for part in media}
+        parts = {frames.path(part): part for part in media}
         known = self._pooled if pooled else self._reasons
         paths = [p for p in parts if p not in known and self._reasons.get(p) is None]
         tick(len(parts) - len(paths))
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for chunk in _chunks(paths, parts):
-                decoded = list(pool.map(lambda path: self._decode(parts[path]), chunk))
+        with ThreadPoolExecutor(frames.THREADS) as pool:
+            for chunk in frames.chunks(paths, parts):
+                decoded = list(pool.map(lambda path: frames.look(parts[path], *self._how), chunk))
                 for path, (_, reason) in zip(chunk, decoded, strict=True):
                     self._reasons[path] = reason
                 if pooled:
                     both = zip(chunk, decoded, strict=True)
-                    self._pool({path: frames for path, (frames, _) in both if frames is not None})
+                    self._pool({path: own for path, (own, _) in both if own is not None})
                 tick(len(chunk))
 
     def reason(self, example: Example) -> str | None:
@@ -79,13 +77,13 @@ class Media:
 
         All of them are in memory together: see `num_bytes`.
         """
-        media = {_path(p): p for parts in prompts for p in parts if _is_media(p)}
+        media = {frames.path(p): p for parts in prompts for p in parts if _is_media(p)}
         here = {path: self._features[path] for path in media if path in self._features}
         missing = [path for path in media if path not in here]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for chunk in _chunks(missing, media):
-                frames = pool.map(lambda path: self._frames(media[path]), chunk)
-                here |= self._encoded(dict(zip(chunk, frames, strict=True)))
+        with ThreadPoolExecutor(frames.THREADS) as pool:
+            for chunk in frames.chunks(missing, media):
+                read = pool.map(lambda path: frames.read(media[path], *self._how), chunk)
+                here |= self._encoded(dict(zip(chunk, read, strict=True)))
         self._keep({path: here[path] for path in media})
 
         def features(part: Part) -> Part:
@@ -95,47 +93,27 @@ class Media:
 
         return [tuple(map(features, parts)) for parts in prompts]
 
-    def _frames(self, part: Part) -> np.ndarray:
-        """u8[F, H, W, 3], of a picture one; BadMedia, which names the file."""
-        preprocessing = self._model.config.vision.preprocessing
-        try:
-            if isinstance(part, VideoPart):
-                sampling = self._model.video_sampling._asdict()
-                return decode_video(part.video, preprocessing, **sampling)
-            return decode_image(_path(part), preprocessing)[None]
-        except BadMedia as error:
-            raise BadMedia(error.reason, f"{_path(part)}: {error}") from error
-
-    def _decode(self, part: Part) -> tuple[np.ndarray | None, str | None]:
-        """The frames, or why there are none."""
-        try:
-            return self._frames(part), None
-        except BadMedia as error:
-            return None, error.reason
-        except ModuleNotFoundError as error:  # PyAV, which videos alone want
-            raise UserError(f"{_path(part)}: {error}: pip install 'flamingo_jax[data]'") from error
-
-    def _pool(self, frames: Mapping[Any, np.ndarray]) -> None:
+    def _pool(self, decoded: Mapping[Any, np.ndarray]) -> None:
         """What RICES compares of media, by path; their features are kept, too."""
-        features = self._encoded(frames)
+        features = self._encoded(decoded)
         for path, own in features.items():
             mean = retrieval.pool(own[None])
             self._pooled[path] = similarity_features(self._model, mean)[0]
         self._keep(features)
 
-    def _encoded(self, frames: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+    def _encoded(self, decoded: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
         """Features [F, P, E] of media's frames u8[F, H, W, 3], by path."""
-        if not frames:
+        if not decoded:
             return {}
-        pixels = np.concatenate(list(frames.values()))
+        pixels = np.concatenate(list(decoded.values()))
         encode, found = _encoder(self._model), []
         for start in range(0, len(pixels), _AT_ONCE):
             chunk = pixels[start : start + _AT_ONCE]
             pad = [(0, _AT_ONCE - len(chunk)), (0, 0), (0, 0), (0, 0)]
             found.append(np.asarray(encode(self._model.params, np.pad(chunk, pad)))[: len(chunk)])
-        ends = np.cumsum([len(own) for own in frames.values()])
+        ends = np.cumsum([len(own) for own in decoded.values()])
         parts = np.split(np.concatenate(found), ends[:-1])
-        return {path: own.copy() for path, own in zip(frames, parts, strict=True)}
+        return {path: own.copy() for path, own in zip(decoded, parts, strict=True)}
 
     def _keep(self, features: Mapping[Any, np.ndarray]) -> None:
         """As the newest; the oldest make room."""
@@ -173,16 +151,5 @@ def similarity_features(model: Model, pooled: np.ndarray) -> np.ndarray:
     return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
 
 
-def _path(part: Part) -> Any:
-    return part.video if isinstance(part, VideoPart) else part.image
-
-
 def _is_media(part: Part) -> bool:
     return isinstance(part, ImagePart | VideoPart)
-
-
-def _chunks(paths: Sequence[Any], media: Mapping[Any, Part]) -> Iterator[Sequence[Any]]:
-    """Those that are decoded together; of videos few, for each has many frames."""
-    for kind, at_once in ((ImagePart, _AT_ONCE), (VideoPart, _THREADS)):
-        own = [path for path in paths if isinstance(media[path], kind)]
-        yield from (own[start : start + at_once] for start in range(0, len(own), at_once))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.evaluation import frames as frames_lib
 from experiments.evaluation import media as media_lib
 from experiments.evaluation.media import Media
 from flamingo_jax.eval.task import Example
@@ -50,11 +51,10 @@ def test_a_videos_features_stand_for_it_in_prompts(micro_model, tmp_path):
 
 def test_a_video_is_decoded_and_encoded_once_for_all_orders(model, tmp_path, monkeypatch):
     decoded = []
-    decode = media_lib.decode_video
     monkeypatch.setattr(
-        media_lib,
+        frames_lib,
         "decode_video",
-        lambda path, *a, **k: decoded.append(path) or decode(path, *a, **k),
+        lambda path, *a, **k: decoded.append(path) or decode_video(path, *a, **k),
     )
     clips = [tmp_path / f"{number}.mp4" for number in range(3)]
     for number, clip in enumerate(clips):
