@@ -5,17 +5,17 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from experiments.curves import draw_curves, keys_of
-from experiments.retrieval import AT
 from experiments.stage_report import Chapter
+from flamingo_jax.eval.recall import AT, PICTURE, TEXT
 from flamingo_jax.train.metrics import Rows
 
-_WAYS = ("text_recall", "picture_recall")
+_WAYS = (TEXT, PICTURE)
 
 
 def _results(rows: Rows) -> dict[str, Any]:
     last = rows[-1]
-    found = [k for k in last if k.startswith("text_recall/") and k.endswith("@1")]
-    names = [key.removeprefix("text_recall/").removesuffix("@1") for key in found]
+    found = [k for k in last if k.startswith(f"{TEXT}/") and k.endswith("@1")]
+    names = [key.removeprefix(f"{TEXT}/").removesuffix("@1") for key in found]
     return {
         "retrieval": {
             name: {f"{way}@{k}": last[f"{way}/{name}@{k}"] for way in _WAYS for k in AT}
@@ -42,8 +42,8 @@ def _table(results: dict[str, Any]) -> list[str]:
 
 
 def _draw(ax: Axes, rows: Rows) -> None:
-    held_out = bool(keys_of(rows, "text_recall/"))
-    draw_curves(ax, rows, "text_recall/" if held_out else "accuracy/")
+    held_out = bool(keys_of(rows, f"{TEXT}/"))
+    draw_curves(ax, rows, f"{TEXT}/" if held_out else "accuracy/")
     ax.set_title(
         "Held-out pictures: own text among the K nearest"
         if held_out

@@ -21,7 +21,7 @@ from data_pipelines.stream_config import StreamConfig
 from experiments.heldout_batches import HeldoutBatches
 from flamingo_jax.batch import Batch
 from flamingo_jax.core import partition
-from flamingo_jax.eval.recall import recall
+from flamingo_jax.eval.recall import AT, PICTURE, TEXT, recall
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train import metrics
 from flamingo_jax.train.contrastive import normalize, text_ids
@@ -29,7 +29,6 @@ from flamingo_jax.train.contrastive_step import embed
 from flamingo_jax.train.state import TrainState
 
 Tree = Any
-AT = (1, 5, 10)
 
 
 class Retrieval(HeldoutBatches):
@@ -68,8 +67,8 @@ class Retrieval(HeldoutBatches):
                 raise TooManyBadRecords(f"{config.name}: fewer than two pairs: {skipped}")
             scores = pictures @ texts.T
             for k in AT:
-                row[f"text_recall/{name}@{k}"] = recall(scores, ids, ids, k)
-                row[f"picture_recall/{name}@{k}"] = recall(scores.T, ids, ids, k)
+                row[f"{TEXT}/{name}@{k}"] = recall(scores, ids, ids, k)
+                row[f"{PICTURE}/{name}@{k}"] = recall(scores.T, ids, ids, k)
             row[f"validation_skipped/{name}"] = sum(skipped.values())
         return row | {"validation_s": time.perf_counter() - began_s}
 

@@ -4,7 +4,6 @@ What cannot be read is left out before anything is asked, of queries and of supp
 every number of shots is asked of the same queries with the same examples at hand.
 """
 
-import collections
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import jax
 
 from data_pipelines import progress_bar
 from experiments.cli import UserError
-from experiments.evaluation import asking, figure, results, row, settings
+from experiments.evaluation import asking, figure, frames, results, row, settings
 from experiments.evaluation.media import Media
 from experiments.evaluation.prediction_file import PredictionFile
 from experiments.evaluation.results import Result
@@ -175,20 +174,8 @@ class _Evaluation:
     def _usable(
         self, examples: Sequence[Example], what: str
     ) -> tuple[list[Example], dict[str, int]]:
-        """Those whose picture can be read, and how many not, by reason; UserError for too many."""
-        reasons = collections.Counter(
-            reason for e in examples if (reason := self._media.reason(e)) is not None
-        )
-        good = [e for e in examples if self._media.reason(e) is None]
         share = self._settings.max_skipped_share
-        if reasons.total() > share * len(examples) or (examples and not good):
-            bad = next(e for e in examples if self._media.reason(e) is not None)
-            raise UserError(
-                f"{self._task.name}: {reasons.total()} of {len(examples)} {what} cannot be read "
-                f"({', '.join(f'{n} {r}' for r, n in sorted(reasons.items()))}), as {bad.path}: "
-                f"mend them, or allow a larger share than --max_skipped_share={share:g}"
-            )
-        return good, dict(sorted(reasons.items()))
+        return frames.usable(self._task.name, what, examples, self._media.reason, share)
 
     def _as_text(self, parts: Sequence[Part]) -> str:
         return "<BOS>" * len(self._model.tokenizer.prefix) + few_shot.as_text(parts)
