@@ -38,6 +38,28 @@ class DTypePolicy:
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Slower rotation for texts longer than a model was first trained on (Llama 3.1).
+
+    A pair of dims that turns less than `slow_turns` times in `trained_length` tokens turns `factor`
+    times slower, one that turns more than `fast_turns` times as before, others in between.
+    """
+
+    factor: float
+    slow_turns: float
+    fast_turns: float
+    trained_length: int
+
+    def __post_init__(self):
+        _check_sizes(self, "rope_scaling", "factor", "trained_length")
+        if not 0 < self.slow_turns < self.fast_turns:
+            raise ValueError(
+                f"rope_scaling.slow_turns={self.slow_turns}: use more than 0, and less than "
+                f"fast_turns={self.fast_turns}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
     """A decoder-only language model (paper: Chinchilla; public: Llama and its kin)."""
 
@@ -51,14 +73,19 @@ class LanguageModelConfig:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
     norm_bias: bool = True  # of layernorm; MPT has none
+    norm_offset: bool = False  # norms multiply by 1 + scale (Gemma)
     qk_norm: bool = False  # a norm over all heads' queries, another over the keys (MPT-1B)
+    qk_norm_by_head: bool = False  # those norms over each head by itself (Qwen3)
     activation: Activation = "silu"
     gated_ffw: bool = True  # SwiGLU and its kin; False is a plain two-layer feed-forward
     positions: Literal["rope", "alibi", "relative", "learned"] = "rope"
     rope_base: float = 10_000.0
     rope_dims: int | None = None  # the first dims of a head that rotate; None: all (GPT-NeoX: 1/4)
+    rope_scaling: RopeScaling | None = None
     parallel_residual: bool = False  # the feed-forward reads what attention reads (GPT-NeoX)
     use_bias: bool = False  # on every projection of a block
+    qkv_bias: bool = False  # on those to queries, keys and values alone (Qwen2)
+    scale_embedding: bool = False  # by the square root of the width (Gemma)
     tied_head: bool = True
     max_length: int = 2048  # trained context; the rows of learned positions
 

@@ -4,7 +4,9 @@ Chinchilla's shapes are those of its paper (table A9) and, for the three inside 
 Flamingo's table 4: 1.4B, 7B and 70B parameters with a tied vocabulary of 32,000.
 """
 
-from flamingo_jax.config import LanguageModelConfig
+from typing import Any
+
+from flamingo_jax.config import LanguageModelConfig, RopeScaling
 
 
 def _chinchilla(layers: int, width: int, heads: int, head_dim: int) -> LanguageModelConfig:
@@ -33,6 +35,100 @@ def _llama(
         ffw_width=ffw_width,
         norm_eps=eps,
         tied_head=False,
+    )
+
+
+def _newer(
+    layers: int,
+    width: int,
+    heads: tuple[int, int],  # of queries, of keys and values
+    ffw_width: int,
+    vocab: int,
+    head_dim: int = 128,
+    **settings: Any,
+) -> LanguageModelConfig:
+    """A descendant of LLaMA with grouped heads."""
+    return LanguageModelConfig(
+        vocab_size=vocab,
+        num_layers=layers,
+        width=width,
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_dim=head_dim,
+        ffw_width=ffw_width,
+        **settings,
+    )
+
+
+def _smollm2(
+    layers: int, width: int, heads: tuple[int, int], ffw_width: int, base: float
+) -> LanguageModelConfig:
+    return _newer(
+        *(layers, width, heads, ffw_width, 49_152),
+        head_dim=64,
+        rope_base=base,
+        max_length=8192,
+    )
+
+
+def _llama_3(
+    layers: int, width: int, heads: int, ffw_width: int, factor: float, *, tied: bool
+) -> LanguageModelConfig:
+    """3.1 and 3.2; `factor` is how much slower the slow dims turn."""
+    return _newer(
+        *(layers, width, (heads, 8), ffw_width, 128_256),
+        head_dim=width // heads,
+        rope_base=500_000.0,
+        rope_scaling=RopeScaling(factor, slow_turns=1.0, fast_turns=4.0, trained_length=8192),
+        tied_head=tied,
+        max_length=131_072,
+    )
+
+
+def _qwen2(
+    layers: int,
+    width: int,
+    heads: tuple[int, int],
+    ffw_width: int,
+    vocab: int = 151_936,
+    *,
+    tied: bool = True,
+) -> LanguageModelConfig:
+    """2 and 2.5."""
+    return _newer(
+        *(layers, width, heads, ffw_width, vocab),
+        head_dim=width // heads[0],
+        norm_eps=1e-6,
+        rope_base=1_000_000.0,
+        qkv_bias=True,
+        tied_head=tied,
+        max_length=32_768,
+    )
+
+
+def _qwen3(
+    layers: int, width: int, heads: int, ffw_width: int, *, tied: bool = True
+) -> LanguageModelConfig:
+    return _newer(
+        *(layers, width, (heads, 8), ffw_width, 151_936),
+        norm_eps=1e-6,
+        rope_base=1_000_000.0,
+        qk_norm=True,
+        qk_norm_by_head=True,
+        tied_head=tied,
+        max_length=32_768,
+    )
+
+
+def _gemma(layers: int, width: int, heads: tuple[int, int], ffw_width: int) -> LanguageModelConfig:
+    return _newer(
+        *(layers, width, heads, ffw_width, 256_000),
+        head_dim=256,
+        norm_eps=1e-6,
+        norm_offset=True,
+        activation="gelu_tanh",
+        scale_embedding=True,
+        max_length=8192,
     )
 
 
@@ -139,17 +235,24 @@ LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
     "gpt2_medium": _gpt2(24, 1024, 16),
     "gpt2_large": _gpt2(36, 1280, 20),
     "gpt2_xl": _gpt2(48, 1600, 25),
-    "smollm2_135m": LanguageModelConfig(
-        vocab_size=49_152,
-        num_layers=30,
-        width=576,
-        num_heads=9,
-        num_kv_heads=3,
-        head_dim=64,
-        ffw_width=1536,
-        rope_base=100_000.0,
-        max_length=8192,
-    ),
+    "smollm2_135m": _smollm2(30, 576, (9, 3), 1536, 100_000.0),
+    "smollm2_360m": _smollm2(32, 960, (15, 5), 2560, 100_000.0),
+    "smollm2_1.7b": _smollm2(24, 2048, (32, 32), 8192, 130_000.0),
+    "llama_3.1_8b": _llama_3(32, 4096, 32, 14_336, 8.0, tied=False),
+    "llama_3.1_70b": _llama_3(80, 8192, 64, 28_672, 8.0, tied=False),
+    "llama_3.2_1b": _llama_3(16, 2048, 32, 8192, 32.0, tied=True),
+    "llama_3.2_3b": _llama_3(28, 3072, 24, 8192, 32.0, tied=True),
+    "qwen2.5_0.5b": _qwen2(24, 896, (14, 2), 4864),
+    "qwen2.5_1.5b": _qwen2(28, 1536, (12, 2), 8960),
+    "qwen2.5_3b": _qwen2(36, 2048, (16, 2), 11_008),
+    "qwen2.5_7b": _qwen2(28, 3584, (28, 4), 18_944, 152_064, tied=False),
+    "qwen3_0.6b": _qwen3(28, 1024, 16, 3072),
+    "qwen3_1.7b": _qwen3(28, 2048, 16, 6144),
+    "qwen3_4b": _qwen3(36, 2560, 32, 9728),
+    "qwen3_8b": _qwen3(36, 4096, 32, 12_288, tied=False),
+    "mistral_7b": _newer(32, 4096, (32, 8), 14_336, 32_000, tied_head=False, max_length=4096),
+    "gemma_2b": _gemma(18, 2048, (8, 1), 16_384),
+    "gemma_7b": _gemma(28, 3072, (16, 16), 24_576),
 }
 
 

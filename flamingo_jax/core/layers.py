@@ -133,13 +133,23 @@ class Projection(nnx.Module):
 
 
 class Norm(nnx.Module):
-    """RMS norm or layer norm over the last dim, in float32; layer norm has scale and bias."""
+    """RMS norm or layer norm over the last dim, in float32; layer norm has scale and bias.
+
+    With `offset` it multiplies by 1 + scale, and the scale begins at 0.
+    """
 
     def __init__(
-        self, width: int, kind: str = "layernorm", eps: float = 1e-5, *, bias: bool = True
+        self,
+        width: int,
+        kind: str = "layernorm",
+        eps: float = 1e-5,
+        *,
+        bias: bool = True,
+        offset: bool = False,
     ):
-        self.kind, self.eps = kind, eps
-        self.scale = nnx.Param(jnp.ones(width), logical_axes=(None,))
+        self.kind, self.eps, self.offset = kind, eps, offset
+        scale = jnp.zeros(width) if offset else jnp.ones(width)
+        self.scale = nnx.Param(scale, logical_axes=(None,))
         has_bias = bias and kind == "layernorm"
         self.bias = nnx.Param(jnp.zeros(width), logical_axes=(None,)) if has_bias else None
 
@@ -148,7 +158,8 @@ class Norm(nnx.Module):
         if self.kind == "layernorm":
             y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
-        y = y * self.scale[...].astype(jnp.float32)
+        scale = self.scale[...].astype(jnp.float32)
+        y = y * (1 + scale if self.offset else scale)
         if self.bias is not None:
             y = y + self.bias[...].astype(jnp.float32)
         return y.astype(x.dtype)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.config import LanguageModelConfig, RopeScaling
 
 Array = jax.Array
 
@@ -48,7 +48,8 @@ class Rotary(Unmarked):
 
     @staticmethod
     def shared(config, positions, slots):
-        return rope_table(positions, config.rope_dims or config.head_dim, config.rope_base)
+        dims = config.rope_dims or config.head_dim
+        return rope_table(positions, dims, config.rope_base, config.rope_scaling)
 
     def __call__(self, q, k, shared):
         return rotate(q, shared), rotate(k, shared), None
@@ -76,11 +77,23 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
     return slopes.astype(np.float32)
 
 
-def rope_table(positions: Array, dims: int, base: float) -> tuple[Array, Array]:
+def rope_table(
+    positions: Array, dims: int, base: float, scaling: RopeScaling | None = None
+) -> tuple[Array, Array]:
     """Cosines and sines f32[B, T, dims / 2] of rotary embedding at `positions` i32[B, T]."""
     frequency = base ** (-jnp.arange(0, dims, 2, dtype=jnp.float32) / dims)
+    if scaling is not None:
+        frequency = scaled(frequency, scaling)
     angle = positions[..., None].astype(jnp.float32) * frequency
     return jnp.cos(angle), jnp.sin(angle)
+
+
+def scaled(frequency: Array, scaling: RopeScaling) -> Array:
+    """f32[dims / 2], radians a token, as Llama 3.1 slows them down."""
+    turns = frequency * scaling.trained_length / (2 * math.pi)
+    fast = (turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)
+    fast = jnp.clip(fast, 0, 1)
+    return frequency * (fast + (1 - fast) / scaling.factor)
 
 
 def rotate(x: Array, table: tuple[Array, Array]) -> Array:

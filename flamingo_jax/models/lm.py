@@ -190,6 +190,8 @@ class LanguageModel(nnx.Module):
         inserted: Inserted | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
         """Hidden states [B, T, D] after the final norm, and the cache with these tokens in it."""
+        if self.config.scale_embedding:
+            x = x * jnp.asarray(self.config.width**0.5, x.dtype)
         if self.position_embedding is not None:
             x = x + self.position_embedding[...].astype(x.dtype)[context.positions]
         x, cache = walk(self.segments, self.blocks, x, context, cache, inserted)

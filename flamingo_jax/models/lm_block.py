@@ -1,7 +1,8 @@
 """One block of the frozen language model (paper: "LM block" in Figure 3), and its cache.
 
-It serves Chinchilla, LLaMA, MPT, GPT-NeoX, OPT and GPT-2, which differ in norm, positions, biases,
-activation and in where the feed-forward reads, all of them values of the config. A key-value cache
+It serves Chinchilla, LLaMA, Mistral, Qwen, Gemma, MPT, GPT-NeoX, OPT and GPT-2, which differ in
+norms, positions, biases, activation and in where the feed-forward reads, all of them values of the
+config. A key-value cache
 goes in and comes out; nothing is kept inside the modules.
 """
 
@@ -53,13 +54,16 @@ class Attention(nnx.Module):
         self.kernel = kernel
         width, h = config.width, config.head_dim
         n, k = config.num_heads, config.kv_heads
-        kwargs = {"use_bias": config.use_bias, "rngs": rngs}
+        kwargs = {"use_bias": config.use_bias or config.qkv_bias, "rngs": rngs}
         self.query = Projection([width], [n, h], ("embed", "heads", None), **kwargs)
         self.key = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
         self.value = Projection([width], [k, h], ("embed", "kv_heads", None), **kwargs)
+        kwargs["use_bias"] = config.use_bias
         self.out = Projection([n, h], [width], ("heads", None, "embed"), **kwargs)
-        self.query_norm = make_norm(config, n * h) if config.qk_norm else None
-        self.key_norm = make_norm(config, k * h) if config.qk_norm else None
+        self.norms_each_head = config.qk_norm_by_head
+        widths = (h, h) if self.norms_each_head else (n * h, k * h)
+        self.query_norm = make_norm(config, widths[0]) if config.qk_norm else None
+        self.key_norm = make_norm(config, widths[1]) if config.qk_norm else None
         self.positions = POSITIONS[config.positions](config, rngs=rngs)
 
     def __call__(
@@ -68,7 +72,9 @@ class Attention(nnx.Module):
         q = constrain(self.query(x), "batch", None, "heads", None)
         k = constrain(self.key(x), "batch", None, "kv_heads", None)
         v = constrain(self.value(x), "batch", None, "kv_heads", None)
-        if self.query_norm is not None:
+        if self.query_norm is not None and self.norms_each_head:
+            q, k = self.query_norm(q), self.key_norm(k)
+        elif self.query_norm is not None:
             q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
         q, k, bias = self.positions(q, k, context.shared)
         alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
@@ -87,7 +93,9 @@ class Attention(nnx.Module):
 
 
 def make_norm(config: LanguageModelConfig, width: int) -> Norm:
-    return Norm(width, config.norm, config.norm_eps, bias=config.norm_bias)
+    return Norm(
+        width, config.norm, config.norm_eps, bias=config.norm_bias, offset=config.norm_offset
+    )
 
 
 def _over_heads(norm: Norm, x: Array) -> Array:

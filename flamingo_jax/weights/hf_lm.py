@@ -1,7 +1,7 @@
 """Language models as transformers stores them -> the tree of `models.lm`, by tables of names.
 
-Covers LLaMA, GPT-NeoX (Pythia, RedPajama-INCITE), MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2, and
-the LLaMA inside IDEFICS.
+Covers LLaMA to 3.2, Mistral, Qwen2 to 3, the first Gemma, GPT-NeoX (Pythia, RedPajama-INCITE),
+MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2, and the LLaMA inside IDEFICS.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -56,6 +56,12 @@ _LLAMA = Names(
 
 NAMES: dict[str, Names] = {
     "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA._replace(
+        modules={**_LLAMA.modules, "self_attn.q_norm": "q_norm", "self_attn.k_norm": "k_norm"}
+    ),
+    "gemma": _LLAMA,
     "idefics": _LLAMA._replace(
         beside=(
             "model.vision_model.",

@@ -3,11 +3,12 @@
 A setting that the model here has not is refused by name, not passed over.
 """
 
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.config import LanguageModelConfig, RopeScaling
 from flamingo_jax.weights import checkpoint_files, json_settings
 from flamingo_jax.weights.errors import BadWeightsFile, naming
 from flamingo_jax.weights.json_settings import JsonSettings
@@ -44,15 +45,15 @@ def read_config(hf: Json) -> LanguageModelConfig:
     if kind not in _READERS:
         raise BadWeightsFile(f"config.json: model_type={kind!r}: use one of {list(_READERS)}")
     try:
-        fields = _READERS[kind](hf)
+        return LanguageModelConfig(**_READERS[kind](hf))
+    except BadWeightsFile:
+        raise
     except KeyError as error:
         raise BadWeightsFile(f"config.json of {kind}: no key {error}") from error
     except (TypeError, AttributeError, ZeroDivisionError) as error:
         raise BadWeightsFile(
             f"config.json of {kind} is damaged ({error}): fetch it again"
         ) from error
-    try:
-        return LanguageModelConfig(**fields)
     except ValueError as error:
         raise BadWeightsFile(f"config.json of {kind}: {error}") from error
 
@@ -83,25 +84,72 @@ def _shape(hf: Json, width: str, layers: str, heads: str) -> dict[str, Any]:
 
 def _rope(hf: Json) -> Json:
     """Rotary settings under their new name, or the empty dict; none but the plain kind."""
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    rope = _rope_settings(hf)
     _refuse(
         {"rope_type": rope.get("rope_type", rope.get("type"))} if rope else {}, rope_type="default"
     )
     return rope
 
 
+def _rope_settings(hf: Json) -> Json:
+    return hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+
+
+def _rotary(hf: Json) -> dict[str, Any]:
+    """`rope_base` and `rope_scaling`, of the plain kind and of Llama 3.1's."""
+    rope = _rope_settings(hf)
+    if rope.get("rope_type", rope.get("type")) != "llama3":
+        _rope(hf)
+        scaling = None
+    else:
+        scaling = RopeScaling(
+            float(rope["factor"]),
+            float(rope["low_freq_factor"]),
+            float(rope["high_freq_factor"]),
+            rope["original_max_position_embeddings"],
+        )
+    base = float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0)))
+    return {"rope_base": base, "rope_scaling": scaling}
+
+
 def _llama(hf: Json) -> dict[str, Any]:
     _refuse(hf, attention_bias=False, mlp_bias=False)
-    rope = _rope(hf)
-    return _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads") | {
-        "num_kv_heads": hf.get("num_key_value_heads"),
-        "ffw_width": hf["intermediate_size"],
-        "norm_eps": hf["rms_norm_eps"],
-        "activation": _activation(hf["hidden_act"]),
-        "rope_base": float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0))),
-        "tied_head": hf.get("tie_word_embeddings", False),
-        "max_length": hf["max_position_embeddings"],
-    }
+    return (
+        _rotary(hf)
+        | _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
+        | {
+            "num_kv_heads": hf.get("num_key_value_heads"),
+            "ffw_width": hf["intermediate_size"],
+            "norm_eps": hf["rms_norm_eps"],
+            "activation": _activation(hf["hidden_act"]),
+            "tied_head": hf.get("tie_word_embeddings", False),
+            "max_length": hf["max_position_embeddings"],
+        }
+    )
+
+
+def _mistral(hf: Json) -> dict[str, Any]:
+    """Up to the length of its sliding window, within which a token sees all before it."""
+    fields = _llama(hf)
+    return fields | {"max_length": min(hf.get("sliding_window") or math.inf, fields["max_length"])}
+
+
+def _qwen2(hf: Json) -> dict[str, Any]:
+    _refuse(hf, use_sliding_window=False)
+    return _llama(hf) | {"qkv_bias": True}
+
+
+def _qwen3(hf: Json) -> dict[str, Any]:
+    _refuse(hf, use_sliding_window=False)
+    return _llama(hf) | {"qk_norm": True, "qk_norm_by_head": True}
+
+
+def _gemma(hf: Json) -> dict[str, Any]:
+    """Whatever its file says, "gelu" too, it was trained with the approximation by tanh."""
+    tanh = "gelu_pytorch_tanh"
+    _refuse({"hidden_activation": hf.get("hidden_activation") or tanh}, hidden_activation=tanh)
+    fields = _llama({"tie_word_embeddings": True} | dict(hf) | {"hidden_act": tanh})
+    return fields | {"norm_offset": True, "scale_embedding": True}
 
 
 def _idefics(hf: Json) -> dict[str, Any]:
@@ -186,6 +234,10 @@ def _gpt2(hf: Json) -> dict[str, Any]:
 
 _READERS = {
     "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma": _gemma,
     "idefics": _idefics,
     "gpt_neox": _gpt_neox,
     "mpt": _mpt,
@@ -198,6 +250,7 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
     JsonSettings.whole: (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
         *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+        "sliding_window",
         *("d_model", "n_heads", "n_layers", "max_seq_len"),
         *("n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
         *("ffn_dim", "word_embed_proj_dim"),
@@ -209,4 +262,4 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
     JsonSettings.flag: ("tie_word_embeddings", "use_parallel_residual", "attn_qk_ln"),
     JsonSettings.text: ("model_type", "hidden_act", "activation_function"),
 }
-_MAY_BE_NULL = ("num_key_value_heads", "head_dim", "n_inner")
+_MAY_BE_NULL = ("num_key_value_heads", "head_dim", "n_inner", "sliding_window")

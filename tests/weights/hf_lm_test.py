@@ -58,17 +58,49 @@ def redpajama(hf):
     return gpt_neox(hf, rotary_pct=1.0, use_parallel_residual=False)
 
 
+def small():
+    """Sizes of the families that LLaMA began."""
+    return {
+        "vocab_size": VOCAB,
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 80,
+    }
+
+
 def llama(hf):
-    return hf.LlamaForCausalLM(
-        hf.LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=80,
-        )
-    )
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**small()))
+
+
+def llama_3(hf):
+    """Some of the six pairs of dims turn as before, some slower, some in between."""
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 1000.0,
+        "factor": 8.0,
+        "low_freq_factor": 0.2,
+        "high_freq_factor": 1.0,
+        "original_max_position_embeddings": 24,
+    }
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**small(), rope_parameters=rope))
+
+
+def mistral(hf):
+    return hf.MistralForCausalLM(hf.MistralConfig(**small(), head_dim=16))
+
+
+def qwen2(hf):
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**small()))
+
+
+def qwen3(hf):
+    return hf.Qwen3ForCausalLM(hf.Qwen3Config(**small(), head_dim=16, tie_word_embeddings=True))
+
+
+def gemma(hf):
+    return hf.GemmaForCausalLM(hf.GemmaConfig(**small(), head_dim=16))
 
 
 def mpt(hf, heads=4):
@@ -81,7 +113,10 @@ def mpt_six_heads(hf):
     return mpt(hf, heads=6)  # not a power of two: ALiBi skips slopes
 
 
-FAMILIES = (gpt2, opt, pythia, redpajama, llama, mpt, mpt_six_heads)
+FAMILIES = (
+    *(gpt2, opt, pythia, redpajama, mpt, mpt_six_heads),
+    *(llama, llama_3, mistral, qwen2, qwen3, gemma),
+)
 
 
 def randomised(torch, model):
@@ -273,6 +308,51 @@ def test_a_config_of_another_model_is_refused(change, message):
     values, _ = small_opt()
     with pytest.raises(BadWeightsFile, match=message):
         read_config(values | change)
+
+
+def small_qwen(**changes):
+    sizes = {"vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 12, "max_position_embeddings": 64, "num_key_value_heads": 1}
+    kind = {"model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": 1e-6}
+    return sizes | kind | changes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_sliding_window": True}, "use_sliding_window=True is not supported, only False is"),
+        ({"rope_scaling": {"type": "yarn"}}, "rope_type='yarn' is not supported"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "config.json of qwen2: no key 'factor'"),
+        ({"model_type": "gemma", "hidden_activation": "silu"}, "hidden_activation='silu' is not"),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "low_freq_factor": 4.0,
+                    "high_freq_factor": 1.0,
+                    "original_max_position_embeddings": 8,
+                }
+            },
+            "config.json of qwen2: rope_scaling.slow_turns=4.0: use more than 0, and less than",
+        ),
+    ],
+)
+def test_what_a_newer_family_may_have_and_is_not_here_is_refused(change, message):
+    read_config(small_qwen())
+    with pytest.raises(BadWeightsFile, match=message):
+        read_config(small_qwen(**change))
+
+
+def test_mistral_is_read_up_to_its_sliding_window():
+    mistral = small_qwen(model_type="mistral")
+    lengths = [read_config(mistral | {"sliding_window": n}).max_length for n in (None, 16, 4096)]
+    assert lengths == [64, 16, 64]
+
+
+def test_an_old_file_of_gemma_says_gelu_and_means_the_approximation():
+    config = read_config(small_qwen(model_type="gemma", hidden_act="gelu"))
+    assert (config.activation, config.tied_head, config.norm_offset) == ("gelu_tanh", True, True)
 
 
 @pytest.mark.parametrize(
