@@ -15,9 +15,10 @@ for the 9B and 57 GB for the 80B, half of it pages of its files.
     python -m experiments.convert --source=haiku_nfnet --checkpoint=F0_haiku.npz --out=parts/f0
 
 A language model (hf_lm, a folder of transformers; gguf, a file) or a vision encoder (hf_clip,
-open_clip, timm_nfnet, haiku_nfnet, efficientnet_lite) by itself becomes a folder that recipes name
-as a frozen part, --config.frozen.language_model=pretrained:FOLDER or --config.frozen.vision=... It
-holds its config, its weights in --dtype, a language model's tokenizer, and what it was made of.
+open_clip, hf_siglip, timm_nfnet, haiku_nfnet, efficientnet_lite) by itself becomes a folder that
+recipes name as a frozen part, --config.frozen.language_model=pretrained:FOLDER or
+--config.frozen.vision=... It holds its config, its weights in --dtype, a language model's
+tokenizer, and what it was made of.
 
 docs/weights.md goes from download to few-shot prompts.
 """

@@ -9,6 +9,7 @@ The parts are looked for under the cache folder; another place is named as in
 `--config.frozen.language_model=hf_lm:/data/mpt-7b`.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from flamingo_jax.config import (
     to_dict,
 )
 from flamingo_jax.weights.clip_tower import PREPROCESSING as CLIP
+from flamingo_jax.weights.clip_tower import SIGLIP
 
 # The last layer's patches without class token and last norm, as OpenFlamingo was trained; IDEFICS
 # keeps the class token.
@@ -37,6 +39,15 @@ CLIP_H = VisionConfig(
     preprocessing=CLIP,
     keep_class_token=True,
     activation="gelu",
+)
+# After the last norm, as its own pooling reads them; SigLIP 2's of the same size likewise.
+SIGLIP_SO400M = VisionConfig(
+    "vit",
+    "siglip_so400m_14",
+    num_features=729,
+    width=1152,
+    preprocessing=dataclasses.replace(SIGLIP, size_px=384),
+    post_norm=True,
 )
 
 

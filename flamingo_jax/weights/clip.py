@@ -1,8 +1,9 @@
-"""Published CLIP image towers -> parameters of `models.vit`.
+"""Published CLIP and SigLIP image towers -> parameters of `models.vit`.
 
-Two namings of the same network: Hugging Face's (also inside IDEFICS) and OpenAI's original one,
-which open_clip and OpenFlamingo keep. Layers are stacked, heads are split off the kernels. The
-projection into the joint space is left out, and so is the last norm where the model has none.
+Two namings of CLIP's: Hugging Face's (also inside IDEFICS) and OpenAI's original one, which
+open_clip and OpenFlamingo keep; Hugging Face's of SigLIP. Layers are stacked, heads are split off
+the kernels. The projection into the joint space and SigLIP's pooling are left out, and so is the
+last norm where the model has none.
 """
 
 import pathlib
@@ -20,10 +21,12 @@ from flamingo_jax.weights.name_table import Path, Source, Tree, take
 class Names(NamedTuple):
     """How one publisher names the parameters."""
 
-    class_embedding: str
+    marker: str  # a parameter of every tower, once
+    class_embedding: str | None
     patch_embedding: str
+    patch_bias: str | None
     position_embedding: str
-    pre_norm: str
+    pre_norm: str | None
     post_norm: str
     layer: str  # prefix of layer {}
     attention_norm: str
@@ -38,8 +41,10 @@ class Names(NamedTuple):
 
 
 HUGGING_FACE = Names(
+    marker="embeddings.class_embedding",
     class_embedding="embeddings.class_embedding",
     patch_embedding="embeddings.patch_embedding.weight",
+    patch_bias=None,
     position_embedding="embeddings.position_embedding.weight",
     pre_norm="pre_layrnorm",  # sic
     post_norm="post_layernorm",
@@ -55,9 +60,27 @@ HUGGING_FACE = Names(
     beside=("text_model.", "text_projection.", "visual_projection.", "logit_scale", "logit_bias"),
 )
 
+_POOLING = (
+    *("probe", "attention.in_proj_weight", "attention.in_proj_bias"),
+    *(
+        f"{name}.{leaf}"
+        for name in ("attention.out_proj", "layernorm", "mlp.fc1", "mlp.fc2")
+        for leaf in ("weight", "bias")
+    ),
+)
+SIGLIP = HUGGING_FACE._replace(
+    marker="embeddings.patch_embedding.bias",
+    class_embedding=None,
+    patch_bias="embeddings.patch_embedding.bias",
+    pre_norm=None,
+    unused=(*HUGGING_FACE.unused, *(f"head.{name}" for name in _POOLING)),
+)
+
 OPEN_CLIP = Names(
+    marker="class_embedding",
     class_embedding="class_embedding",
     patch_embedding="conv1.weight",
+    patch_bias=None,
     position_embedding="positional_embedding",
     pre_norm="ln_pre",
     post_norm="ln_post",
@@ -79,8 +102,8 @@ OPEN_CLIP = Names(
 
 def prefixes(tensors: Iterable[str], names: Names) -> list[str]:
     """What stands before a tower's names: "vision_model.", in IDEFICS "model.vision_model."."""
-    marker = names.class_embedding
-    return sorted(name.removesuffix(marker) for name in tensors if name.endswith(marker))
+    found = (name for name in tensors if name.endswith(names.marker))
+    return sorted(name.removesuffix(names.marker) for name in found)
 
 
 def prefix(path: pathlib.Path, tensors: Iterable[str], names: Names) -> str:
@@ -88,7 +111,7 @@ def prefix(path: pathlib.Path, tensors: Iterable[str], names: Names) -> str:
     found = prefixes(tensors, names)
     if len(found) != 1:
         raise BadWeightsFile(
-            f"{path}: {len(found)} tensors are called {names.class_embedding}: not one CLIP tower"
+            f"{path}: {len(found)} tensors are called {names.marker}: not one image tower"
         )
     return found[0]
 
@@ -125,6 +148,18 @@ def from_open_clip(
     return _take(state, OPEN_CLIP, variant, prefix, post_norm, size_px)
 
 
+def from_siglip(
+    state: Mapping[str, np.ndarray],
+    variant: str,
+    *,
+    prefix: str = "vision_model.",
+    post_norm: bool = False,
+    size_px: int | None = None,
+) -> Tree:
+    """As `from_huggingface`, of a variant of SigLIP's."""
+    return _take(state, SIGLIP, variant, prefix, post_norm, size_px)
+
+
 def _take(
     state: Mapping[str, np.ndarray],
     names: Names,
@@ -141,7 +176,7 @@ def _take(
         unused += tuple(source.name for source in _norm((), names.post_norm).values())
         table = {path: source for path, source in table.items() if path[0] != "post_norm"}
     tensors = {k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)}
-    what = f"CLIP weights of {variant} under {prefix!r}"
+    what = f"{VARIANTS[variant].family} weights of {variant} under {prefix!r}"
     return take(tensors, table, want, ignore=unused, what=what)
 
 
@@ -150,12 +185,16 @@ def _table(names: Names, variant: str) -> dict[Path, Source | list[Source]]:
     v = VARIANTS[variant]
     heads = (v.num_heads, v.width // v.num_heads)
     table: dict[Path, Source | list[Source]] = {
-        ("class_embedding",): Source(names.class_embedding, lambda a: a[None]),
         ("patch_embedding",): Source(names.patch_embedding, lambda a: a.transpose(2, 3, 1, 0)),
         ("position_embedding",): Source(names.position_embedding, lambda a: a),
-        **_norm(("pre_norm",), names.pre_norm),
         **_norm(("post_norm",), names.post_norm),
     }
+    if names.class_embedding is not None:
+        table["class_embedding",] = Source(names.class_embedding, lambda a: a[None])
+    if names.patch_bias is not None:
+        table["patch_bias",] = Source(names.patch_bias, lambda a: a)
+    if names.pre_norm is not None:
+        table |= _norm(("pre_norm",), names.pre_norm)
     layers = [_layer(names, names.layer.format(i), heads) for i in range(v.depth)]
     for path in layers[0]:
         table["blocks", "layers", *path] = [layer[path] for layer in layers]

@@ -1,4 +1,4 @@
-"""What a published CLIP image tower says of itself, held against the recipe's `VisionConfig`.
+"""What a published image tower of CLIP or SigLIP says of itself, held against the recipe's config.
 
 Shapes give away a tower's width and depth, but not its activation, its heads, or the range of the
 pictures it was trained on: LAION's ViT-L/14 has OpenAI's shapes and another GELU. Read is what lies
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flamingo_jax.config import VisionConfig
-from flamingo_jax.core.layers import Norm
 from flamingo_jax.models.vit import GELU, VARIANTS
 from flamingo_jax.weights import checkpoint_files, json_settings
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -48,6 +47,11 @@ _HF_DEFAULTS = {
     "layer_norm_eps": 1e-5,
     "image_size": 224,
 }
+_SIGLIP_DEFAULTS = _HF_DEFAULTS | {
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
 _IDEFICS_DEFAULTS = _HF_DEFAULTS | {
     "patch_size": 14,
     "num_hidden_layers": 32,
@@ -60,7 +64,7 @@ def check(path: pathlib.Path, kind: str, config: VisionConfig) -> None:
     """BadWeightsFile at the first setting beside the weights that the config has otherwise.
 
     And at one that is of no type it can have. `path` is the checkpoint's file or folder, `kind` is
-    "hf_clip" or "open_clip".
+    "hf_clip", "open_clip" or "hf_siglip".
     """
     for file, found in _read(path, kind):
         _compare(file, found, config)
@@ -90,7 +94,7 @@ def _compare(file: pathlib.Path, found: Settings, config: VisionConfig) -> None:
     variant, pp = VARIANTS[config.variant], config.preprocessing
     want = {name: getattr(variant, name) for name in _SHAPE} | {
         "activation": config.activation or variant.activation,
-        "norm_eps": Norm(1).eps,  # of every norm of `models.vit`
+        "norm_eps": variant.norm_eps,
         "size_px": pp.size_px,
         "mean": pp.mean,
         "std": pp.std,
@@ -99,7 +103,7 @@ def _compare(file: pathlib.Path, found: Settings, config: VisionConfig) -> None:
         if not _same(value, want[name]):
             raise BadWeightsFile(
                 f"{file} has {name}={value} ({key}), the config asks for {want[name]}: "
-                f"{_mend(name, value, found)}"
+                f"{_mend(name, value, found, variant.family)}"
             )
 
 
@@ -112,27 +116,30 @@ def _same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def _mend(name: str, value: Any, found: Settings) -> str:
+def _mend(name: str, value: Any, found: Settings, family: str) -> str:
     if name in _SHAPE:
         shape = [found[part][1] for part in _SHAPE]
-        fits = [n for n, v in VARIANTS.items() if [getattr(v, part) for part in _SHAPE] == shape]
+        own = {n: v for n, v in VARIANTS.items() if v.family == family}
+        fits = [n for n, v in own.items() if [getattr(v, part) for part in _SHAPE] == shape]
         if fits:
             return f"set model.vision.variant={fits[0]}, or name other weights"
-        return f"no variant of {list(VARIANTS)} has that shape, so name other weights"
+        return f"no variant of {list(own)} has that shape, so name other weights"
     if name == "norm_eps" or (name == "activation" and value not in GELU):
         return f"a vit here has no other {name}, so name other weights"
     return f"set model.vision.{_FIELDS[name]}={value}, or name other weights"
 
 
 def _hf_config(hf: JsonSettings) -> Settings:
-    """Of CLIP, of its image tower alone, or of a model that has one, as IDEFICS."""
+    """Of CLIP or SigLIP, of its image tower alone, or of a model that has one, as IDEFICS."""
     kind, tower = hf.text("model_type", ""), hf
-    if kind != "clip_vision_model":
+    if kind not in ("clip_vision_model", "siglip_vision_model"):
         older = hf.section("vision_config_dict")  # where both are, transformers takes this one
-        if not older.values and kind != "clip" and hf.values.get("vision_config") is None:
+        whole = kind in ("clip", "siglip")
+        if not older.values and not whole and hf.values.get("vision_config") is None:
             return {}
         tower = older if older.values else hf.section("vision_config")
     defaults = _IDEFICS_DEFAULTS if kind == "idefics" else _HF_DEFAULTS
+    defaults = _SIGLIP_DEFAULTS if kind.startswith("siglip") else defaults
     found = {
         name: (key, _HF_READERS.get(name, JsonSettings.whole)(tower, key, defaults[key]))
         for name, key in _HF_KEYS.items()
@@ -145,9 +152,13 @@ def _hf_config(hf: JsonSettings) -> Settings:
 _HF_READERS: dict[str, Callable[..., Any]] = {  # those of the others are of whole numbers
     "patch_px": JsonSettings.side,
     "size_px": JsonSettings.side,
-    "activation": JsonSettings.text,
+    "activation": lambda tower, key, default: _tanh(tower.text(key, default)),
     "norm_eps": JsonSettings.positive,
 }
+
+
+def _tanh(name: str) -> str:
+    return "gelu_tanh" if name == "gelu_pytorch_tanh" else name
 
 
 def _hf_preprocessor(pp: JsonSettings) -> Settings:
@@ -188,10 +199,12 @@ def _open_clip(values: JsonSettings) -> Settings:
     return found | {n: (n, pp.channels(n)) for n in ("mean", "std") if n in pp.values}
 
 
-_READERS: dict[str, dict[str, Callable[[JsonSettings], Settings]]] = {
-    "hf_clip": {
-        checkpoint_files.CONFIG: _hf_config,
-        "preprocessor_config.json": _hf_preprocessor,
-    },
+_OF_TRANSFORMERS: dict[str, Callable[[JsonSettings], Settings]] = {
+    checkpoint_files.CONFIG: _hf_config,
+    "preprocessor_config.json": _hf_preprocessor,
+}
+_READERS = {
+    "hf_clip": _OF_TRANSFORMERS,
+    "hf_siglip": _OF_TRANSFORMERS,
     "open_clip": {"open_clip_config.json": _open_clip},
 }

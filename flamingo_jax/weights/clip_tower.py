@@ -1,4 +1,4 @@
-"""Which CLIP image tower lies at a path: its format and variant, by the names and shapes there."""
+"""Which image tower of CLIP or SigLIP lies at a path: format and variant, by names and shapes."""
 
 import dataclasses
 import math
@@ -20,39 +20,41 @@ PREPROCESSING = ImagePreprocessing(
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-_FORMATS: dict[Literal["hf_clip", "open_clip"], clip.Names] = {
-    "hf_clip": clip.HUGGING_FACE,  # first, for its names end as open_clip's do
+SIGLIP = ImagePreprocessing(
+    size_px=224, fit="stretch", pad=(128, 128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+Format = Literal["hf_clip", "open_clip", "hf_siglip"]
+_FORMATS: dict[Format, clip.Names] = {
+    "hf_clip": clip.HUGGING_FACE,  # first, for its names end as the others' do
     "open_clip": clip.OPEN_CLIP,
+    "hf_siglip": clip.SIGLIP,
 }
 
 
 class Tower(NamedTuple):
     """A tower of `models.vit`, and how its file names things."""
 
-    format: Literal["hf_clip", "open_clip"]
+    format: Format
     variant: str
-    size_px: int
+    size_px: int  # the least that has as many patches
     num_patches: int
     width: int
 
     def config(
         self,
-        fit: Literal["pad", "crop", "stretch"],
+        pictures: Mapping[str, Any],  # what of `ImagePreprocessing` is otherwise than usual
         *,
-        mean: tuple[float, float, float] = PREPROCESSING.mean,
-        std: tuple[float, float, float] = PREPROCESSING.std,
         keep_class_token: bool = False,
         **options: Any,
     ) -> VisionConfig:
         """The tower's, with further fields of `VisionConfig` as `options`."""
+        usual = SIGLIP if self.format == "hf_siglip" else PREPROCESSING
         return VisionConfig(
             "vit",
             self.variant,
             num_features=self.num_patches + keep_class_token,
             width=self.width,
-            preprocessing=dataclasses.replace(
-                PREPROCESSING, size_px=self.size_px, fit=fit, mean=mean, std=std
-            ),
+            preprocessing=dataclasses.replace(usual, **{"size_px": self.size_px} | dict(pictures)),
             keep_class_token=keep_class_token,
             **options,
         )
@@ -66,7 +68,7 @@ def recognise(path: pathlib.Path) -> Tower:
     looked_at = {
         leaf
         for names in _FORMATS.values()
-        for leaf in (names.class_embedding, names.patch_embedding, names.position_embedding)
+        for leaf in (names.marker, names.patch_embedding, names.position_embedding)
     }
     norms = tuple(f"{names.attention_norm}.bias" for names in _FORMATS.values())
     state = checkpoint_files.tensors(path, lambda name: name.endswith((*looked_at, *norms)))
@@ -75,8 +77,8 @@ def recognise(path: pathlib.Path) -> Tower:
         if len(found) == 1:
             return _tower(path, kind, names, found[0], state)
     raise BadWeightsFile(
-        f"{path} holds no CLIP image tower, no tensor called {clip.HUGGING_FACE.class_embedding} "
-        f"or {clip.OPEN_CLIP.class_embedding}: give a folder of transformers or of open_clip"
+        f"{path} holds no CLIP image tower, no tensor called {clip.HUGGING_FACE.marker} or "
+        f"{clip.OPEN_CLIP.marker}, and no SigLIP: give a folder of transformers or of open_clip"
     )
 
 
@@ -89,16 +91,17 @@ def _tower(
         (positions, _) = state[prefix + names.position_embedding].shape
     except (KeyError, ValueError) as error:
         raise BadWeightsFile(f"{path}: not a whole CLIP image tower ({error})") from error
+    num_patches = positions - (names.class_embedding is not None)
+    family = "clip" if names.class_embedding else "siglip"
     depth = 0
     while f"{prefix}{names.layer.format(depth)}{names.attention_norm}.bias" in state:
         depth += 1
-    fits = [
-        n for n, v in VARIANTS.items() if (v.patch_px, v.width, v.depth) == (patch_px, width, depth)
-    ]
-    side = math.isqrt(max(positions - 1, 0))
-    if not fits or side * side != positions - 1:
+    shape = (family, patch_px, width, depth)
+    fits = [n for n, v in VARIANTS.items() if (v.family, v.patch_px, v.width, v.depth) == shape]
+    side = math.isqrt(max(num_patches, 0))
+    if not fits or side * side != num_patches:
         raise BadWeightsFile(
             f"{path}: a tower of {depth} layers of width {width} with patches of {patch_px} px and "
             f"{positions} positions: none of {list(VARIANTS)}"
         )
-    return Tower(kind, fits[0], side * patch_px, positions - 1, width)
+    return Tower(kind, fits[0], side * patch_px, num_patches, width)

@@ -39,7 +39,7 @@ Tree = dict[str, Any]
 
 LANGUAGE_MODEL_FORMATS = ("gguf", "hf_lm", "pretrained")
 VISION_FORMATS = (
-    *("efficientnet_lite", "hf_clip", "open_clip", "timm_nfnet", "haiku_nfnet"),
+    *("efficientnet_lite", "hf_clip", "open_clip", "hf_siglip", "timm_nfnet", "haiku_nfnet"),
     *("contrastive", "pretrained"),
 )
 
@@ -55,6 +55,7 @@ class Source:
         "efficientnet_lite",
         "hf_clip",
         "open_clip",
+        "hf_siglip",
         "timm_nfnet",
         "haiku_nfnet",
         "contrastive",  # of our own experiments.pretrain_contrastive
@@ -189,4 +190,5 @@ _OWN = {"contrastive": two_towers.load_encoder, "pretrained": pretrained_encoder
 _CLIP = {
     "hf_clip": (clip.from_huggingface, clip.HUGGING_FACE),
     "open_clip": (clip.from_open_clip, clip.OPEN_CLIP),
+    "hf_siglip": (clip.from_siglip, clip.SIGLIP),
 }

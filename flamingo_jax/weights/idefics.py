@@ -92,7 +92,7 @@ def structure(folder: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> Struct
     _, lm = hf_lm_config.read_folder(folder)
     names = _new_tokens(folder, lm.vocab_size, num_new)
     tower = clip_tower.recognise(folder)
-    vision = tower.config("stretch", keep_class_token=True, activation="gelu")
+    vision = tower.config({"fit": "stretch"}, keep_class_token=True, activation="gelu")
     clip_config.check(folder, tower.format, vision)
     return Structure(
         _config(folder, tensors, lm, vision, num_new),

@@ -53,7 +53,7 @@ def from_open_flamingo(
     tokenizer = Tokenizer.from_huggingface(lm_path)
     tower = clip_tower.recognise(vision_path)
     # Of OpenAI's weights; others are refused where they say so.
-    vision = tower.config("crop", activation="quick_gelu")
+    vision = tower.config({"fit": "crop"}, activation="quick_gelu")
     clip_config.check(vision_path, tower.format, vision)
     conversion = open_flamingo.convert(
         checkpoint, lm_path, family, lm, tokenizer.base_vocab_size, vision

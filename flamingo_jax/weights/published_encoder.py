@@ -1,7 +1,7 @@
 """A published vision encoder: its weights, and what it is by names, shapes and what lies beside.
 
 Nothing has to be said of it but its format. What is not in the files is the publisher's own: the
-pictures that CLIP, ImageNet's NFNets and EfficientNet-Lite were trained on.
+pictures that CLIP, SigLIP, ImageNet's NFNets and EfficientNet-Lite were trained on.
 """
 
 import dataclasses
@@ -66,8 +66,11 @@ def read(kind: str, path: pathlib.Path) -> PublishedEncoder:
         raise BadWeightsFile(f"{path}: {error}") from error
     params = frozen_parts.read_encoder(kind, path, config)
     mapped = num_tensors - sum(unneeded.values())
-    # A ViT's last norm is among the parameters, and a Flamingo's features are those before it.
-    return PublishedEncoder(dataclasses.replace(config, post_norm=False), params, mapped, unneeded)
+    # A ViT's last norm is among the parameters. Of CLIP's patches nothing was trained behind it, and
+    # public Flamingos read them before it; SigLIP's pooling reads them after.
+    post_norm = kind == "hf_siglip"
+    config = dataclasses.replace(config, post_norm=post_norm)
+    return PublishedEncoder(config, params, mapped, unneeded)
 
 
 def _hf_clip(path: pathlib.Path) -> _Look:
@@ -76,6 +79,10 @@ def _hf_clip(path: pathlib.Path) -> _Look:
 
 def _open_clip(path: pathlib.Path) -> _Look:
     return _clip(path, "open_clip", clip.OPEN_CLIP)
+
+
+def _hf_siglip(path: pathlib.Path) -> _Look:
+    return _clip(path, "hf_siglip", clip.SIGLIP)
 
 
 def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
@@ -93,10 +100,9 @@ def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
             f"{path}: {len(odd)} tensors have no place in a CLIP: {', '.join(sorted(odd)[:_SHOWN])}"
         )
     said = clip_config.said(path, kind)
-    pictures = {name: said[name] for name in ("mean", "std") if name in said}
+    pictures = {name: said[name] for name in ("mean", "std", "size_px") if name in said}
     config = tower.config(
-        "crop",
-        **pictures,
+        pictures if kind == "hf_siglip" else {"fit": "crop"} | pictures,
         activation=said.get("activation"),
         post_norm=f"{prefix}{layout.post_norm}.weight" in names,
     )
@@ -157,6 +163,7 @@ def _shaped(kind: str, variant: str, preprocessing: ImagePreprocessing, **option
 _LOOKS: dict[str, Callable[[pathlib.Path], _Look]] = {
     "hf_clip": _hf_clip,
     "open_clip": _open_clip,
+    "hf_siglip": _hf_siglip,
     "timm_nfnet": _timm_nfnet,
     "haiku_nfnet": _haiku_nfnet,
     "efficientnet_lite": _efficientnet_lite,

@@ -178,6 +178,11 @@ def test_what_a_folder_holds_and_what_is_said(published, converted):
     text = "\n".join(part_conversion.lines(done["open_clip"]))
     assert "1  not needed: projection or buffer" in text
     assert "do not say which activation it has: a recipe's is believed" in text
+    text = "\n".join(part_conversion.lines(done["hf_siglip"]))
+    assert "53  encoder vit siglip_thin" in text
+    assert "11  not needed: projection or buffer" in text
+    assert "pictures of 36 px, mean (0.5, 0.5, 0.5)" in text
+    assert done["hf_siglip"].part.config.post_norm
     text = "\n".join(part_conversion.lines(done["timm_nfnet"]))
     assert "2  not needed: classifier" in text
     assert "activation gelu" in text
@@ -221,6 +226,11 @@ def test_the_command(published, tmp_path):
         ("timm_nfnet", {"activation": None}, "has vision.activation='gelu', the config asks for"),
         ("hf_clip", {"activation": "gelu"}, "has vision.activation='quick_gelu', the config asks"),
         ("hf_clip", {"preprocessing.mean": (0.5,) * 3}, r"has vision.preprocessing.mean=\(0.48"),
+        (
+            "hf_siglip",
+            {"variant": "siglip_so400m_14"},
+            "has vision.variant='siglip_thin', the",
+        ),
         ("hf_clip", {"preprocessing.size_px": 64}, "has positions for 32 px, the config asks for"),
         ("haiku_nfnet", {"variant": "f0"}, "has vision.variant='thin', the config asks for 'f0'"),
     ],

@@ -14,6 +14,7 @@ FIRST = {
     "hf_lm": "model.layers.3.mlp.up_proj.weight",
     "gguf": "blk.3.ffn_norm.weight",
     "hf_clip": "vision_model.encoder.layers.1.mlp.fc1.weight",
+    "hf_siglip": "vision_model.encoder.layers.1.mlp.fc1.weight",
     "open_clip": "visual.transformer.resblocks.1.mlp.c_fc.weight",
     "timm_nfnet": "stages.1.1.conv2.weight",
     "haiku_nfnet": "NFNet/~/nf_block_2/~/conv1:w",
@@ -46,7 +47,12 @@ def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, prob
     with pytest.raises(BadWeightsFile) as raised:
         part_conversion.convert(kind, path, tmp_path / "out", "float32")
     assert str(raised.value).startswith(f"{path}: ")
-    prefix = {"hf_lm": "model.", "hf_clip": "vision_model.", "open_clip": "visual."}
+    prefix = {
+        "hf_lm": "model.",
+        "hf_clip": "vision_model.",
+        "hf_siglip": "vision_model.",
+        "open_clip": "visual.",
+    }
     assert name.removeprefix(prefix.get(kind, "")) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert {p.name for p in tmp_path.iterdir()} == {path.name}

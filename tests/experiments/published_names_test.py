@@ -57,6 +57,26 @@ def test_clip_of_transformers(tmp_path):
 
 
 @pytest.mark.reference
+def test_siglip_of_transformers(tmp_path):
+    import_torch()
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+    tower = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    tower |= {"intermediate_size": 48, "patch_size": 8, "image_size": 36}
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 20}
+    for model, beside in (
+        (hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=tower)), True),
+        (hf.SiglipVisionModel(hf.SiglipVisionConfig(**tower)), False),
+    ):
+        path = tmp_path / f"siglip_{beside}"
+        model.save_pretrained(path)
+        hf.SiglipImageProcessor(size={"height": 36, "width": 36}).save_pretrained(path)
+        part, unneeded = convert("hf_siglip", path)
+        others = ["text tower or projections"] * beside
+        assert (part.mapped, [*unneeded]) == (53, [*others, "projection or buffer"])
+        assert (part.config.variant, part.config.preprocessing.size_px) == ("siglip_thin", 36)
+
+
+@pytest.mark.reference
 @pytest.mark.parametrize("quick", [False, True])
 def test_clip_of_open_clip(tmp_path, quick):
     torch = import_torch()

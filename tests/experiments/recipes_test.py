@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.stream_config import StreamConfig
 from experiments import summary
-from experiments.configs import flamingo, paper
+from experiments.configs import flamingo, paper, public
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import params, partition
@@ -207,3 +207,8 @@ def test_the_train_step_of_80b_traces_on_videos_and_changes_no_dtype():
     )
     assert {str(leaf.dtype) for leaf in row.values()} == {"float32"}
     assert sum(name.startswith("gate/") for name in row) == 2 * 12
+
+
+def test_the_public_towers_make_what_they_say():
+    for config in (public.CLIP_L, public.CLIP_H, public.SIGLIP_SO400M):
+        vision.check(config)

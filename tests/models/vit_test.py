@@ -12,7 +12,7 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import vit
 from flamingo_jax.models.vit import ViT
-from flamingo_jax.weights.clip import from_huggingface, from_open_clip
+from flamingo_jax.weights.clip import from_huggingface, from_open_clip, from_siglip
 from tests.torch_reference import import_torch
 
 
@@ -55,6 +55,28 @@ def images():
 def test_parameter_count(variant, with_projection, joint_dim):
     _, shapes, _ = params.abstract(lambda rngs: ViT(variant, post_norm=True, rngs=rngs))
     assert params.count(shapes) == with_projection - vit.VARIANTS[variant].width * joint_dim
+
+
+# timm's towers have these millions, with the pooling that a probe and one block of attention make.
+@pytest.mark.parametrize(
+    ("variant", "with_pooling"),
+    [("siglip_b_16", 92.88), ("siglip_l_16", 315.96), ("siglip_so400m_14", 428.23)],
+)
+def test_parameter_count_of_siglip(variant, with_pooling):
+    v = vit.VARIANTS[variant]
+    _, shapes, _ = params.abstract(lambda rngs: ViT(variant, post_norm=True, rngs=rngs))
+    w, hidden = v.width, v.ffw_width
+    pooling = w + 4 * w * (w + 1) + 2 * w + 2 * w * hidden + hidden + w
+    assert (params.count(shapes) + pooling) / 1e6 == pytest.approx(with_pooling, abs=0.005)
+
+
+def test_siglip_leaves_over_what_is_no_whole_patch():
+    """384 px cut by 14 are 27 x 27 patches and 6 px."""
+    graph, shapes, _ = params.abstract(lambda rngs: ViT("siglip_so400m_14", rngs=rngs))
+    pictures = jax.ShapeDtypeStruct((1, 384, 384, 3), jnp.float32)
+    out = jax.eval_shape(lambda p, x: nnx.merge(graph, p)(x), shapes, pictures)
+    assert out.shape == (1, 729, 1152)
+    assert nnx.merge(graph, shapes).num_features(384) == 729
 
 
 @pytest.mark.parametrize(("keep_class_token", "want"), [(True, 257), (False, 256)])
@@ -124,6 +146,10 @@ def test_bfloat16_stays_bfloat16_and_close(thin, images):
         ({"variant": "vit_l_14", "activation": "relu"}, r"'relu': use one of \['quick_gelu'"),
         ({"variant": "vit_l_14", "size_px": 320}, "size_px=320: use a multiple of 14"),
         ({"variant": "vit_l_14", "size_px": 0}, "size_px=0: use a multiple of 14"),
+        (
+            {"variant": "siglip_b_16", "keep_class_token": True},
+            "siglip_b_16 has no class token: set keep_class_token=False",
+        ),
     ],
 )
 def test_impossible_choice_is_named(options, message):
@@ -187,6 +213,37 @@ def test_agrees_with_transformers(images, activation):
     tree = from_huggingface(state, "thin", post_norm=True)
     have = apply(tree, images, post_norm=True, **options)
     compare(have[:, 0], want.pooler_output, f"transformers' pooled output, {activation}")
+
+
+@pytest.mark.reference
+def test_siglip_agrees_with_transformers():
+    """After the last norm, as its pooling reads them, and before it; 4 px are left over."""
+    torch = import_torch()
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    v = vit.VARIANTS["siglip_thin"]
+    config = transformers.SiglipVisionConfig(
+        hidden_size=v.width,
+        intermediate_size=v.ffw_width,
+        num_hidden_layers=v.depth,
+        num_attention_heads=v.num_heads,
+        image_size=v.size_px,
+        patch_size=v.patch_px,
+    )
+    model = transformers.SiglipVisionModel(config).eval()
+    state = {
+        f"vision_model.{k.removeprefix('vision_model.')}": a
+        for k, a in randomize(torch, model).items()
+    }
+    images = np.random.default_rng(3).normal(size=(2, 36, 36, 3)).astype(np.float32)
+    with torch.no_grad():
+        pictures = torch.tensor(images.transpose(0, 3, 1, 2))
+        want = model(pictures, output_hidden_states=True)
+    for post_norm, other in ((True, want.last_hidden_state), (False, want.hidden_states[-1])):
+        graph, _, _ = params.abstract(
+            lambda rngs, p=post_norm: ViT("siglip_thin", post_norm=p, rngs=rngs)
+        )
+        tree = from_siglip(state, "siglip_thin", post_norm=post_norm)
+        compare(nnx.merge(graph, tree)(images), other, f"SigLIP, post_norm={post_norm}")
 
 
 @pytest.mark.reference

@@ -163,6 +163,39 @@ def write_hf_clip(path: pathlib.Path, tensors: Tensors) -> None:
     safetensors.numpy.save_file(tensors, path / "model.safetensors")
 
 
+def siglip() -> Tensors:
+    """`siglip_thin` inside a whole SigLIP of transformers, with its pooling."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.patch_embedding.weight": (32, 3, 8, 8),
+        "embeddings.patch_embedding.bias": (32,),
+        "embeddings.position_embedding.weight": (16, 32),
+        "head.probe": (1, 1, 32),
+        "head.attention.in_proj_weight": (96, 32),
+        "head.attention.in_proj_bias": (96,),
+    }
+    maps = {"head.attention.out_proj": (32, 32), "head.mlp.fc1": (48, 32), "head.mlp.fc2": (32, 48)}
+    norms = ["post_layernorm", "head.layernorm"]
+    for i in range(3):
+        layer = f"encoder.layers.{i}"
+        norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+        maps |= {f"{layer}.self_attn.{x}_proj": (32, 32) for x in ("q", "k", "v", "out")}
+        maps |= {f"{layer}.mlp.fc1": (48, 32), f"{layer}.mlp.fc2": (32, 48)}
+    for name, (outputs, inputs) in maps.items():
+        shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+    shapes |= {f"{name}.{leaf}": (32,) for name in norms for leaf in ("weight", "bias")}
+    beside = {"logit_scale": np.ones(1, "f4"), "logit_bias": np.ones(1, "f4")}
+    return draw({f"vision_model.{name}": shape for name, shape in shapes.items()}, 3) | beside
+
+
+def write_hf_siglip(path: pathlib.Path, tensors: Tensors) -> None:
+    path.mkdir()
+    tower = {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 48}
+    tower |= {"num_attention_heads": 4, "patch_size": 8, "image_size": 36}
+    config = {"model_type": "siglip", "vision_config": tower}
+    (path / "config.json").write_text(json.dumps(config))
+    safetensors.numpy.save_file(tensors, path / "model.safetensors")
+
+
 def write_open_clip(path: pathlib.Path, tensors: Tensors) -> None:
     safetensors.numpy.save_file(tensors, path)
 
@@ -201,6 +234,7 @@ FORMATS = {
     "gguf": (llama_in_gguf, write_gguf, "llama.gguf"),
     "hf_clip": (clip, write_hf_clip, "clip"),
     "open_clip": (open_clip, write_open_clip, "open_clip_model.safetensors"),
+    "hf_siglip": (siglip, write_hf_siglip, "siglip"),
     "timm_nfnet": (timm_nfnet, write_torch, "dm_nfnet.pth"),
     "haiku_nfnet": (haiku_nfnet, write_haiku_nfnet, "F_haiku.npz"),
     "efficientnet_lite": (efficientnet_lite, write_torch, "lite.pth"),
