@@ -66,8 +66,8 @@ def read(kind: str, path: pathlib.Path) -> PublishedEncoder:
         raise BadWeightsFile(f"{path}: {error}") from error
     params = frozen_parts.read_encoder(kind, path, config)
     mapped = num_tensors - sum(unneeded.values())
-    # A ViT's last norm is among the parameters. Of CLIP's patches nothing was trained behind it, and
-    # public Flamingos read them before it; SigLIP's pooling reads them after.
+    # A ViT's last norm is among the parameters. Of CLIP's patches nothing was trained behind it,
+    # and public Flamingos read them before it; SigLIP's pooling reads them after.
     post_norm = kind == "hf_siglip"
     config = dataclasses.replace(config, post_norm=post_norm)
     return PublishedEncoder(config, params, mapped, unneeded)
