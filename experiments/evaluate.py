@@ -6,7 +6,8 @@ r"""Scores a finished model on benchmarks, with examples in the prompt.
 
 docs/evaluation.md says of each task which files it reads from --data_dir, how it asks and how it
 scores, and how to write a benchmark of your own. --out gets results.json, results.md, results.png
-and predictions/TASK_SHOTS.jsonl. Stopped, the same command goes on where it was.
+and predictions/TASK_SHOTS.jsonl. Stopped, the same command goes on where it was. Several processes
+(`launch.local`, a TPU slice) evaluate together; process 0 alone reads and writes --out.
 """
 
 import pathlib
@@ -14,15 +15,16 @@ import sys
 
 from absl import flags
 
-from experiments import cli, loading, parts
+from experiments import asked_model, cli, parts, processes
 from experiments.evaluation import evaluation
 from experiments.evaluation.settings import Settings
 from flamingo_jax import model_directory
+from flamingo_jax.cache import cache_dir
 from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 from flamingo_jax.eval.tasks import catalog
 
-_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+flags.adopt_module_key_flags(asked_model)  # so that --help lists them
 _TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
 _SHOTS = flags.DEFINE_list("shots", ["0", "4", "8", "16", "32"], "Numbers of examples.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
@@ -43,7 +45,7 @@ _MAX_SKIPPED_SHARE = flags.DEFINE_float(
     0.1,
     "Stop where a larger share of a task's pictures cannot be read, 0 to 1.",
 )
-flags.mark_flags_as_required(["model", "tasks", "out"])
+flags.mark_flags_as_required(["tasks", "out"])
 
 
 def main() -> None:
@@ -62,15 +64,18 @@ def main() -> None:
     with cli.user_input():
         for name in names:
             catalog.check(name)
-    evaluation.check_folder(out)
-    card = model_directory.read_card(cli.local_path("--model", _MODEL.value))
+    asked_model.join()
+    if processes.is_first():
+        evaluation.check_folder(out)
+    card = model_directory.read_card(cli.local_path("--model", asked_model.MODEL.value))
     with cli.user_input():
         tasks = [catalog.read(name, data_dir, card.caption_template) for name in names]
     _check_names(tasks)
     _prepare_scores(tasks)
-    model = loading.load(_MODEL.value)
-    evaluation.run(model, pathlib.Path(_MODEL.value), tasks, shots, settings, out, sys.argv)
-    print(f"results: {out / 'results.md'}")
+    directory = pathlib.Path(asked_model.MODEL.value)
+    evaluation.run(asked_model.load(), directory, tasks, shots, settings, out, sys.argv)
+    if processes.part():
+        print(f"results: {out / 'results.md'}")
 
 
 def _shots() -> list[int]:
@@ -99,7 +104,8 @@ def _check_names(tasks: list[Task]) -> None:
 def _prepare_scores(tasks: list[Task]) -> None:
     """Fetches and reads what scores need, before a model is asked anything."""
     for metric in (METRICS[task.metric] for task in tasks):
-        parts.bring(metric.packages)
+        with processes.one_at_a_time(cache_dir()):
+            parts.bring(metric.packages)
         with cli.user_input():
             metric.prepare()
 

@@ -5,9 +5,12 @@ Both show the step, the loss, the time a step takes and the time left.
 
 import sys
 import time
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import tqdm
+
+from data_pipelines import progress_bar
+from experiments import processes
 
 _LINE_EVERY_S = 10.0
 
@@ -88,3 +91,21 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def bar(total: int, doing: str, unit: str) -> Any:
+    """`progress_bar.bar` of process 0; nothing is shown by the others."""
+    return progress_bar.bar(total, doing, unit) if processes.is_first() else _Silent()
+
+
+class _Silent:
+    """A bar that nobody sees."""
+
+    def update(self, number: int = 1) -> None:
+        """`number` more are done."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """There is nothing to close."""

@@ -1,4 +1,4 @@
-"""What `sample` and `score` share: which model and prompts, and one answer a line."""
+"""What `sample` and `score` share: which prompts, and one answer a line."""
 
 import contextlib
 import json
@@ -7,15 +7,13 @@ from typing import Any
 
 from absl import flags
 
-from data_pipelines import progress_bar
-from experiments import loading
-from flamingo_jax.model import Model
+from experiments import asked_model, progress
 from flamingo_jax.prompts import Prompt, read_prompts
 
-_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+flags.adopt_module_key_flags(asked_model)  # so that --help lists them
 _PROMPT = flags.DEFINE_string("prompt", None, "Prompt file: .json is one, .jsonl has one a line.")
 JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line.")
-flags.mark_flags_as_required(["model", "prompt"])
+flags.mark_flag_as_required("prompt")
 
 
 def prompts() -> list[Prompt]:
@@ -23,18 +21,13 @@ def prompts() -> list[Prompt]:
     return read_prompts(_PROMPT.value)
 
 
-def model() -> Model:
-    """What `--model` names."""
-    return loading.load(_MODEL.value)
-
-
 @contextlib.contextmanager
-def progress(total: int, doing: str, unit: str) -> Iterator[Callable[[int], object]]:
+def counted(total: int, doing: str, unit: str) -> Iterator[Callable[[int], object]]:
     """What to call with how many of `total` are done; nothing is shown of a single one."""
     if total < 2:
         yield lambda number: None
         return
-    with progress_bar.bar(total, doing, unit) as bar:
+    with progress.bar(total, doing, unit) as bar:
         yield bar.update
 
 

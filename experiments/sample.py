@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, prompting
+from experiments import asked_model, cli, processes, prompting
 from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt
 
@@ -32,8 +32,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of --decode=sample.", lower_bound=0)
 def main() -> None:
     """Prints a continuation of every prompt."""
     prompts, asked = prompting.prompts(), decoding()
-    model = prompting.model()
-    for answer in answers(model, prompts, asked):
+    asked_model.join()
+    found = list(answers(asked_model.load(), prompts, asked))
+    if not processes.part():
+        return
+    for answer in found:
         if prompting.JSON.value:
             prompting.print_json(answer)
         elif len(prompts) == 1:
@@ -63,7 +66,7 @@ def answers(model: Model, prompts: Sequence[Prompt], decoding: Decoding) -> Iter
             f"--top_k={decoding.top_k}: the model has {model.config.vocab_size} tokens; use 0 to "
             "sample among all"
         )
-    with prompting.progress(len(prompts), "writing", "answers") as tick:
+    with prompting.counted(len(prompts), "writing", "answers") as tick:
         found = model.generate(prompts, decoding, tick=tick)
     for prompt, written in zip(prompts, found, strict=True):
         answer: dict[str, Any] = {"id": prompt.id, "text": written.text}

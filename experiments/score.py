@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, prompting
+from experiments import asked_model, cli, processes, prompting
 from flamingo_jax.model import Scored
 
 flags.adopt_module_key_flags(prompting)  # so that --help lists them
@@ -21,10 +21,13 @@ flags.adopt_module_key_flags(prompting)  # so that --help lists them
 def main() -> None:
     """Prints the likelihoods of every prompt."""
     prompts = prompting.prompts()
-    model = prompting.model()
+    asked_model.join()
+    model = asked_model.load()
     readings = len(prompts) + sum(bool(prompt.candidates) for prompt in prompts)
-    with prompting.progress(readings, "scoring", "readings") as tick:
+    with prompting.counted(readings, "scoring", "readings") as tick:
         found = model.score(prompts, tick=tick)
+    if not processes.part():
+        return
     for prompt, scored in zip(prompts, found, strict=True):
         if prompting.JSON.value:
             prompting.print_json(answer(scored))

@@ -1,7 +1,8 @@
 """A finished model with its tokenizer: prompts in, text or likelihoods out.
 
 `flamingo_jax.load(DIR)` gives one. Everything here is convenience over `decode/`: prompts become
-batches of like length, each shape is compiled once.
+batches of like length, each shape is compiled once. On a mesh (`decode/serving.py`) all devices
+answer together, and of several processes each has all answers.
 """
 
 import functools
@@ -12,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core import partition
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.decode import calls, prompt_batch, score
+from flamingo_jax.decode import calls, prompt_batch, score, serving
 from flamingo_jax.decode import candidates as candidates_lib
 from flamingo_jax.decode.cache import row_bytes
 from flamingo_jax.decode.decoding import Decoding, write
@@ -46,10 +49,12 @@ class Model:
         caption_template: str = "Output: {}",
         compute_dtype: str = "float32",
         video_sampling: prompt_batch.VideoSampling = prompt_batch.VideoSampling(),  # noqa: B008
+        mesh: Mesh | None = None,  # of `core.partition`; None: one device
     ):
         tokenizer.check_rows(config.language_model.vocab_size, config.num_new_tokens)
         self.config, self.tokenizer = config, tokenizer
-        self.params = jax.device_put(params)  # once, not with every call
+        self.mesh, self.shards = mesh, 1 if mesh is None else partition.batch_shards(mesh)
+        self.params = serving.place(params, config, mesh)
         self.video_sampling = video_sampling
         self.caption_template = caption_template
         self.compute_dtype = compute_dtype
@@ -88,7 +93,7 @@ class Model:
         self, encoded: Sequence[prompt_batch.Encoded], decoding: Decoding, first: int, tick: Tick
     ) -> list[Written]:
         """Continuations of prompts number `first` and those after it."""
-        key, run = jax.random.key(decoding.seed), self._continue(decoding.program())
+        seed, run = np.uint32(decoding.seed), self._continue(decoding.program())
         longest = prompt_batch.padded_length(max(len(e.tokens) for e in encoded))
         self._check_length(longest + decoding.max_tokens)
         beams = decoding.num_beams if decoding.method == "beam" else 1
@@ -96,11 +101,12 @@ class Model:
         def max_rows(shape: calls.Shape) -> int:
             num_slots, num_media = longest + decoding.max_tokens, shape[0]
             a_beam = row_bytes(self.config, num_slots, num_media, self.compute_dtype)
-            return calls.rows_within(calls.MAX_CACHE_BYTES, beams * a_beam)
+            room = calls.MAX_CACHE_BYTES * serving.cache_cut(self.config, self.mesh)
+            return calls.rows_within(room, beams * a_beam, self.shards)
 
         def one_call(batch: Batch, rows: Sequence[int]) -> Iterator[Written]:
-            numbers = np.array(calls.filled([first + i for i in rows]), np.uint32)
-            out = jax.device_get(run(self.params, batch, key, numbers))
+            numbers = np.array(self._filled([first + i for i in rows]), np.uint32)
+            out = jax.device_get(run(self.params, batch, seed, numbers))
             for ids, length, log_prob in zip(*out, strict=True):
                 tokens = tuple(ids[:length].tolist())
                 yield Written(self.tokenizer.decode(tokens), tokens, float(log_prob))
@@ -180,10 +186,10 @@ class Model:
         ]
 
         def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
-            these = jax.tree.map(lambda *x: np.stack(x), *calls.filled([packed[i] for i in rows]))
+            these = jax.tree.map(lambda *x: np.stack(x), *self._filled([packed[i] for i in rows]))
             return np.asarray(self._score_candidates(self.params, batch, these))
 
-        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, num_places)
+        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, num_places, self.shards)
         return self._by_call(encoded, shapes, lambda _: max_rows, one_call, tick=tick)
 
     def _candidates(
@@ -211,7 +217,7 @@ class Model:
         shapes = [(*e.media_shape, prompt_batch.padded_length(len(e.tokens))) for e in encoded]
         longest = max((length for *_, length in shapes), default=1)
         self._check_length(longest)
-        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, longest)
+        max_rows = calls.rows_within(calls.MAX_SCORED_TOKENS, longest, self.shards)
 
         def one_call(batch: Batch, rows: Sequence[int]) -> np.ndarray:
             return np.asarray(self._score(self.params, batch))
@@ -235,11 +241,11 @@ class Model:
 
         def within(shape: calls.Shape) -> int:
             num_frames = max(1, shape[0] * shape[1])
-            room = calls.rows_within(calls.MAX_MEDIA_BYTES, num_frames * self.feature_bytes)
-            return min(max_rows(shape), room)
+            each = num_frames * self.feature_bytes
+            return min(max_rows(shape), calls.rows_within(calls.MAX_MEDIA_BYTES, each, self.shards))
 
         for _, rows in calls.calls(shapes, within):
-            these = calls.filled([encoded[i] for i in rows])
+            these = self._filled([encoded[i] for i in rows])
             batch = prompt_batch.to_batch(
                 these, self.tokenizer, (size, size, 3), side=side, min_length=length
             )
@@ -253,17 +259,7 @@ class Model:
         encoded = prompt_batch.encode(
             parts, self.tokenizer, self.config.vision.preprocessing, self.video_sampling
         )
-        vision = self.config.vision
-        for media in encoded.media:
-            if media.ndim == 3 and media.shape[1:] != (vision.num_features, vision.width):
-                raise PromptError(
-                    f"image or frame: array {media.dtype}{list(media.shape[1:])}, want a picture "
-                    f"as uint8, or its features [{vision.num_features}, {vision.width}]"
-                )
-        try:
-            self.config.resampler.check_num_frames(encoded.num_frames, "video frames")
-        except ValueError as error:
-            raise PromptError(str(error)) from error
+        prompt_batch.check_media(encoded, self.config)
         return encoded
 
     def _check_length(self, num_slots: int) -> None:
@@ -274,16 +270,25 @@ class Model:
                 f"learned positions end at {lm.max_length}; shorten it, or write fewer"
             )
 
+    def _filled(self, rows: Sequence[Any]) -> list[Any]:
+        """Rows of a call, as many as its program is for."""
+        return calls.filled(rows, self.shards)
+
+    def program(self, f: Callable) -> Callable:
+        """`f(model, *rows)` compiled, to be called with parameters and rows: `serving.program`."""
+        return serving.program(lambda p, *rows: f(nnx.merge(self.graph, p), *rows), self.mesh)
+
     @functools.cached_property
     def _score(self):
-        return jax.jit(lambda p, batch: score.token_log_probs(nnx.merge(self.graph, p), batch))
+        return self.program(score.token_log_probs)
 
     @functools.cached_property
     def _score_candidates(self):
-        graph = self.graph
-        return jax.jit(lambda p, *rows: candidates_lib.log_probs(nnx.merge(graph, p), *rows))
+        return self.program(candidates_lib.log_probs)
 
     @functools.cache  # noqa: B019, one model a process is the rule
     def _continue(self, decoding: Decoding):
-        graph, tokenizer = self.graph, self.tokenizer
-        return jax.jit(lambda p, *rows: write(nnx.merge(graph, p), *rows, decoding, tokenizer))
+        def run(model, batch, seed, numbers):
+            return write(model, batch, jax.random.key(seed), numbers, decoding, self.tokenizer)
+
+        return self.program(run)

@@ -16,11 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
+from flamingo_jax.core import hosts
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
+from flamingo_jax.decode import serving
 from flamingo_jax.model import Model
 from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
@@ -91,12 +94,16 @@ def save(
         (folder / CARD).write_text(text + "\n")
 
 
-def load(directory: str | pathlib.Path) -> Model:
-    """The model in a model directory or a training workdir.
+def load(directory: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:
+    """The model in a model directory or a training workdir, on one device or cut over a mesh.
+
+    On a mesh (`core.partition.make_mesh`) a process reads what its devices hold, a parameter at a
+    time; all processes must call it.
 
     Raises:
       ModelDirectoryError: it holds no model, or one that is damaged or diverged.
       BadWeightsFile: a frozen part is missing or changed.
+      ValueError: the mesh does not divide a width or a number of heads; what would do.
     """
     directory = find(directory)
     card = read_card(directory)
@@ -105,22 +112,27 @@ def load(directory: str | pathlib.Path) -> Model:
         tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     except ValueError as error:
         raise ModelDirectoryError(f"{directory}: {error}") from error
-    params = read_params(directory)
-    params = params_lib.merge(*params_lib.cast(*params_lib.split(params), card.dtypes))
+    where = None if mesh is None else params_lib.split(serving.shardings(card.config, mesh))
+    parts = params_lib.split(read_params(directory, where and where[1]))
+    if where is None:
+        parts = params_lib.cast(*parts, card.dtypes)
+    else:
+        parts = map(hosts.place, parts, where, (card.dtypes.trainable, card.dtypes.frozen))
     return Model(
         card.config,
-        params,
+        params_lib.merge(*parts),
         tokenizer,
         caption_template=card.caption_template,
         compute_dtype=card.dtypes.compute,
+        mesh=mesh,
     )
 
 
-def read_params(directory: str | pathlib.Path) -> Tree:
+def read_params(directory: str | pathlib.Path, where: Tree | None = None) -> Tree:
     """All parameters of a finished model, in the dtypes that they are kept in.
 
-    Leaves are what numpy makes arrays of: views into files, which are read where they are looked
-    at. Raises as `load` does.
+    Leaves are what numpy makes arrays of: views into files, read where they are looked at; `where`
+    is as for `frozen_params`. Raises as `load` does.
     """
     directory = find(directory)
     card = read_card(directory)
@@ -131,7 +143,7 @@ def read_params(directory: str | pathlib.Path) -> Tree:
         params = traverse_util.unflatten_dict(tree, sep="/")
     else:
         own = _read_tensors(directory / _WEIGHTS)
-        frozen = traverse_util.flatten_dict(frozen_params(card), sep="/")
+        frozen = traverse_util.flatten_dict(frozen_params(card, where), sep="/")
         params = traverse_util.unflatten_dict(frozen | own, sep="/")
     _check_shapes(directory, params, _shapes(card.config))
     _check_finite(directory, own_params(params))

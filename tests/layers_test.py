@@ -34,7 +34,7 @@ LIBRARY = {
     "eval": {"eval", "weights", "decode", "models", "core", *LEAVES},
     "weights": {"weights", "models", "core", "contrastive_config", *LEAVES},
     "model": {"decode", "models", "core", *LEAVES},
-    "model_directory": {"model", "weights", "models", "core", *LEAVES},
+    "model_directory": {"model", "decode", "weights", "models", "core", *LEAVES},
     "contrastive_model": {"train", "weights", "models", "core", "contrastive_config", *LEAVES},
     "exported_model": {"model_directory", "weights", "core", *LEAVES},
     "__init__": {"model_directory"},

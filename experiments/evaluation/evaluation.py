@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from data_pipelines import progress_bar
+from experiments import processes, progress
 from experiments.cli import UserError
 from experiments.evaluation import asking, figure, frames, results, row, settings
 from experiments.evaluation.media import Media
@@ -35,14 +35,19 @@ def run(
     out: pathlib.Path,
     command: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Evaluates, writes everything below `out`, and gives the rows of results.json."""
-    folder = out / "predictions"
-    check_folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Evaluates, writes everything below `out`, and gives the rows of results.json.
+
+    All processes must call it; process 0 alone looks at `out`, and has the rows.
+    """
+    folder, writes = out / "predictions", processes.is_first()
     identity = settings.model_identity(model_directory)
+    if writes:
+        check_folder(out)
+        folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
         _check_support(task, shots)
-        settings.check(folder, identity, asked_for, task, shots)
+        if writes:
+            settings.check(folder, identity, asked_for, task, shots)
     about = {
         "model": {"directory": str(model_directory), **identity},
         "settings": {
@@ -58,7 +63,10 @@ def run(
         one = _Evaluation(model, identity, task, shots, asked_for, media, folder)
         for result in one.results():
             found.append(result)
-            rows = results.write(out, about, found)
+            if writes:
+                rows = results.write(out, about, found)
+    if not writes:
+        return []
     name = model_directory.resolve()
     figure.draw(rows, (name.parent if name.name == "model" else name).name, out / "results.png")
     return rows
@@ -90,7 +98,7 @@ class _Evaluation:
         group = [*queries, *(example for pool in pools for example in pool)]
         different = {example.path: example.media for example in group}
         pooled = asked_for.retrieval == "rices" and any(drawing)
-        with progress_bar.bar(len(different), f"{task.name}: reading media", "media") as bar:
+        with progress.bar(len(different), f"{task.name}: reading media", "media") as bar:
             media.look(different.values(), pooled=pooled, tick=bar.update)
         self._queries, self._skipped_queries = self._usable(queries, "queries")
         usable = [self._usable(pool, "support examples") for pool in pools]
@@ -103,7 +111,8 @@ class _Evaluation:
             for seed, (pool, good) in enumerate(zip(pools, self._pools, strict=True))
             if drawing
         }
-        settings.check(folder, identity, asked_for, task, shots, left_out)
+        if processes.is_first():
+            settings.check(folder, identity, asked_for, task, shots, left_out)
 
     def results(self) -> Iterator[Result]:
         """A result for each number of shots, as it is there."""
@@ -135,19 +144,19 @@ class _Evaluation:
         try:
             asked = [self._ask(num_shots, seed) for seed in seeds]
         except asking.RowError as error:
-            print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
+            _say(f"{task.name}, {num_shots} shots: {error}")
             return Result(**about, note=str(error))
         about["permutations"] = len(asked[0][0].orders)  # of one or two examples there are fewer
         file = PredictionFile(self._folder / f"{task.name}_{num_shots}.jsonl")
         total = len(self._queries) * len(seeds)
-        with progress_bar.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:
+        with progress.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:
             for seed in seeds:
                 row.predict(self._model, task, asked[seed], seed, self._media, file, bar.update)
         about["example_prompt"] = self._as_text(asked[0][0].prompts[0])
         try:
             score = row.score(task, self._queries, seeds, file)
         except ValueError as error:  # as ROC AUC without a positive query
-            print(f"{task.name}, {num_shots} shots: {error}", file=sys.stderr)
+            _say(f"{task.name}, {num_shots} shots: {error}")
             return Result(**about, note=str(error))
         return Result(
             **about,
@@ -184,6 +193,12 @@ class _Evaluation:
         if self._closed:
             return "log-likelihood of candidates and their end of chunk, not normalised by length"
         return f"beam search, {row.NUM_BEAMS} beams, {self._task.max_tokens} tokens at most"
+
+
+def _say(text: str) -> None:
+    """Once, of several processes."""
+    if processes.is_first():
+        print(text, file=sys.stderr)
 
 
 def check_folder(out: pathlib.Path) -> None:

@@ -14,19 +14,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
+from experiments import processes
 from experiments.evaluation import frames
 from flamingo_jax.eval import retrieval
 from flamingo_jax.eval.task import Example
 from flamingo_jax.model import Model
+from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.prompts import ImagePart, Part, VideoPart
 
 MAX_BYTES = 2 << 30  # of kept features
-_AT_ONCE = 16  # frames encoded together
+_AT_ONCE = 16  # frames encoded together on a device
 _ON_CPU = 2  # of those a device step there: what fits the cache (see models/efficientnet_lite.py)
 
 Tick = Callable[[int], object]
+Decoded = tuple[np.ndarray | None, str | None]  # the frames, or why there are none
 
 
 class Media:
@@ -51,7 +53,8 @@ class Media:
         tick(len(parts) - len(paths))
         with ThreadPoolExecutor(frames.THREADS) as pool:
             for chunk in frames.chunks(paths, parts):
-                decoded = list(pool.map(lambda path: frames.look(parts[path], *self._how), chunk))
+                looked = pool.map(lambda path: frames.look(parts[path], *self._how), chunk)
+                decoded = _agreed(list(looked))
                 for path, (_, reason) in zip(chunk, decoded, strict=True):
                     self._reasons[path] = reason
                 if pooled:
@@ -107,9 +110,10 @@ class Media:
             return {}
         pixels = np.concatenate(list(decoded.values()))
         encode, found = _encoder(self._model), []
-        for start in range(0, len(pixels), _AT_ONCE):
-            chunk = pixels[start : start + _AT_ONCE]
-            pad = [(0, _AT_ONCE - len(chunk)), (0, 0), (0, 0), (0, 0)]
+        at_once = _AT_ONCE * (1 if self._model.mesh is None else self._model.mesh.size)
+        for start in range(0, len(pixels), at_once):
+            chunk = pixels[start : start + at_once]
+            pad = [(0, at_once - len(chunk)), (0, 0), (0, 0), (0, 0)]
             found.append(np.asarray(encode(self._model.params, np.pad(chunk, pad)))[: len(chunk)])
         ends = np.cumsum([len(own) for own in decoded.values()])
         parts = np.split(np.concatenate(found), ends[:-1])
@@ -127,12 +131,13 @@ class Media:
 
 @functools.cache
 def _encoder(model: Model) -> Callable[[Any, np.ndarray], jax.Array]:
-    """Of the model's parameters and u8[N, H, W, 3] to [N, P, E]."""
+    """Of the model's parameters and u8[N, H, W, 3] to [N, P, E]; a mesh shares the pictures out."""
     dtype = jnp.dtype(model.compute_dtype)
 
-    @jax.jit
-    def encode(params, pixels):
-        vision = nnx.merge(model.graph, params).vision
+    def encode(flamingo: Flamingo, pixels: jax.Array) -> jax.Array:
+        vision = flamingo.vision
+        if model.mesh is not None:
+            return vision(pixels[:, None, None], dtype)[:, 0, 0]
         at_once = _ON_CPU if jax.default_backend() == "cpu" else len(pixels)
 
         def one(picture):
@@ -140,7 +145,7 @@ def _encoder(model: Model) -> Callable[[Any, np.ndarray], jax.Array]:
 
         return jax.lax.map(one, pixels, batch_size=at_once)
 
-    return encode
+    return model.program(encode)
 
 
 def similarity_features(model: Model, pooled: np.ndarray) -> np.ndarray:
@@ -149,6 +154,14 @@ def similarity_features(model: Model, pooled: np.ndarray) -> np.ndarray:
     if alignment is None:
         return pooled
     return pooled @ np.asarray(alignment["kernel"]) + np.asarray(alignment["bias"])
+
+
+def _agreed(decoded: Sequence[Decoded]) -> list[Decoded]:
+    """What several processes decoded, less what one of them could not: they encode the same."""
+    of_all = zip(*processes.gather([reason for _, reason in decoded]), strict=True)
+    reasons = [next(filter(None, everyones), None) for everyones in of_all]
+    both = zip(decoded, reasons, strict=True)
+    return [(None if reason else pixels, reason) for (pixels, _), reason in both]
 
 
 def _is_media(part: Part) -> bool:

@@ -16,6 +16,7 @@ from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt, TextPart
 
 NUM_BEAMS = 3  # the paper's
+# Of each part of the model's calls, as they are cut among devices:
 _AT_ONCE = 32  # queries between two writes, fewer
 _MAX_BYTES = 1 << 30  # where the features of their pictures and videos would take more
 
@@ -40,7 +41,7 @@ def predict(
     tick: Tick,
 ) -> None:
     """Makes the predictions that are not in `file` yet, and writes them there."""
-    for chunk in _chunks(asked, media):
+    for chunk in _chunks(asked, media, model.shards):
         todo = [one for one in chunk if (seed, one.query.id) not in file.lines]
         if todo:
             answers = _answers(model, task, todo, media)
@@ -50,13 +51,13 @@ def predict(
         tick(len(chunk))
 
 
-def _chunks(asked: Sequence[Asked], media: Media) -> Iterator[list[Asked]]:
+def _chunks(asked: Sequence[Asked], media: Media, shards: int) -> Iterator[list[Asked]]:
     """Queries that are asked together."""
     chunk: list[Asked] = []
     held = 0
     for one in asked:
         own = media.num_bytes(one.media)
-        if chunk and (len(chunk) == _AT_ONCE or held + own > _MAX_BYTES):
+        if chunk and (len(chunk) == shards * _AT_ONCE or held + own > shards * _MAX_BYTES):
             yield chunk
             chunk, held = [], 0
         chunk.append(one)

@@ -46,6 +46,7 @@ RULES: dict[str, str | Axes | None] = {
 
 # Few and narrow: kept whole where the mesh does not divide them, instead of an error.
 REPLICATE_IF_INDIVISIBLE = ("kv_heads",)
+REPLICATE_TO_SERVE = ("kv_heads", "vocab")  # a small share of a large model's weights
 
 
 def make_mesh(
@@ -58,14 +59,14 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(data, fsdp, tensor, slice=slice, num_devices=len(devices))
-    num_slices = _num_slices(devices)
+    num_slices = num_slices_of(devices)
     if num_slices > 1 and sizes["slice"] != num_slices:
         raise ValueError(f"mesh.slice={sizes['slice']}: there are {num_slices} slices, so use that")
     types = (AxisType.Auto,) * len(MESH_AXES)
     return Mesh(_arrange(tuple(sizes.values()), devices, num_slices), MESH_AXES, axis_types=types)
 
 
-def _num_slices(devices: Any) -> int:
+def num_slices_of(devices: Sequence[Any]) -> int:
     """Of a TPU; on GPUs JAX calls every host a slice, and a mesh lies across hosts as it likes."""
     tpus = [device for device in devices if device.platform == "tpu"]
     return max(1, len({getattr(device, "slice_index", 0) or 0 for device in tpus}))
@@ -132,24 +133,28 @@ def _size(mesh: Any, entry: str | Axes | None) -> int:
     return int(np.prod([mesh.shape[axis] for axis in _names(entry)]))
 
 
-def shardings(axes: Tree, shapes: Tree, mesh: Mesh) -> Tree:
+def shardings(axes: Tree, shapes: Tree, mesh: Mesh, *, training: bool = True) -> Tree:
     """`NamedSharding` of every parameter, from its path, logical axes and shape.
+
+    Without `training` there is no optimizer state to share out, and trained parameters are laid out
+    as frozen ones; a vocabulary that the mesh does not divide is left whole.
 
     Raises:
       ValueError: a dim that the mesh does not divide, by path, with the nearest size that works.
     """
+    replicate = REPLICATE_IF_INDIVISIBLE if training else REPLICATE_TO_SERVE
 
     def one(path, shape, names):
         path = tuple(key.key for key in path)
         entries = list(spec(names))
         for dim, (size, name) in enumerate(zip(shape.shape, names, strict=True)):
-            if name == "embed" and is_trainable(path):
+            if name == "embed" and training and is_trainable(path):
                 wide = RULES["trained_embed"]
                 entries[dim] = wide if size % _size(mesh, wide) == 0 else entries[dim]
             need = _size(mesh, entries[dim])
             if size % need == 0:
                 continue
-            if name not in REPLICATE_IF_INDIVISIBLE:
+            if name not in replicate:
                 raise ValueError(
                     f"{'/'.join(path)}: dim {dim} ({name}) is {size}, which mesh axis "
                     f"{entries[dim]} of {need} does not divide: use {_largest_divisor(size, need)}"
@@ -199,18 +204,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Asks the compiler to lay out `x` as its logical axes say; without a mesh, does nothing.
-
-    A dim that the mesh does not divide is left whole.
-    """
+    """Asks the compiler to lay out `x` as `cut` says; without a mesh, does nothing."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.manual_axes:
         return x
+    return jax.lax.with_sharding_constraint(x, cut(x.shape, axes, mesh))
+
+
+def cut(shape: Sequence[int], axes: Sequence[str | None], mesh: Any) -> NamedSharding:
+    """Of an array as its logical axes say; a dim that the mesh does not divide is left whole."""
     entries = [
         entry if size % _size(mesh, entry) == 0 else None
-        for size, entry in zip(x.shape, spec(axes), strict=True)
+        for size, entry in zip(shape, spec(tuple(axes)), strict=True)
     ]
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*entries)))
+    return NamedSharding(mesh, PartitionSpec(*entries))
 
 
 def gathered(kernel: Array, axes: tuple[str | None, ...]) -> Array:

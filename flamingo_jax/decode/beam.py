@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from flamingo_jax.batch import Batch
-from flamingo_jax.decode.cache import DecodeState
+from flamingo_jax.core.partition import on_shards
+from flamingo_jax.decode.cache import CACHE_AXES, DecodeState
 from flamingo_jax.decode.sampler import Continuation, forbid
 from flamingo_jax.decode.steps import prefill, step
 from flamingo_jax.models.flamingo import Flamingo
@@ -72,9 +73,8 @@ def beam_search(
 
     def go_on(carry):
         place, state, beams = carry
-        rows = (jnp.arange(b)[:, None] * k + beams.parent).reshape(-1)
         last = beams.tokens[:, :, place - 1].reshape(-1)
-        logits, state = step(model, last, _reorder(state, rows))
+        logits, state = step(model, last, _reorder(state, beams.parent))
         return place + 1, state, write(place, logits, beams)
 
     alike = _Beams(  # so only the first of them counts
@@ -95,10 +95,24 @@ def _pick(x: Array, beam: Array) -> Array:
     return jnp.take_along_axis(x, beam.reshape(*beam.shape, *[1] * (x.ndim - 2)), axis=1)
 
 
-def _reorder(state: DecodeState, rows: Array) -> DecodeState:
-    """The state with batch rows `rows`; the media of a prompt's beams are the same."""
-    cache = jax.tree.map(lambda x: x[:, :, rows], state.cache)
-    return state._replace(cache=cache, slot_mask=state.slot_mask[rows])
+def _reorder(state: DecodeState, parent: Array) -> DecodeState:
+    """Beams `parent` i32[B, K] of the state; the media of a prompt's beams are the same.
+
+    They move among the rows of their prompt, so no device asks another for them.
+    """
+
+    def pick(x: Array, axes: tuple[str | None, ...]) -> Array:
+        dim = axes.index("batch")
+
+        def here(x: Array, parent: Array) -> Array:
+            b, k = parent.shape
+            rows = (jnp.arange(b)[:, None] * k + parent).reshape(-1)
+            return x[(slice(None),) * dim + (rows,)]
+
+        return on_shards(here, (axes, ("batch", None)), axes)(x, parent)
+
+    cache = jax.tree.map(lambda x: pick(x, CACHE_AXES), state.cache)
+    return state._replace(cache=cache, slot_mask=pick(state.slot_mask, ("batch", None)))
 
 
 def _repeat(state: DecodeState, k: int) -> DecodeState:

@@ -1,7 +1,7 @@
 """What decoding keeps: self-attention keys and values by slot, and the media's, read only.
 
 Prompts are padded on the left, so that slot s is the same step of every row and one index serves
-the whole batch.
+the whole batch. On a mesh all of it is cut by rows and by heads, as attention is.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from flamingo_jax.config import FlamingoConfig, LanguageModelConfig
+from flamingo_jax.core.partition import constrain
 from flamingo_jax.core.stack import Segment
 from flamingo_jax.models.gated_xattn import MediaKeys
 from flamingo_jax.models.insertion import cross_attention_segments
 from flamingo_jax.models.lm_block import Cache
 
 Array = jax.Array
+
+CACHE_AXES = (None, None, "batch", None, "kv_heads", None)  # of its leaves, to be cut by
+MEDIA_AXES = (None, "batch", None, "heads", None)
 
 
 class DecodeState(NamedTuple):
@@ -52,6 +56,6 @@ def empty_cache(
     shape = (batch_size, num_slots, config.kv_heads, config.head_dim)
 
     def zeros(s: Segment) -> Array:
-        return jnp.zeros((s.repeats, s.depth, *shape), dtype)
+        return constrain(jnp.zeros((s.repeats, s.depth, *shape), dtype), *CACHE_AXES)
 
     return {s.name: Cache(zeros(s), zeros(s)) for s in segments}

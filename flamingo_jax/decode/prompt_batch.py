@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from flamingo_jax.batch import Batch
-from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.config import FlamingoConfig, ImagePreprocessing
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, PromptError, TextPart, VideoPart
 from flamingo_jax.tokenizer import Tokenizer
@@ -116,6 +116,21 @@ def _named(error: BadMedia, media) -> BadMedia:
     """The error with the file's name before it."""
     is_path = isinstance(media, str | os.PathLike)
     return BadMedia(error.reason, f"{media}: {error}") if is_path else error
+
+
+def check_media(prompt: Encoded, config: FlamingoConfig) -> None:
+    """PromptError for features of another encoder, or more frames than the resampler takes."""
+    vision = config.vision
+    for media in prompt.media:
+        if media.ndim == 3 and media.shape[1:] != (vision.num_features, vision.width):
+            raise PromptError(
+                f"image or frame: array {media.dtype}{list(media.shape[1:])}, want a picture "
+                f"as uint8, or its features [{vision.num_features}, {vision.width}]"
+            )
+    try:
+        config.resampler.check_num_frames(prompt.num_frames, "video frames")
+    except ValueError as error:
+        raise PromptError(str(error)) from error
 
 
 def to_batch(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from flamingo_jax.batch import Batch
+from flamingo_jax.core.partition import batch_shards, constrain
 from flamingo_jax.models.flamingo import Flamingo
 
 Array = jax.Array
@@ -21,19 +22,26 @@ def log_probs(
     hidden: Array,  # [B, T, D]
     following: Array,  # i32[B, T], the token after each
 ) -> Array:  # f32[B, T]
-    """Natural log of the probability of each following token; never all logits at once."""
-    size = min(_CHUNK, following.size)
-    padding = -following.size % size
+    """Natural log of the probability of each following token; never all logits at once.
 
-    def chunks(x: Array, *shape: int) -> Array:
-        flat = x.reshape(-1, *shape)
-        return jnp.pad(flat, [(0, padding), *[(0, 0)] * len(shape)]).reshape(-1, size, *shape)
+    Tokens stay on the devices that their rows are cut among.
+    """
+    shards = batch_shards()
+    num = following.size // shards
+    size = min(_CHUNK, num)
+    padding = -num % size
+
+    def chunks(x: Array, *shape: int) -> Array:  # [chunks, shards, size, ...]
+        flat = constrain(x.reshape(shards, num, *shape), "batch", None, *[None] * len(shape))
+        flat = jnp.pad(flat, [(0, 0), (0, padding), *[(0, 0)] * len(shape)])
+        return jnp.moveaxis(flat.reshape(shards, -1, size, *shape), 1, 0)
 
     def of_chunk(args: tuple[Array, Array]) -> Array:
         hidden, following = args
-        logits = model.logits(hidden[None])[0]
-        found = jnp.take_along_axis(logits, following[:, None], axis=-1)[:, 0]
+        logits = model.logits(hidden)
+        found = jnp.take_along_axis(logits, following[..., None], axis=-1)[..., 0]
         return found - jax.nn.logsumexp(logits, axis=-1)
 
     found = jax.lax.map(of_chunk, (chunks(hidden, hidden.shape[-1]), chunks(following)))
-    return found.reshape(-1)[: following.size].reshape(following.shape)
+    found = jnp.moveaxis(found, 0, 1).reshape(shards, -1)[:, :num]
+    return found.reshape(following.shape)

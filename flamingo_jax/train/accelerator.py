@@ -41,6 +41,12 @@ def peak_tflops_per_s(device_kind: str, compute_dtype: str) -> float | None:
     return BF16_PEAK_TFLOPS_PER_S.get(device_kind) if compute_dtype == "bfloat16" else None
 
 
+def capacity(devices: Sequence[Any]) -> int | None:
+    """Bytes that a program may take of the device that has least; None where one does not say."""
+    found = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    return None if None in found else min(found)
+
+
 def memory(devices: Sequence[Any]) -> dict[str, float | None]:
     """`hbm_gib` in use now and `hbm_peak_gib` so far, of the fullest device.
 

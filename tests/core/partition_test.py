@@ -160,4 +160,4 @@ def test_hosts_of_gpus_are_no_slices(platform, slices):
         for host in range(4)
         for _ in "12"
     ]
-    assert partition._num_slices(devices) == slices
+    assert partition.num_slices_of(devices) == slices

@@ -32,11 +32,14 @@ def test_rows_of_a_shape_share_calls_of_about_one_size():
 )
 def test_as_many_rows_as_have_room(budget, each, rows):
     assert calls.rows_within(budget, each) == rows
+    assert calls.rows_within(budget, each, 3) == 3 * rows
 
 
 def test_calls_are_filled_with_the_first_row():
     assert calls.filled("abc") == ["a", "b", "c", "a"]
     assert calls.filled("a") == ["a"]
+    assert calls.filled("abcde", 2) == [*"abcde", "a", "a", "a"]
+    assert calls.filled("abcde", 3) == [*"abcde", "a"]
 
 
 def test_bytes_of_a_row_are_those_of_its_cache():
@@ -66,7 +69,7 @@ def test_each_prompt_gets_its_own_continuation(micro_model, monkeypatch, limits)
         monkeypatch.setattr(calls, name, value)
     seen = []
 
-    def run(params, batch, key, numbers):
+    def run(params, batch, seed, numbers):
         assert len(batch.tokens) == len(numbers)
         seen.append(len(set(numbers.tolist())))
         tokens = np.array([[ord("0") + n, 0] for n in numbers])
