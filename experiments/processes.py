@@ -154,8 +154,7 @@ def to_host(tree: Tree) -> Tree:
     """Whole arrays of a tree cut among devices, in process 0; all must call it.
 
     One leaf after the other, so that a device holds one whole leaf at a time. What lies on one
-    device stays there; of more, a program that takes it would run on all of them, for which the
-    kernels of attention are not made.
+    device stays there.
     """
     alone = jax.process_count() == 1
 

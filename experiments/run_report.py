@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from data_pipelines import progress_bar
 from data_pipelines.whole_files import read_json, write_json
-from experiments import datasets, heldout
+from experiments import datasets, heldout, progress
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
 from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
@@ -47,11 +46,11 @@ class Clock:
         write_json(self.path, {"wall_s": self.wall_s()})
 
 
-def make(config, card, params, tokenizer, features, place, clock: Clock) -> Report:
+def make(config, card, params, mesh, tokenizer, features, place, clock: Clock) -> Report:
     """Evaluates the finished model on the held-out pairs, where the recipe names some.
 
-    `place` is the place in the data at the end, with its counts. Where nothing is evaluated
-    `params` are not looked at.
+    On the run's mesh, where the parameters are; all processes must call it. `place` is the place in
+    the data at the end, with its counts. Where nothing is evaluated `params` are not looked at.
     """
     counts = {
         name: DataCount(at["examples"], sum(at["skipped"].values()), at["skipped"])
@@ -65,6 +64,7 @@ def make(config, card, params, tokenizer, features, place, clock: Clock) -> Repo
             tokenizer,
             caption_template=card.caption_template,
             compute_dtype=card.dtypes.compute,
+            mesh=mesh if mesh.size > 1 else None,
         )
         results = evaluate(config, model, features)
     return Report(
@@ -107,9 +107,9 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
     test = heldout.NameTest.draw(queries, names, num_candidates, config.seed)
     asked = heldout.choose(queries, settings.num_captions, config.seed + 1)
     few_shot, samples = [], []
-    with progress_bar.bar(1 + len(rounds), "evaluating", "rounds") as progress:
+    with progress.bar(1 + len(rounds), "evaluating", "rounds") as bar:
         scores = heldout.losses_and_ranks(model, test, config.seed)
-        progress.update()
+        bar.update()
         for shots, kind in rounds:
             shown = support, shots, kind
             written = heldout.captions(model, asked, *shown, settings.max_tokens, config.seed)
@@ -122,7 +122,7 @@ def evaluate(config: Any, model: Model, features) -> dict[str, Any]:
                 every = max(1, len(asked) // NUM_SAMPLES)
                 chosen = list(zip(asked, written, strict=True))[::every]
                 samples = [heldout.sample(q, w, model) for q, w in chosen[:NUM_SAMPLES]]
-            progress.update()
+            bar.update()
     return {
         "heldout": scores,
         "few_shot": few_shot,

@@ -127,20 +127,19 @@ def main() -> int:
         return 128 + stopped
     place = log.place(data)
     params = params_lib.merge(now.trainable, frozen)
-    if not config.report.num_queries and not _EMBED_FROZEN.value:
-        params = model_directory.own_params(params)  # no host needs the frozen ones whole
-    params = processes.to_host(params)
     del now, frozen  # the report needs the room
-    last = processes.part()
     stop.release()
-    if not last:
-        return 0
+    whole = _EMBED_FROZEN.value
+    if not config.report.num_queries and not whole:
+        params = model_directory.own_params(params)  # nobody needs the frozen ones
     params = params if execution.scan else reroll(params)
-    model_directory.save(
-        workdir / "model", card, tokenizer, params, embed_frozen=_EMBED_FROZEN.value
-    )
-    report = run_report.make(config, card, params, tokenizer, features, place, clock)
-    run_report.write(workdir, report, log.writers)
+    saved = processes.to_host(params if whole else model_directory.own_params(params))
+    if processes.is_first():
+        model_directory.save(workdir / "model", card, tokenizer, saved, embed_frozen=whole)
+    del saved
+    report = run_report.make(config, card, params, mesh, tokenizer, features, place, clock)
+    if processes.part():
+        run_report.write(workdir, report, log.writers)
     return 0
 
 

@@ -56,6 +56,8 @@ def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
             leaf = leaf if dtype is None else leaf.astype(dtype)
             if jax.process_count() == 1 or leaf.sharding == sharding:
                 return jax.device_put(leaf, sharding)
+            if not leaf.is_fully_addressable:  # cut otherwise, among the same processes
+                return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
             leaf = np.asarray(leaf)
         parts: dict[str, np.ndarray] = {}  # devices that hold the same part share one reading
 

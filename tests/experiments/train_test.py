@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import time
 
@@ -233,6 +234,31 @@ def test_fewer_processes_go_on_to_the_same_end(bench, whole, lost):
         assert found_at == pytest.approx(want_at, abs=1e-5), key
     found, want = (json.loads((d / "report.json").read_text()) for d in (workdir, whole))
     assert found["data"] == want["data"]
+
+
+@pytest.fixture(scope="module")
+def reported_together(bench, recipe, whole):
+    """That run's end once more, by two processes that evaluate together: its workdir."""
+    workdir = bench.folder / "together"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "model")
+    (workdir / "report.json").unlink()
+    status, errors = bench.finish(bench.start("together", *recipe, REPORT, num_processes=2))
+    assert status == 0, errors
+    return workdir
+
+
+def test_two_processes_report_what_one_does(whole, reported_together):
+    found, want = (
+        json.loads((workdir / "report.json").read_text()) for workdir in (reported_together, whole)
+    )
+    for key in ("nll_right", "nll_shuffled", "rank1_of_4"):
+        assert found["heldout"][key] == pytest.approx(want["heldout"][key], abs=1e-5), key
+    for shots, score in want["few_shot"].items():
+        assert found["few_shot"][shots]["cider"] == pytest.approx(score["cider"])
+    assert found["few_shot"]["4"]["rank1_of_4"] == want["few_shot"]["4"]["rank1_of_4"]
+    a, b = ((d / "model" / "weights.safetensors").read_bytes() for d in (reported_together, whole))
+    assert a == b
 
 
 def one_line(status_and_errors) -> str:
