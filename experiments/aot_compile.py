@@ -10,18 +10,11 @@ time the chips' published rates allow it, what binds, and the MFU that would be.
 says how to read it. Needs libtpu (`pip install 'flamingo_jax[tpu]'`), and no TPU.
 """
 
-import os
-
-# Read when JAX and libtpu load: there is no TPU to ask for, so none is looked for.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5p-8")  # any: --topology says what to compile for
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before JAX, which reads the variables that this sets.
+import flamingo_jax.aot.no_tpu  # noqa: F401  # isort: skip
 
 import json
+import os
 import pathlib
 import resource
 import sys

@@ -4,14 +4,13 @@ Of several processes (`launch.local`, a TPU slice) all ask the same prompts and 
 process 0 alone writes and prints.
 """
 
-import re
 import signal
 
 import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from experiments import cli, loading, processes
+from experiments import cli, loading, mesh_flag, processes
 from flamingo_jax import model_directory
 from flamingo_jax.core import partition
 from flamingo_jax.decode import serving
@@ -19,14 +18,8 @@ from flamingo_jax.model import Model
 from flamingo_jax.train import accelerator
 
 MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
-_MESH = flags.DEFINE_string(
-    "mesh",
-    None,
-    "Devices that share the model, as data=2,tensor=4: tensor cuts it, data copies it for more "
-    "prompts at a time. By default all of them, and tensor as small as memory allows.",
-)
+flags.adopt_module_key_flags(mesh_flag)
 flags.mark_flag_as_required("model")
-_AXIS = re.compile(rf"({'|'.join(partition.MESH_AXES)})=(-1|\d+)")
 
 
 def join() -> None:
@@ -56,8 +49,8 @@ def _mesh(card: model_directory.ModelCard) -> Mesh | None:
 
     A CPU alone is one device, also where it is split into virtual ones, which share its cores.
     """
-    if _MESH.value is not None:
-        mesh = partition.make_mesh(**sizes(_MESH.value))
+    if mesh_flag.MESH.value is not None:
+        mesh = partition.make_mesh(**mesh_flag.sizes(mesh_flag.MESH.value))
     elif jax.process_count() == 1 and jax.default_backend() == "cpu":
         return None
     else:
@@ -65,17 +58,3 @@ def _mesh(card: model_directory.ModelCard) -> Mesh | None:
         memory = None if None in found else min(found)
         mesh = serving.make_mesh(card.config, card.dtypes, jax.devices(), memory)
     return mesh if mesh.size > 1 else None
-
-
-def sizes(text: str) -> dict[str, int]:
-    """Axes of a mesh by name, `data=2,tensor=4`; ValueError for anything else."""
-    found: dict[str, int] = {}
-    for part in text.split(","):
-        axis = _AXIS.fullmatch(part.strip())
-        if axis is None or axis[1] in found:
-            raise ValueError(
-                f"--mesh={text}: write axes of {', '.join(partition.MESH_AXES)}, each once and "
-                "with a size, as data=2,tensor=4; -1 is what the others leave"
-            )
-        found[axis[1]] = int(axis[2])
-    return found

@@ -76,7 +76,8 @@ def test_every_flag_of_the_readmes_commands_exists():
     for words in commands:
         words = words[words.index("--") + 1 :] if "--" in words else words  # behind a launcher
         module = words[words.index("-m") + 1]
-        sources = [f"{module.replace('.', '/')}.py", "experiments/prompting.py"]
+        shared = [f"experiments/{name}.py" for name in ("prompting", "asked_model", "mesh_flag")]
+        sources = [f"{module.replace('.', '/')}.py", *shared]
         text = "".join((ROOT / source).read_text() for source in sources)
         recipe = next((_RECIPE.match(w) for w in words if _RECIPE.match(w)), None)
         for word in words:

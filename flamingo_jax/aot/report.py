@@ -35,13 +35,7 @@ def report(compiled: jax.stages.Compiled, step: Any, topology: chips.Topology) -
     one = cost.of(hlo.parse(compiled.as_text()))
     times = roofline.roofline(one, topology, step.mesh)
     memory = compiled.memory_analysis()
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    held = peak(memory)
     peak_flops = topology.num_chips * topology.chip.flops
     return {
         "topology": topology.name,
@@ -56,9 +50,9 @@ def report(compiled: jax.stages.Compiled, step: Any, topology: chips.Topology) -
         "hbm": {
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
-            "peak": peak,
+            "peak": held,
             "capacity": topology.chip.hbm_bytes,
-            "spare": 1 - peak / topology.chip.hbm_bytes,
+            "spare": 1 - held / topology.chip.hbm_bytes,
         },
         "model_flops": step.model_flops,
         "executed_flops_per_chip": one.flops,
@@ -88,6 +82,17 @@ def report(compiled: jax.stages.Compiled, step: Any, topology: chips.Topology) -
         "mfu_without_overlap": step.model_flops / (peak_flops * times.serial_s),
         "versions": {name: _version(name) for name in ("jax", "libtpu")},
     }
+
+
+def peak(memory: Any) -> int:
+    """Bytes of HBM that a chip needs, of a program's `memory_analysis`."""
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
 
 
 def _does_not_fit(message: str, topology: chips.Topology) -> str:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import asked_model
+from experiments import mesh_flag
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import read_prompts
 from tests.experiments import prompt_files
@@ -115,4 +115,4 @@ def test_a_mesh_that_cannot_be_is_one_line(tmp_path, micro_model_dir, mesh, says
 
 
 def test_axes_of_a_mesh_are_read():
-    assert asked_model.sizes("data=-1, tensor=4") == {"data": -1, "tensor": 4}
+    assert mesh_flag.sizes("data=-1, tensor=4") == {"data": -1, "tensor": 4}
