@@ -119,8 +119,8 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractServin
         lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
     )
     parts = zip(
-        params_lib.split(shapes),
-        params_lib.split(serving.shardings(config, mesh)),
+        params_lib.split(shapes, config.trained),
+        params_lib.split(serving.shardings(config, mesh), config.trained),
         (policy.trainable, policy.frozen),
         strict=True,
     )

@@ -87,11 +87,12 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     graph, shapes, axes = params_lib.abstract(
         lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
     )
-    where = params_lib.split(partition.shardings(axes, shapes, mesh))
+    also = config.trained
+    where = params_lib.split(partition.shardings(axes, shapes, mesh, also), also)
     trainable, frozen = (
         jax.tree.map(lambda s, w, dtype=dtype: struct(s.shape, dtype, w), part, part_where)
         for part, part_where, dtype in zip(
-            params_lib.split(shapes), where, (policy.trainable, policy.frozen), strict=True
+            params_lib.split(shapes, also), where, (policy.trainable, policy.frozen), strict=True
         )
     )
     everywhere = partition.replicated(mesh)
@@ -128,6 +129,8 @@ def struct(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.Shap
 def batch_of(dataset: StreamConfig, item: tuple[int, ...], item_dtype: str, mesh: Mesh) -> Batch:
     """A batch of a dataset whose frames are each an array `item`."""
     b, t = dataset.batch_size, dataset.num_tokens
+    if dataset.kind == "text":
+        item, item_dtype = (1, 1, 3), "uint8"  # as `data_pipelines.examples.NoMedia`
     packed = dataset.kind != "page" and dataset.pairs_per_row > 1
     media = (b, dataset.num_media, dataset.num_frames)
     rows = partition.batch_sharding(mesh)

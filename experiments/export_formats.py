@@ -24,6 +24,7 @@ _BESIDE = ("*.json", "*.model", "*.jinja")  # of config, tokenizer, preprocessor
 
 def to_open_flamingo(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> str:
     """Writes OpenFlamingo's checkpoint, whole or not at all, and returns how it is loaded."""
+    _check_frozen(directory, card)
     if card.language_model.format != "hf_lm":
         raise cli.UserError(
             f"{directory}: its language model is of the format {card.language_model.format}: only "
@@ -52,6 +53,7 @@ def to_open_flamingo(directory: pathlib.Path, card: ModelCard, out: pathlib.Path
 
 def to_idefics(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) -> str:
     """Writes a folder of transformers, whole or not at all, and returns how it is opened."""
+    _check_frozen(directory, card)
     lm, vision = card.language_model, card.vision
     if (lm.format, vision.format, vision.path) != ("hf_lm", "hf_clip", lm.path):
         named = [f"{part.format}:{part.path}".removesuffix(":") for part in (lm, vision)]
@@ -94,6 +96,15 @@ def to_safetensors(directory: pathlib.Path, card: ModelCard, out: pathlib.Path) 
         f"{number} tensors written to {out}, {trained} of them trained\n"
         f"here: --model={out}; elsewhere: safetensors' safe_open, names in docs/weights.md"
     )
+
+
+def _check_frozen(directory: pathlib.Path, card: ModelCard) -> None:
+    """Fails for a frozen part that was trained along: both formats leave those where they are."""
+    if card.config.trained:
+        raise cli.UserError(
+            f"{directory}: its {' and '.join(card.config.trained)} was trained along, which this "
+            "format has no place for: export it as safetensors"
+        )
 
 
 FORMATS = {"open_flamingo": to_open_flamingo, "idefics": to_idefics, "safetensors": to_safetensors}

@@ -18,7 +18,12 @@ Tree = Any
 
 
 def check(config: Any) -> None:
-    """ValueError where a map is asked for that cannot be found."""
+    """ValueError for a map that cannot be found, or features of an encoder that is trained."""
+    if config.data.cache_features and "vision" in config.model.trained:
+        raise ValueError(
+            "data.cache_features=True keeps what a frozen encoder makes of a picture: set it to "
+            "False, or leave 'vision' out of model.trained"
+        )
     width, want = config.model.vision.aligned_width, config.model.language_model.width
     if width not in (None, want):
         raise ValueError(
@@ -40,11 +45,12 @@ def prepare(
     Nothing to do with the map where the recipe has none.
     """
     heldout = config.data.heldout
-    read = [(d.path, d.split) for d in config.data.train.values()]
+    read = [(d.path, d.split) for d in config.data.train.values() if d.kind != "text"]
     if heldout.path and config.report.num_queries:
         read += [(heldout.path, heldout.split), (heldout.path, heldout.support)]
     if config.validate_every:
-        read += [(d.path, d.split) for d in config.data.validation.values()]
+        validated = config.data.validation.values()
+        read += [(d.path, d.split) for d in validated if d.kind != "text"]
     folders: dict[pathlib.Path, list[str]] = {}
     for path, split in read:
         splits = folders.setdefault(datasets.folder(config, path), [])

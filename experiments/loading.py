@@ -11,5 +11,6 @@ def bring(directory: pathlib.Path) -> None:
     """Fetches the packages of a model's frozen parts, unless it has them embedded."""
     if not model_directory.has_frozen(directory):
         card = model_directory.read_card(directory)
+        sources = {"language_model": card.language_model, "vision": card.vision}
         with processes.one_at_a_time(cache_dir()):
-            parts.bring([card.language_model.package, card.vision.package])
+            parts.bring(s.package for part, s in sources.items() if part not in card.config.trained)

@@ -109,20 +109,23 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
 
 
 def _validation_lines(rows: metrics.Rows) -> list[str]:
-    """The last values of each dataset."""
-    prefix = "validation_difference/"
+    """The last values of each dataset; texts have no pictures to exchange."""
+    prefix = "validation/"
     last = {
         key.removeprefix(prefix): row
         for row in rows
         for key in row
         if key.startswith(prefix) and row[key] is not None
     }
-    return [
-        f"| validation of {_cell(name)}, step {row['step']} | "
-        f"{row[f'validation/{name}']:.3f} nats a token; "
-        f"{row[f'validation_shuffled/{name}']:.3f} with another row's pictures |"
-        for name, row in last.items()
-    ]
+    lines = []
+    for name, row in last.items():
+        other = row.get(f"validation_shuffled/{name}")
+        beside = "" if other is None else f"; {other:.3f} with another row's pictures"
+        lines.append(
+            f"| validation of {_cell(name)}, step {row['step']} | "
+            f"{row[f'validation/{name}']:.3f} nats a token{beside} |"
+        )
+    return lines
 
 
 def _few_shot_line(score: FewShotScore) -> str:

@@ -106,13 +106,18 @@ def _draw_validation(ax: Axes, rows: Rows, names: Sequence[str]) -> list[Line2D]
     lines = []
     for name, color in zip(names, itertools.cycle((*CYCLE[3:], *CYCLE[:3])), strict=False):
         keys = f"validation/{name}", f"validation_shuffled/{name}"
-        both = [row for row in rows if all(row.get(key) is not None for key in keys)]
-        (steps, right), (_, other) = (series(both, key) for key in keys)
+        with_pictures = any(row.get(keys[1]) is not None for row in rows)
+        used = keys if with_pictures else keys[:1]  # texts have no other ones
+        both = [row for row in rows if all(row.get(key) is not None for key in used)]
+        steps, right = series(both, keys[0])
         short, dots = short_name(name), max(1, len(steps) // _MAX_DOTS)
         line = {"color": color, "linewidth": 1.5, "markersize": 4, "markevery": dots}
-        lines += ax.plot(steps, other, "o:", mfc="white", label=f"{short}, other pictures", **line)
+        if with_pictures:
+            other = series(both, keys[1])[1]
+            label = f"{short}, other pictures"
+            lines += ax.plot(steps, other, "o:", mfc="white", label=label, **line)
+            ax.fill_between(steps, right, other, color=color, alpha=0.1, linewidth=0)
         lines += ax.plot(steps, right, "o-", label=f"{short}, held out", **line)
-        ax.fill_between(steps, right, other, color=color, alpha=0.1, linewidth=0)
     return lines
 
 

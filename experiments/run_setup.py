@@ -77,7 +77,8 @@ def check(config: Any) -> Setup:
         parts.bring(config.frozen.values())
     card = parts.model_card(config)
     graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
-    where = params_lib.split(partition.shardings(axes, shapes, mesh))
+    also = card.config.trained
+    where = params_lib.split(partition.shardings(axes, shapes, mesh, also), also)
     with processes.one_at_a_time(datasets.data_dir(config)):
         datasets.prepare(config)
     if config.init_from:

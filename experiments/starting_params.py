@@ -1,6 +1,7 @@
 """The parameters that a run begins with, on their devices.
 
-Frozen ones come from their sources; trained ones are fresh, or those of a finished model.
+Frozen ones come from their sources, also where they are trained from there on; trained ones are
+fresh, or those of a finished model.
 """
 
 from typing import Any
@@ -24,23 +25,26 @@ def make(
     card, (where_trainable, where_frozen) = setup.card, setup.where
     scanned = setup.execution.scan  # as `frozen_params` makes them
     in_place = scanned and not config.data.cache_features  # which each process encodes for itself
-    frozen = model_directory.frozen_params(card, where_frozen if in_place else None)
+    also = card.config.trained
+    places = where_frozen | {part: where_trainable[part] for part in also}
+    finished = model_directory.trained_params(config.init_from) if config.init_from else {}
+    held = model_directory.read_card(config.init_from).config.trained if finished else ()
+    frozen = model_directory.frozen_params(card, places if in_place else None, held)
     features = None
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
             features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
-    if not config.init_from:
-        trainable = params_lib.init(
-            setup.make, config.seed, params_lib.is_trainable, where_trainable
-        )
+    if not finished:
+        fresh = {name: where for name, where in where_trainable.items() if name not in also}
+        trainable = params_lib.init(setup.make, config.seed, params_lib.is_trainable, fresh)
         trainable["new_tokens"] = new_tokens.initialise(
             trainable["new_tokens"], frozen["language_model"], config.seed
         )
     else:
-        finished = model_directory.trained_params(config.init_from)
-        trainable, aligned = params_lib.split(finished)
-        frozen = frozen | {"vision": frozen["vision"] | aligned.get("vision", {})}
-        trainable = trainable if setup.execution.scan else unroll(trainable)
-    trainable = hosts.place(trainable, where_trainable, card.dtypes.trainable)
-    frozen = hosts.place(frozen if scanned else unroll(frozen), where_frozen, card.dtypes.frozen)
+        trainable, others = params_lib.split(finished)
+        frozen = {name: frozen.get(name, {}) | others.get(name, {}) for name in frozen | others}
+        trainable = trainable if scanned else unroll(trainable)
+    trained_along, frozen = params_lib.split(frozen if scanned else unroll(frozen), also)
+    trainable = hosts.place(trainable | trained_along, where_trainable, card.dtypes.trainable)
+    frozen = hosts.place(frozen, where_frozen, card.dtypes.frozen)
     return trainable, frozen, features

@@ -1,6 +1,6 @@
 """What a recipe's model holds and costs, from shapes alone: what `experiments.summarize` prints."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -45,8 +45,9 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
         validation.check_batch(f"data.validation.{name}", dataset.batch_size, mesh)
     # Stacked layers whatever the recipe's execution: the same parameters, and few leaves.
     _, shapes, axes = params_lib.abstract(lambda rngs: Flamingo(config, Execution(), rngs=rngs))
-    trainable, frozen = typed(shapes, policy)
-    where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh))
+    also = config.trained
+    trainable, frozen = typed(shapes, policy, also)
+    where = traverse_util.flatten_dict(partition.shardings(axes, shapes, mesh, also))
     opt_state = jax.eval_shape(optimizer.init, trainable)
     batches = {n: flops.Batch.of(s, recipe.microbatches) for n, s in datasets.items()}
     return {
@@ -56,7 +57,7 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
         "parameters": {
             name: {
                 "count": params_lib.count(tree),
-                "trained": params_lib.is_trainable((name,)),
+                "trained": params_lib.is_trainable((name,), also),
                 "dtype": str(jax.tree.leaves(tree)[0].dtype),
                 "bytes_per_device": shard_bytes(leaves({name: tree}), where),
             }
@@ -65,7 +66,7 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
         "bytes_per_device": {
             "frozen_parameters": shard_bytes(leaves(frozen), where),
             "trained_parameters": shard_bytes(leaves(trainable), where),
-            "gradients": shard_bytes(leaves(typed(trainable, policy, "float32")[0]), where),
+            "gradients": shard_bytes(leaves(typed(trainable, policy, also, "float32")[0]), where),
             "optimizer_state": shard_bytes(leaves(opt_state), where),
         },
         "flops_per_step": costs(config, recipe, batches),
@@ -85,13 +86,18 @@ def abstract_mesh(sizes: dict[str, int], num_devices: int | None) -> AbstractMes
     return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types_)
 
 
-def typed(shapes: Tree, policy: DTypePolicy, dtype: str | None = None) -> tuple[Tree, Tree]:
-    """(trainable, frozen) shapes in the dtypes they are kept in, or all in `dtype`."""
+def typed(
+    shapes: Tree, policy: DTypePolicy, also: Collection[str], dtype: str | None = None
+) -> tuple[Tree, Tree]:
+    """(trainable, frozen) shapes in the dtypes they are kept in, or all in `dtype`.
+
+    `also` as of `params.split`.
+    """
 
     def to(tree, dtype):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), tree)
 
-    trainable, frozen = params_lib.split(shapes)
+    trainable, frozen = params_lib.split(shapes, also)
     return to(trainable, dtype or policy.trainable), to(frozen, dtype or policy.frozen)
 
 

@@ -102,7 +102,7 @@ def main() -> int:
             accumulate=config.accumulate,
             num_microbatches=config.microbatches,
         ),
-        flops_per_frame=0.0 if config.data.cache_features else flops.encoder(card.config.vision),
+        flops_per_frame=0.0 if config.data.cache_features else flops.per_frame(card.config),
         num_devices=mesh.size,
         compute_dtype=card.dtypes.compute,
     )
@@ -129,11 +129,11 @@ def main() -> int:
     params = params_lib.merge(now.trainable, frozen)
     del now, frozen  # the report needs the room
     stop.release()
-    whole = _EMBED_FROZEN.value
+    whole, also = _EMBED_FROZEN.value, card.config.trained
     if not config.report.num_queries and not whole:
-        params = model_directory.own_params(params)  # nobody needs the frozen ones
+        params = model_directory.own_params(params, also)  # nobody needs the frozen ones
     params = params if execution.scan else reroll(params)
-    saved = processes.to_host(params if whole else model_directory.own_params(params))
+    saved = processes.to_host(params if whole else model_directory.own_params(params, also))
     if processes.is_first():
         model_directory.save(workdir / "model", card, tokenizer, saved, embed_frozen=whole)
     del saved

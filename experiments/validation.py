@@ -2,8 +2,9 @@
 
 A row of metrics has, for each dataset of `data.validation`, in nats a token: `validation/<name>`,
 `validation_shuffled/<name>` with each row's pictures exchanged for its neighbour's, and
-`validation_difference/<name>`, what seeing the right ones saves; besides `validation_s` that it all
-took and `validation_skipped/<name>`, records that could not be used.
+`validation_difference/<name>`, what seeing the right ones saves; of texts, which have none, the
+first alone; besides `validation_s` that it all took and `validation_skipped/<name>`, records that
+could not be used.
 
 The batches are those of `heldout_batches`: text sees its last picture, nothing is augmented.
 """
@@ -65,20 +66,24 @@ class Validation(HeldoutBatches):
         began_s = time.perf_counter()
         row = {}
 
-        def losses(batch: Batch) -> tuple[np.ndarray, ...]:
-            right, other = self._pictures(state, frozen, batch)
-            (a, count), (b, _) = (self._loss(state, frozen, x) for x in (right, other))
-            return jax.device_get((a, b, count))
+        def losses(batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+            there = batch.media.shape[1] > 0
+            kinds = self._pictures(state, frozen, batch) if there else (batch,)
+            return jax.device_get([self._loss(state, frozen, kind) for kind in kinds])
 
         for name, config in self.streams.items():
             found, skipped = self.read(config, losses, say)
-            right, other, num_targets = np.sum(np.array(found, np.float64).reshape(-1, 3), axis=0)
-            if not num_targets:
+            totals = np.sum(np.array(found, np.float64), axis=0)  # [kinds, 2]
+            if not found or not totals[0, 1]:
                 raise TooManyBadRecords(f"{config.name}: nothing to score: {skipped}")
+            means = totals[:, 0] / totals[0, 1]
             row |= {
-                f"validation/{name}": right / num_targets,
-                f"validation_shuffled/{name}": other / num_targets,
-                f"validation_difference/{name}": (other - right) / num_targets,
+                f"validation/{name}": means[0],
                 f"validation_skipped/{name}": sum(skipped.values()),
             }
+            if len(means) > 1:
+                row |= {
+                    f"validation_shuffled/{name}": means[1],
+                    f"validation_difference/{name}": means[1] - means[0],
+                }
         return row | {"validation_s": time.perf_counter() - began_s}

@@ -49,7 +49,11 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             return None
         return _coerce(next(a for a in args if a is not type(None)), value, path)
     if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(args):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{path}={value!r}: want a list of values")
+        if args[-1] is Ellipsis:
+            args = args[:1] * len(value)
+        if len(value) != len(args):
             raise ValueError(f"{path}={value!r}: want {len(args)} values")
         pairs = zip(args, value, strict=True)
         return tuple(_coerce(arg, v, f"{path}[{i}]") for i, (arg, v) in enumerate(pairs))

@@ -14,6 +14,7 @@ from flamingo_jax.checked_dict import to_dict as to_dict
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
 Precision = Literal["float32", "bfloat16"]
+FrozenPart = Literal["language_model", "vision"]
 EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
 
 
@@ -245,11 +246,19 @@ class FlamingoConfig:
     cross_attention: CrossAttentionConfig
     num_new_tokens: int = 2  # rows beyond the frozen vocabulary: <image>, <EOC>
     train_new_inputs: bool = True  # False: new rows learn as outputs only, see models/flamingo.py
+    trained: tuple[FrozenPart, ...] = ()  # of the frozen parts, those that learn too: ablations
 
     def __post_init__(self):
         every, offset = self.cross_attention.every, self.cross_attention.offset
         depth = self.language_model.num_layers
         _check_sizes(self, "model", "num_new_tokens")
+        if len(set(self.trained)) < len(self.trained):
+            raise ValueError(f"model.trained={self.trained}: name each part once")
+        if "vision" in self.trained and self.vision.aligned_width is not None:
+            raise ValueError(
+                f"model.vision.aligned_width={self.vision.aligned_width}: the map is found from a "
+                "frozen encoder's features: leave 'vision' out of model.trained, or use None"
+            )
         if not 0 <= offset < depth:
             raise ValueError(
                 f"cross_attention.offset={offset}: the language model has {depth} blocks, "

@@ -43,9 +43,13 @@ def groups(directory: str | pathlib.Path) -> list[Group]:
 
     Raises as `model_directory.load` does.
     """
-    dtypes = model_directory.read_card(directory).dtypes
-    trained, frozen = params_lib.split(model_directory.read_params(directory))
-    return [Group(_flat(trained), dtypes.trainable), Group(_flat(frozen), dtypes.frozen)]
+    card = model_directory.read_card(directory)
+    params = model_directory.read_params(directory)
+    trained, frozen = params_lib.split(params, card.config.trained)
+    return [
+        Group(_flat(trained), card.dtypes.trainable),
+        Group(_flat(frozen), card.dtypes.frozen),
+    ]
 
 
 def _flat(params: Tree) -> dict[str, Any]:

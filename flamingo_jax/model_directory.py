@@ -1,8 +1,9 @@
 """The folder a finished model lives in: `model.json`, the weights, the tokenizer.
 
 `model.json` says what the model is (architecture, precision, prompt conventions) and names every
-frozen part by source and SHA-256; `weights.safetensors` holds what was trained and the map that
-aligns features, `frozen.safetensors` the frozen parts where they are embedded. In the place of both
+frozen part by source and SHA-256; `weights.safetensors` holds what was trained, with a frozen part
+that was trained along (`config.trained`; its source says what it began as), and the map that aligns
+features, `frozen.safetensors` the frozen parts where they are embedded. In the place of both
 an exported model has all parameters, layers apart, in files of bounded size (`tensor_shards`). A
 training workdir, which has such a folder as `model/`, is taken in its place.
 """
@@ -10,7 +11,7 @@ training workdir, which has such a folder as `model/`, is taken in its place.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from flamingo_jax import config as config_lib
-from flamingo_jax.config import DTypePolicy, FlamingoConfig
+from flamingo_jax.config import DTypePolicy, FlamingoConfig, FrozenPart
 from flamingo_jax.core import hosts
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
@@ -82,7 +83,7 @@ def save(
             "command again"
         )
     with folders.whole(directory) as folder:
-        own = jax.device_get(own_params(params))
+        own = jax.device_get(own_params(params, card.config.trained))
         tensor_file.save(folder / _WEIGHTS, own)
         if embed_frozen:
             flat = traverse_util.flatten_dict(jax.device_get(params))
@@ -112,8 +113,9 @@ def load(directory: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:
         tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     except ValueError as error:
         raise ModelDirectoryError(f"{directory}: {error}") from error
-    where = None if mesh is None else params_lib.split(serving.shardings(card.config, mesh))
-    parts = params_lib.split(read_params(directory, where and where[1]))
+    also = card.config.trained
+    where = None if mesh is None else params_lib.split(serving.shardings(card.config, mesh), also)
+    parts = params_lib.split(read_params(directory, where and where[1]), also)
     if where is None:
         parts = params_lib.cast(*parts, card.dtypes)
     else:
@@ -143,10 +145,11 @@ def read_params(directory: str | pathlib.Path, where: Tree | None = None) -> Tre
         params = traverse_util.unflatten_dict(tree, sep="/")
     else:
         own = _read_tensors(directory / _WEIGHTS)
-        frozen = traverse_util.flatten_dict(frozen_params(card, where), sep="/")
+        sources = frozen_params(card, where, held=card.config.trained)
+        frozen = traverse_util.flatten_dict(sources, sep="/")
         params = traverse_util.unflatten_dict(frozen | own, sep="/")
     _check_shapes(directory, params, _shapes(card.config))
-    _check_finite(directory, own_params(params))
+    _check_finite(directory, own_params(params, card.config.trained))
     return params
 
 
@@ -188,27 +191,39 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
         raise ModelDirectoryError(f"{path} cannot be read: {error}") from error
 
 
-def frozen_params(card: ModelCard, where: Tree | None = None) -> Tree:
-    """The frozen parts from their sources; not `vision.alignment`, which has none.
+def frozen_params(
+    card: ModelCard, where: Tree | None = None, held: Collection[FrozenPart] = ()
+) -> Tree:
+    """The frozen parts from their sources, but for those `held` by a model; no `vision.alignment`.
 
-    Random ones are made on their devices where `where`, the shardings of all frozen parameters in
-    the scanned layout, is given.
+    Random ones are made on their devices where `where`, the shardings of their parameters in the
+    scanned layout, is given.
     """
     config, where = card.config, where or {"vision": None, "language_model": None}
     segments = insertion.language_model_segments(config)
-    return {
-        "vision": frozen_parts.load_vision(card.vision, config, where["vision"]),
-        "language_model": frozen_parts.load_language_model(
+    found = {}
+    if "vision" not in held:
+        found["vision"] = frozen_parts.load_vision(card.vision, config, where["vision"])
+    if "language_model" not in held:
+        found["language_model"] = frozen_parts.load_language_model(
             card.language_model, config, segments, where["language_model"]
-        ),
-    }
+        )
+    return found
 
 
 def check_same_model(directory: str | pathlib.Path, card: ModelCard) -> None:
-    """ModelDirectoryError unless a finished model has this architecture and these frozen parts."""
+    """ModelDirectoryError unless a finished model has this architecture and these frozen parts.
+
+    More of the frozen parts may be trained than it had trained.
+    """
     found = read_card(directory)
+    if set(found.config.trained) - set(card.config.trained):
+        raise ModelDirectoryError(
+            f"{find(directory)} has trained {found.config.trained} along, the config asks for "
+            f"model.trained={card.config.trained}: name those too, as no source has their weights"
+        )
     a, b = (
-        {"model": config_lib.to_dict(c.config)}
+        {"model": config_lib.to_dict(dataclasses.replace(c.config, trained=()))}
         | {name: _identity(getattr(c, name)) for name in ("language_model", "vision")}
         for c in (found, card)
     )
@@ -241,24 +256,30 @@ def trained_params(directory: str | pathlib.Path) -> Tree:
     """
     directory = find(directory)
     if tensor_shards.are_in(directory):
-        params = jax.tree.map(np.asarray, _read_shards(directory, _is_own))
+        also = read_card(directory).config.trained
+        own = _read_shards(directory, lambda name: _is_own(name, also))
+        params = jax.tree.map(np.asarray, own)
     else:
         params = traverse_util.unflatten_dict(_read_tensors(directory / _WEIGHTS), sep="/")
-    _check_shapes(directory, params, own_params(_shapes(read_card(directory).config)))
+    config = read_card(directory).config
+    _check_shapes(directory, params, own_params(_shapes(config), config.trained))
     _check_finite(directory, params)
     return params
 
 
-def own_params(params: Tree) -> Tree:
-    """Those that no frozen part's source has: all that `save` needs unless it embeds the frozen."""
+def own_params(params: Tree, also: Collection[FrozenPart] = ()) -> Tree:
+    """Those that no frozen part's source has: all that `save` needs unless it embeds the frozen.
+
+    `also` names the frozen parts that were trained (`config.trained`).
+    """
     flat = traverse_util.flatten_dict(params, sep="/")
-    own = {name: leaf for name, leaf in flat.items() if _is_own(name)}
+    own = {name: leaf for name, leaf in flat.items() if _is_own(name, also)}
     return traverse_util.unflatten_dict(own, sep="/")
 
 
-def _is_own(name: str) -> bool:
+def _is_own(name: str, also: Collection[FrozenPart]) -> bool:
     path = tuple(name.split("/"))
-    return params_lib.is_trainable(path) or path[:2] == ("vision", "alignment")
+    return params_lib.is_trainable(path, also) or path[:2] == ("vision", "alignment")
 
 
 def _read_tensors(path: pathlib.Path, keep: Keep = lambda name: True) -> dict[str, np.ndarray]:

@@ -63,6 +63,7 @@ def base() -> ml_collections.ConfigDict:
         "weight_decay": 0.1,
         "clip_norm": 1.0,
         "gate_multiplier": 1.0,
+        "language_model_multiplier": 1.0,  # where model.trained names it
     }
     c.alignment = {  # of model.vision.aligned_width, see experiments/alignment.py
         "steps": 300,

@@ -1,11 +1,12 @@
 """Frozen or trainable, decided by path; parameters as nested dicts; the parameter table.
 
 Paper, section 2: the vision encoder and the language model stay frozen; the resampler, the gated
-blocks and the new tokens' embeddings are trained. The split happens before differentiation, so no
-gradient, optimizer state or checkpoint of a frozen weight ever exists.
+blocks and the new tokens' embeddings are trained. Its ablations train a frozen part along, which
+`FlamingoConfig.trained` names. The split happens before differentiation, so no gradient, optimizer
+state or checkpoint of a frozen weight ever exists.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -21,9 +22,9 @@ Path = tuple[str, ...]
 TRAINABLE = ("resampler", "gated_xattn", "graft", "new_tokens")
 
 
-def is_trainable(path: Path) -> bool:
-    """True for the resampler, what is added to the language model, and the new tokens."""
-    return path[0] in TRAINABLE
+def is_trainable(path: Path, also: Collection[str] = ()) -> bool:
+    """True for the resampler, what is added to the language model, the new tokens, and `also`."""
+    return path[0] in TRAINABLE or path[0] in also
 
 
 def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:
@@ -60,10 +61,11 @@ def init(
     return jax.jit(draw, out_shardings=where).lower().compile(compiler_options=quick)()
 
 
-def split(params: Tree) -> tuple[Tree, Tree]:
+def split(params: Tree, also: Collection[str] = ()) -> tuple[Tree, Tree]:
     """(trainable, frozen), by `is_trainable`."""
-    flat = traverse_util.flatten_dict(params)
-    parts = [{k: v for k, v in flat.items() if is_trainable(k) is want} for want in (True, False)]
+    parts: tuple[dict, dict] = {}, {}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        parts[0 if is_trainable(path, also) else 1][path] = leaf
     return traverse_util.unflatten_dict(parts[0]), traverse_util.unflatten_dict(parts[1])
 
 

@@ -11,7 +11,7 @@ Changing a layout means editing `RULES`, nothing else. docs/scaling.md says how 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -133,11 +133,14 @@ def _size(mesh: Any, entry: str | Axes | None) -> int:
     return int(np.prod([mesh.shape[axis] for axis in _names(entry)]))
 
 
-def shardings(axes: Tree, shapes: Tree, mesh: Mesh, *, training: bool = True) -> Tree:
+def shardings(
+    axes: Tree, shapes: Tree, mesh: Mesh, also: Collection[str] = (), *, training: bool = True
+) -> Tree:
     """`NamedSharding` of every parameter, from its path, logical axes and shape.
 
-    Without `training` there is no optimizer state to share out, and trained parameters are laid out
-    as frozen ones; a vocabulary that the mesh does not divide is left whole.
+    `also` names the frozen parts that are trained. Without `training` there is no optimizer state
+    to share out, and trained parameters are laid out as frozen ones; a vocabulary that the mesh
+    does not divide is left whole.
 
     Raises:
       ValueError: a dim that the mesh does not divide, by path, with the nearest size that works.
@@ -148,7 +151,7 @@ def shardings(axes: Tree, shapes: Tree, mesh: Mesh, *, training: bool = True) ->
         path = tuple(key.key for key in path)
         entries = list(spec(names))
         for dim, (size, name) in enumerate(zip(shape.shape, names, strict=True)):
-            if name == "embed" and training and is_trainable(path):
+            if name == "embed" and training and is_trainable(path, also):
                 wide = RULES["trained_embed"]
                 entries[dim] = wide if size % _size(mesh, wide) == 0 else entries[dim]
             need = _size(mesh, entries[dim])

@@ -89,8 +89,8 @@ def bytes_a_device(config: FlamingoConfig, dtypes: DTypePolicy, mesh: Mesh) -> i
     """Of the parameters that a device of the mesh holds; ValueError as `shardings`."""
     _, shapes = _abstract(config)
     parts = zip(
-        params_lib.split(shapes),
-        params_lib.split(shardings(config, mesh)),
+        params_lib.split(shapes, config.trained),
+        params_lib.split(shardings(config, mesh), config.trained),
         (dtypes.trainable, dtypes.frozen),
         strict=True,
     )

@@ -8,6 +8,10 @@ cross-attention is drawn in `insertion.py`.
 The new tokens (`<image>` as one token, `<EOC>`) have trained rows of their own beyond the frozen
 vocabulary, for input and for output. Trained as inputs, they are the one reason for a backward pass
 below the lowest gated block; `train_new_inputs=False` reads them there without a gradient.
+
+Ablations train a frozen part along, as `FlamingoConfig.trained` says (Table 3, row viii, Table 10,
+rows v and vi). In a batch of texts alone nothing sees media: cross-attention is left out there, and
+of a gated block the feed-forward stays.
 """
 
 import jax
@@ -17,6 +21,7 @@ from flax import nnx
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core.layers import Projection, embedding_rows
+from flamingo_jax.core.partition import gathered
 from flamingo_jax.core.stack import Execution, Segment, fold
 from flamingo_jax.models import insertion, media_mask
 from flamingo_jax.models.gated_xattn import CrossAttention, GatedCrossAttention, MediaKeys
@@ -56,11 +61,14 @@ class Flamingo(nnx.Module):
         lm, xattn = config.language_model, config.cross_attention
         segments = insertion.language_model_segments(config)
         layer = GatedCrossAttention if xattn.kind == "gated" else CrossAttention
-        self.vision = VisionEncoder(config.vision, execution, rngs=rngs)
+        self.vision = VisionEncoder(
+            config.vision, execution, trained="vision" in config.trained, rngs=rngs
+        )
         self.resampler = make_resampler(
             config.resampler, config.vision.output_width, execution, rngs=rngs
         )
-        self.language_model = LanguageModel(lm, execution, segments, frozen=True, rngs=rngs)
+        frozen = "language_model" not in config.trained
+        self.language_model = LanguageModel(lm, execution, segments, frozen=frozen, rngs=rngs)
         self.gated_xattn = Segments(
             insertion.cross_attention_segments(config),
             lambda _, rngs: layer(xattn, lm.width, config.media_width, rngs=rngs),
@@ -88,7 +96,8 @@ class Flamingo(nnx.Module):
 
     def hidden(self, batch: Batch) -> Array:
         """Hidden states [B, T, D] that `logits` turns into scores."""
-        visual = self.visual_tokens(batch.media, batch.media_mask)
+        there = batch.media.shape[1] > 0  # places for media; rows of texts have none
+        visual = self.visual_tokens(batch.media, batch.media_mask) if there else None
         # A packed text has one media item, which is its last and all its previous ones.
         attend = self.config.cross_attention.attend if batch.segments is None else "last"
         mask = media_mask.text_media_mask(batch.media_index, batch.media_mask.any(-1), attend)
@@ -123,18 +132,18 @@ class Flamingo(nnx.Module):
         self,
         tokens: Array,  # i32[B, T]
         context: Context,
-        visual: Array | dict[str, MediaKeys],  # [B, M, R, D_media], or its `media_keys`
+        visual: Array | dict[str, MediaKeys] | None,  # [B, M, R, D_media], or its `media_keys`
         text_media_mask: Array,  # bool[B, T, M]
         cache: dict[str, Cache] | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
         """Hidden states [B, T, D] and the cache with these tokens in it."""
-        if isinstance(visual, dict):
-            keys, flat = visual, None
-        else:
-            keys, flat = None, visual.reshape(visual.shape[0], -1, visual.shape[-1])
+        keys, flat = (visual, None) if isinstance(visual, dict) else (None, visual)
+        if flat is not None:
+            flat = flat.reshape(flat.shape[0], -1, flat.shape[-1])
 
         def look(layer: CrossAttention, x: Array, media: MediaKeys | None) -> Array:
-            return layer(x, layer.media_keys(flat) if media is None else media, text_media_mask)
+            media = media if flat is None else layer.media_keys(flat)
+            return layer(x, media, text_media_mask)
 
         x = self.embed(tokens)
         inside = self.config.cross_attention.kind != "gated"
@@ -150,7 +159,10 @@ class Flamingo(nnx.Module):
     def embed(self, tokens: Array) -> Array:
         """[B, T, D]; ids from the frozen vocabulary's size on are new tokens."""
         size = self.config.language_model.vocab_size
-        frozen = self.language_model.embedding[...][jnp.minimum(tokens, size - 1)]
+        table = self.language_model.embedding[...]
+        if "language_model" in self.config.trained:  # which lies cut as gradients do
+            table = gathered(table, ("vocab", "embed"))
+        frozen = table[jnp.minimum(tokens, size - 1)]
         rows = self.new_tokens.embedding[...]
         rows = rows if self.config.train_new_inputs else jax.lax.stop_gradient(rows)
         new = rows[jnp.maximum(tokens - size, 0)]

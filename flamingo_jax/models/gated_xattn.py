@@ -63,9 +63,11 @@ class CrossAttention(nnx.Module):
     def __call__(
         self,
         x: Array,  # [B, T, D]
-        media: MediaKeys,
+        media: MediaKeys | None,  # None: the batch has no place for media, so nothing is added
         mask: Array,  # bool[B, T, M]
     ) -> Array:  # [B, T, D]
+        if media is None:
+            return x
         with jax.named_scope("cross_attention"):
             x = constrain(x, *RESIDUAL)
             query = constrain(self.query(self.norm(x)), "batch", None, "heads", None)
@@ -101,7 +103,7 @@ class GatedCrossAttention(CrossAttention):
         self.ffw = FeedForward(width, hidden, config.activation, gated=config.gated_ffw, rngs=rngs)
         self.ffw_gate = _shut(config, width)
 
-    def __call__(self, x: Array, media: MediaKeys, mask: Array) -> Array:
+    def __call__(self, x: Array, media: MediaKeys | None, mask: Array) -> Array:
         with jax.named_scope("gated_xattn"):
             x = super().__call__(x, media, mask)
             return self._add(x, self.ffw_gate, self.ffw(self.ffw_norm(x)))

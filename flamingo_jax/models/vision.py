@@ -118,17 +118,19 @@ def normalized(
 
 
 class VisionEncoder(nnx.Module):
-    """u8[B, M, F, H, W, 3] to [B, M, F, P, E], with no gradient to anything before."""
+    """u8[B, M, F, H, W, 3] to [B, M, F, P, E]; without a gradient unless it is `trained`."""
 
     def __init__(
         self,
         config: VisionConfig,
         execution: Execution = Execution(),  # noqa: B008, frozen
         *,
+        trained: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.config = config
+        self.config, self.trained = config, trained
         self.images_at_once = execution.images_at_once
+        # No remat of single layers: `vision_shards` does it by the chunk of pictures.
         self.encoder = make_encoder(config, execution, rngs=rngs)
         self.alignment = (
             None
@@ -161,8 +163,10 @@ class VisionEncoder(nnx.Module):
         def encoder(params, pixels):
             return nnx.merge(graph, params)(normalized(pixels, pp).astype(dtype))
 
-        features = vision_shards.encode(encoder, state, media, masks, self.images_at_once)
-        return [jax.lax.stop_gradient(x) for x in features]
+        features = vision_shards.encode(
+            encoder, state, media, masks, self.images_at_once, trained=self.trained
+        )
+        return features if self.trained else [jax.lax.stop_gradient(x) for x in features]
 
     def align(self, features: Array) -> Array:  # [..., E] to [..., output_width]
         """Features through the frozen affine map, where configured.

@@ -5,6 +5,9 @@ cut is the pictures: devices that share the rows of a batch, because they cut th
 between them, take different ones of its pictures. Each runs over its share in chunks, so that the
 encoder's largest activations, hundreds of times its output, do not grow with the batch. Slots that
 hold no picture come last, and a chunk of them alone is not encoded.
+
+Where the encoder is trained (Table 10, row v), a chunk is encoded once more on the way back: so the
+activations of one chunk are there at a time, then too. The gradients of all devices are added.
 """
 
 import functools
@@ -26,6 +29,8 @@ def encode(
     media: Sequence[Array],  # each [B, M, F, H, W, 3] with its own B, M, F; one H and W
     masks: Sequence[Array],  # each bool[B, M, F], True where there is a picture
     images_at_once: int,
+    *,
+    trained: bool = False,  # whether there is a way back
 ) -> list[Array]:  # each [B, M, F, P, E], finite and of no meaning where there is no picture
     """Features of all media, from one loop over all their pictures."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -40,7 +45,7 @@ def encode(
         order = jnp.argsort(~real, stable=True)
         pictures = jnp.concatenate([x.reshape(-1, *x.shape[3:]) for x in media])[order]
         features = _shared_out(
-            lambda x: encoder(params, x), pictures, real[order], images_at_once, axis
+            lambda x: encoder(params, x), pictures, real[order], images_at_once, axis, trained
         )[jnp.argsort(order)]
         ends = list(itertools.accumulate(math.prod(lead) for lead in leads))
         parts = jnp.split(features, ends[:-1])
@@ -64,10 +69,11 @@ def _shared_out(
     real: Array,  # bool[N]
     images_at_once: int,
     axis: str | None,
+    trained: bool,
 ) -> Array:  # [N, P, E]
     """Features of pictures that all devices along `axis` hold alike, dealt out like cards."""
     if axis is None:
-        return _in_chunks(encoder, pictures, real, images_at_once)
+        return _in_chunks(encoder, pictures, real, images_at_once, trained)
     n, devices = len(pictures), jax.lax.axis_size(axis)
     share = -(-n // devices)
 
@@ -75,13 +81,17 @@ def _shared_out(
         dealt = _pad(x, share * devices).reshape(share, devices, *x.shape[1:])
         return jax.lax.dynamic_index_in_dim(dealt, jax.lax.axis_index(axis), 1, keepdims=False)
 
-    features = _in_chunks(encoder, mine(pictures), mine(real), images_at_once)
+    features = _in_chunks(encoder, mine(pictures), mine(real), images_at_once, trained)
     features = jax.lax.all_gather(features, axis, axis=1)
     return features.reshape(share * devices, *features.shape[2:])[:n]
 
 
 def _in_chunks(
-    encoder: Callable[[Array], Array], pictures: Array, real: Array, images_at_once: int
+    encoder: Callable[[Array], Array],
+    pictures: Array,
+    real: Array,
+    images_at_once: int,
+    trained: bool,
 ) -> Array:
     """One chunk after the other; as few of them as the limit allows, and of one size."""
     n = len(pictures)
@@ -95,7 +105,7 @@ def _in_chunks(
         return jax.lax.cond(real.any(), lambda: encoder(pictures), nothing)
 
     chunks = (_pad(x, count * size).reshape(count, size, *x.shape[1:]) for x in (pictures, real))
-    features = jax.lax.map(one, tuple(chunks))
+    features = jax.lax.map(jax.checkpoint(one) if trained else one, tuple(chunks))
     return features.reshape(count * size, *features.shape[2:])[:n]
 
 

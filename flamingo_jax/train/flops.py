@@ -4,8 +4,8 @@ Only matrix products and convolutions count, two operations a multiply-add. What
 forward pass, and the gradient of its activations where something trained lies below: above the
 lowest cross-attention, or everywhere if the new tokens' rows are trained as inputs. It never needs
 the gradient of its weights, and the vision encoder needs none at all. What is trained needs all
-three. What remat computes again does not count. What microbatches do again, each for itself, does:
-projecting a block's relative positions, once a batch.
+three, a frozen part that is trained along too. What remat computes again does not count. What
+microbatches do again, each for itself, does: projecting a block's relative positions, once a batch.
 """
 
 import dataclasses
@@ -120,7 +120,7 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
     b = dataclasses.replace(b, size=b.size // times, num_microbatches=1)
     frames = b.size * b.num_media * b.num_frames
     parts = {
-        "vision": _vision(config.vision, encode=encode_media) * frames,
+        "vision": _vision(config, encode=encode_media) * frames,
         "resampler": _resampler(config, b),
         "gated_xattn": _gated_xattn(config, b),
         "language_model": _language_model(config, b),
@@ -130,17 +130,29 @@ def batch(config: FlamingoConfig, b: Batch, *, encode_media: bool) -> dict[str, 
     return {name: passes * times for name, passes in parts.items() if passes.total}
 
 
-def _vision(vision: VisionConfig, *, encode: bool) -> Passes:
-    """One frame through the encoder, and its features through the map that aligns them."""
-    total = float(encoder(vision)) if encode else 0.0
+def _vision(config: FlamingoConfig, *, encode: bool) -> Passes:
+    """One frame through the encoder, and its features through the map that aligns them.
+
+    A trained encoder's convolutions count thrice, the first one too, though nothing needs the
+    gradient of pixels.
+    """
+    vision = config.vision
+    once = float(encoder(vision)) if encode else 0.0
+    total = Passes(once, once, once) if "vision" in config.trained else Passes(once)
     if vision.aligned_width is not None:
-        total += 2.0 * vision.num_features * vision.width * vision.aligned_width
-    return Passes(total)
+        total += Passes(2.0 * vision.num_features * vision.width * vision.aligned_width)
+    return total
+
+
+def per_frame(config: FlamingoConfig) -> float:
+    """FLOPs of a frame's passes through the encoder in a training step."""
+    passes = 3 if "vision" in config.trained else 1
+    return passes * float(encoder(config.vision))
 
 
 @functools.lru_cache(maxsize=64)
 def encoder(config: VisionConfig) -> int:
-    """FLOPs of one frame."""
+    """FLOPs of one frame, forward."""
     size_px = config.preprocessing.size_px
     picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
     return op_count.flops(lambda x: VisionEncoder(config, rngs=nnx.Rngs(0)).encoder(x), picture)
@@ -181,7 +193,8 @@ def _resampler(config: FlamingoConfig, b: Batch) -> Passes:
             layer = _linear(features * 2 * r.width * mlp_hidden(r))
     total = layer * r.depth
     if v.output_width != r.width:
-        total += _linear(features * v.output_width * r.width, activations=False)
+        learns = "vision" in config.trained
+        total += _linear(features * v.output_width * r.width, activations=learns)
     return total * (b.size * b.num_media)
 
 
@@ -196,6 +209,8 @@ def _gated_xattn(config: FlamingoConfig, b: Batch) -> Passes:
     if xattn.kind == "gated":
         matrices = 3 if xattn.gated_ffw else 2
         weights += matrices * b.num_tokens * xattn.hidden_width(lm.width) * lm.width
+    if not b.num_media:  # texts alone: cross-attention is left out
+        weights -= 2 * inner * b.num_tokens * lm.width
     total = (_linear(weights) + _look(xattn, b, per_media, inner)) * layers
     if xattn.media_width is not None:
         total += _linear(visual * r.width * xattn.media_width)
@@ -204,7 +219,7 @@ def _gated_xattn(config: FlamingoConfig, b: Batch) -> Passes:
 
 def _look(xattn: CrossAttentionConfig, b: Batch, per_media: int, inner: int) -> Passes:
     """Each token at its own media, in blocks with places left over; or at all (`own_media`)."""
-    if xattn.attend != "last" or b.num_media == 1:
+    if xattn.attend != "last" or b.num_media < 2:
         return _attend(b.num_tokens, b.num_media * per_media, inner)
     size = block_size(b.num_tokens, b.num_media)
     places = (b.num_tokens + b.num_media * (size - 1)) // size * size
@@ -212,9 +227,14 @@ def _look(xattn: CrossAttentionConfig, b: Batch, per_media: int, inner: int) -> 
 
 
 def _language_model(config: FlamingoConfig, b: Batch) -> Passes:
-    """Forward everywhere; gradients of activations above the lowest cross-attention."""
+    """Forward everywhere; gradients of activations above the lowest cross-attention.
+
+    Where it is trained, all gradients everywhere, as its embedding learns.
+    """
     lm, xattn = config.language_model, config.cross_attention
     below = lm.num_layers if xattn.kind == "graft" else xattn.offset
+    if "language_model" in config.trained:
+        return block(lm, b, weights=True) * lm.num_layers
     below = 0 if config.train_new_inputs else below
     total = block(lm, b) * (lm.num_layers - below) + block(lm, b, activations=False) * below
     if below and xattn.kind == "vanilla":  # stands above the attention of its own block
@@ -254,8 +274,14 @@ def _self_attention(
 
 
 def _head(config: FlamingoConfig, b: Batch) -> Passes:
-    """Logits and their gradients, of the tokens that the loss looks at; only new rows learn."""
+    """Logits and their gradients, of the tokens that the loss looks at.
+
+    New rows learn, the frozen ones where the language model is trained: then the loss looks at all
+    tokens (`train.token_loss`).
+    """
     width, lm = config.language_model.width, config.language_model
+    if "language_model" in config.trained:
+        return _linear(b.size * b.num_tokens * width * config.vocab_size)
     positions = _logit_tokens(b)
     return _linear(positions * width * lm.vocab_size, weights=False) + _linear(
         positions * width * config.num_new_tokens

@@ -6,6 +6,9 @@ which is the same step given a batch of one dataset at a time.
 
 Batches too large for the memory are cut into microbatches. A part's loss is its sum over the number
 of targets of the whole batch, so that losses and gradients of the parts add up to the batch's.
+
+A language model that is trained along (Table 3, row viii) has all its rows in the loss. An encoder
+that is (Table 10, row v) gets the gradients of all datasets' features together, in one way back.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +27,7 @@ from flamingo_jax.models.insertion import cross_attention_segments
 from flamingo_jax.train import microbatches
 from flamingo_jax.train.losses import next_token_loss, next_token_targets
 from flamingo_jax.train.state import TrainState
+from flamingo_jax.train.token_loss import token_loss
 
 Tree = Any
 Metrics = dict[str, jax.Array]
@@ -38,14 +42,15 @@ def batch_loss(
 ) -> jax.Array:
     """Mean negative log-likelihood of a batch's targets, nats a token; of a part, its share."""
     model = nnx.merge(graph, params.merge(trainable, frozen))
-    total, own_count = next_token_loss(
-        model.hidden(batch),
-        jax.lax.stop_gradient(model.language_model.output_embedding),
-        model.new_tokens.output_embedding,
-        batch.tokens,
-        batch.loss_mask,
-        shards=partition.batch_shards(),
-    )
+    hidden, targets = model.hidden(batch), (batch.tokens, batch.loss_mask)
+    rows, new_rows = model.language_model.output_embedding, model.new_tokens.output_embedding
+    shards = partition.batch_shards()
+    if "language_model" in model.config.trained:
+        rows = jnp.concatenate([partition.gathered(rows, ("vocab", "embed")), new_rows])
+        total, own_count = token_loss(hidden, rows, *targets, shards=shards)
+    else:
+        rows = jax.lax.stop_gradient(rows)
+        total, own_count = next_token_loss(hidden, rows, new_rows, *targets, shards=shards)
     return total / jnp.maximum(own_count if count is None else count, 1.0)
 
 
@@ -59,10 +64,10 @@ def encode_media(
 ) -> dict[str, Batch]:
     """The batches with features in place of pixels, all encoded together.
 
-    The encoder is frozen, so this stands outside what is differentiated; and it is one loop over
-    the pictures of all datasets, not a copy of the encoder's program for each.
+    One loop over the pictures of all datasets, not a copy of the encoder's program for each; and
+    outside of the gradient of a dataset, which a frozen encoder has no part in.
     """
-    names = [name for name, batch in batches.items() if batch.media.ndim == 6]
+    names = _with_pixels(batches)
     if not names:
         return dict(batches)
     model = nnx.merge(graph, params.merge(state.trainable, frozen))
@@ -74,6 +79,11 @@ def encode_media(
         )
     encoded = {n: batches[n]._replace(media=x) for n, x in zip(names, features, strict=True)}
     return {**batches, **encoded}
+
+
+def _with_pixels(batches: Mapping[str, Batch]) -> list[str]:
+    """Datasets whose pictures are to be encoded; texts have no place for any."""
+    return [name for name, b in batches.items() if b.media.ndim == 6 and b.media.shape[1]]
 
 
 def make_train_step(
@@ -90,20 +100,40 @@ def make_train_step(
     """
     segments = cross_attention_segments(config)
 
-    def gradient(trainable, frozen, name, batch, counts):
-        def loss(trainable):
-            return batch_loss(graph, trainable, frozen, batch, counts.get(name))
+    def gradient(trainable, frozen, name, batch, counts, argnums):
+        def loss(trainable, media):
+            shown = batch._replace(media=media)
+            return batch_loss(graph, trainable, frozen, shown, counts.get(name))
 
-        value, grads = jax.value_and_grad(loss)(trainable)
+        value, grads = jax.value_and_grad(loss, argnums)(trainable, batch.media)
         return value, jax.tree.map(lambda g: weights[name] * g.astype(jnp.float32), grads)
 
     def visit_all(state, frozen, batches, counts):
         """Losses by dataset, and the sum of their weighted gradients; `counts` of whole batches."""
-        batches = encode_media(graph, state, frozen, batches)
-        losses, grads = {}, None
+        encoded = _with_pixels(batches) if "vision" in config.trained else []
+
+        def encode(vision):
+            now = state._replace(trainable=state.trainable | {"vision": vision})
+            found = encode_media(graph, now, frozen, batches)
+            return {name: found[name].media for name in encoded}
+
+        if encoded:
+            media, to_encoder = jax.vjp(encode, state.trainable["vision"])
+            batches = batches | {n: batches[n]._replace(media=x) for n, x in media.items()}
+        else:
+            batches = encode_media(graph, state, frozen, batches)
+        losses, grads, of_media = {}, None, {}
         for name in filter(batches.__contains__, weights):
-            losses[name], of_one = gradient(state.trainable, frozen, name, batches[name], counts)
+            argnums = (0, 1) if name in encoded else 0
+            losses[name], of_one = gradient(
+                state.trainable, frozen, name, batches[name], counts, argnums
+            )
+            if name in encoded:
+                of_one, of_media[name] = of_one
             grads = of_one if grads is None else jax.tree.map(jnp.add, grads, of_one)
+        if encoded:
+            (vision,) = to_encoder(jax.tree.map(lambda g, x: g.astype(x.dtype), of_media, media))
+            grads = grads | {"vision": vision}
         return losses, grads
 
     def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):

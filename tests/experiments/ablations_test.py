@@ -6,6 +6,7 @@ import functools
 import pytest
 from flax import nnx
 
+from experiments import parts, summary
 from experiments.configs import ablations
 from flamingo_jax.config import FlamingoConfig, VisionConfig, from_dict
 from flamingo_jax.core import params
@@ -28,6 +29,12 @@ PRINTED = {
     "small_resampler": 3.1,
     "large_resampler": 3.4,
     "all_previous_images": 3.2,
+    "unfrozen_lm_random": 3.2,
+    "unfrozen_lm_pretrained": 3.2,
+    "unfrozen_vision_random": 3.2,
+    "unfrozen_vision_pretrained": 3.2,
+    "co_training_random": 3.2,
+    "co_training_pretrained": 3.2,
 }
 
 
@@ -67,10 +74,39 @@ def test_every_row_is_held_against_its_table():
 
 def test_rows_change_the_model_but_for_those_that_do_not():
     models = [ablations.get_config(row).model.to_json() for row in ablations.ROWS]
-    assert len(set(models)) == len(ablations.ROWS) - 1  # round_robin has the baseline's
+    # round_robin has the baseline's; what is unfrozen is so from two starts, and beside texts.
+    assert len(set(models)) == len(ablations.ROWS) - 5
     baseline, in_turn = map(ablations.get_config, ("baseline", "round_robin"))
     assert (baseline.accumulate, in_turn.accumulate) == (True, False)
     assert in_turn.steps == len(in_turn.data.train) * baseline.steps  # as many gradients
+
+
+@pytest.mark.parametrize("row", [row for row in PRINTED if row.startswith(("unfrozen", "co_"))])
+def test_rows_that_train_a_frozen_part_along(row):
+    """Table 10, row vi: weight 1, 2,048 tokens, a tenth of the rate from a pretrained start."""
+    recipe, part = ablations.get_config(row), "vision" if "vision" in row else "language_model"
+    assert recipe.model.trained == (part,)
+    random = row.endswith("random")
+    assert recipe.frozen[part] == ("random" if random else "")
+    co_training = row.startswith("co_training")
+    assert ("massivetext" in recipe.data.train) is co_training
+    if co_training:
+        texts = recipe.data.train.massivetext
+        assert (texts.kind, texts.weight, texts.num_tokens) == ("text", 1.0, 2048)
+    slower = co_training and not random
+    assert recipe.optim.language_model_multiplier == (0.1 if slower else 1.0)
+    held = summary.summarize(recipe, 64)
+    trained = {name for name, about in held["parameters"].items() if about["trained"]}
+    assert trained == {"resampler", "gated_xattn", "new_tokens", part}
+    assert held["parameters"][part]["dtype"] == "float32"
+    passes = held["flops_per_step"]["components"][part]
+    assert passes["weight_gradients"] > 0.9 * passes["forward"]
+
+
+def test_a_pretrained_start_must_be_named():
+    recipe = ablations.get_config("unfrozen_lm_pretrained")
+    with pytest.raises(ValueError, match=r"^frozen.language_model='': use one of"):
+        parts.model_card(recipe)
 
 
 def test_an_unknown_row_is_said_with_those_there_are():

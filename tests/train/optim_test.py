@@ -92,6 +92,22 @@ def test_the_gate_multiplier_scales_gates_only():
         np.testing.assert_allclose(ten[path], factor * one[path], rtol=1e-6, err_msg=path)
 
 
+def test_the_language_models_multiplier_scales_it_alone_and_its_kernels_decay():
+    params = {
+        "language_model": {"embedding": jnp.full(2, 2.0), "kernel": jnp.full(2, 2.0)},
+        "vision": {"kernel": jnp.full(2, 2.0)},
+    }
+    config = dataclasses.replace(NOW, weight_decay=0.5, language_model_multiplier=0.1)
+    optimizer = make_optimizer(config)
+    state = optimizer.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    for _ in range(2):
+        updates, state = optimizer.update(grads, state, params)
+    np.testing.assert_allclose(updates["language_model"]["embedding"], -0.01, rtol=1e-4)
+    np.testing.assert_allclose(updates["language_model"]["kernel"], -0.01 * (1 + 1), rtol=1e-4)
+    np.testing.assert_allclose(updates["vision"]["kernel"], -0.1, rtol=1e-4)
+
+
 def test_clipping_is_by_the_norm_over_all_leaves():
     """Adam forgets a constant scale, so two gradients of unlike size tell: 4, then 1.
 
