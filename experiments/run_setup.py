@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from data_pipelines.stream_config import StreamConfig
 from experiments import datasets, frozen_features, parts, processes, stages
 from experiments.profiling import parse_steps
-from flamingo_jax import model_directory
+from flamingo_jax import same_model
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
@@ -82,7 +82,7 @@ def check(config: Any) -> Setup:
     with processes.one_at_a_time(datasets.data_dir(config)):
         datasets.prepare(config)
     if config.init_from:
-        model_directory.check_same_model(config.init_from, card)
+        same_model.check(config.init_from, card)
     streams = datasets.stream_configs(config)
     held_out = datasets.validation_configs(config)
     datasets.check_heldout(config)

@@ -30,6 +30,7 @@ def make(
     finished = model_directory.trained_params(config.init_from) if config.init_from else {}
     held = model_directory.read_card(config.init_from).config.trained if finished else ()
     frozen = model_directory.frozen_params(card, places if in_place else None, held)
+    frozen |= {part: finished.pop(part) for part in held}
     features = None
     if config.data.cache_features:
         with processes.one_at_a_time(datasets.data_dir(config)):
@@ -41,8 +42,8 @@ def make(
             trainable["new_tokens"], frozen["language_model"], config.seed
         )
     else:
-        trainable, others = params_lib.split(finished)
-        frozen = {name: frozen.get(name, {}) | others.get(name, {}) for name in frozen | others}
+        trainable, aligned = params_lib.split(finished)
+        frozen = frozen | {"vision": frozen["vision"] | aligned.get("vision", {})}
         trainable = trainable if scanned else unroll(trainable)
     trained_along, frozen = params_lib.split(frozen if scanned else unroll(frozen), also)
     trainable = hosts.place(trainable | trained_along, where_trainable, card.dtypes.trainable)

@@ -6,23 +6,17 @@ and the values that work. `from_dict` and `to_dict` are the only way in and out 
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from flamingo_jax.checked_dict import from_dict as from_dict
 from flamingo_jax.checked_dict import to_dict as to_dict
+from flamingo_jax.config_checks import check_divides, check_sizes
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
 Precision = Literal["float32", "bfloat16"]
 FrozenPart = Literal["language_model", "vision"]
 EncoderActivation = Literal["quick_gelu", "gelu", "gelu_tanh", "relu", "silu"]
-
-
-def _check_sizes(config: Any, part: str, *names: str, least: int = 1) -> None:
-    """ValueError for the first of these fields that is too small."""
-    for name in names:
-        if getattr(config, name) < least:
-            raise ValueError(f"{part}.{name}={getattr(config, name)}: use {least} or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +46,7 @@ class RopeScaling:
     trained_length: int
 
     def __post_init__(self):
-        _check_sizes(self, "rope_scaling", "factor", "trained_length")
+        check_sizes(self, "rope_scaling", "factor", "trained_length")
         if not 0 < self.slow_turns < self.fast_turns:
             raise ValueError(
                 f"rope_scaling.slow_turns={self.slow_turns}: use more than 0, and less than "
@@ -92,8 +86,8 @@ class LanguageModelConfig:
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "width", "num_heads", "head_dim", "ffw_width")
-        _check_sizes(self, "language_model", *sizes, "max_length")
-        _check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
+        check_sizes(self, "language_model", *sizes, "max_length")
+        check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
         rotated = self.head_dim if self.rope_dims is None else self.rope_dims
         if self.positions == "rope" and (rotated % 2 or not 0 < rotated <= self.head_dim):
             raise ValueError(
@@ -126,7 +120,7 @@ class ImagePreprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        _check_sizes(self, "preprocessing", "size_px")
+        check_sizes(self, "preprocessing", "size_px")
         for name in ("background", "pad"):
             if not all(0 <= value <= 255 for value in getattr(self, name)):
                 raise ValueError(f"preprocessing.{name}={getattr(self, name)}: use 0 to 255")
@@ -182,8 +176,8 @@ class ResamplerConfig:
 
     def __post_init__(self):
         sizes = ("num_latents", "depth", "width", "num_heads", "head_dim", "ffw_multiplier")
-        _check_sizes(self, "resampler", *sizes)
-        _check_sizes(self, "resampler", "num_frames", least=0)
+        check_sizes(self, "resampler", *sizes)
+        check_sizes(self, "resampler", "num_frames", least=0)
 
     def check_num_frames(self, num_frames: int, field: str) -> None:
         """ValueError where `field` asks for more frames than there are temporal embeddings for."""
@@ -226,10 +220,10 @@ class CrossAttentionConfig:
 
     def __post_init__(self):
         sizes = ("every", "graft_depth", "num_heads", "head_dim", "ffw_multiplier")
-        _check_sizes(self, "cross_attention", *sizes)
+        check_sizes(self, "cross_attention", *sizes)
         for name in ("media_width", "ffw_width"):
             if getattr(self, name) is not None:
-                _check_sizes(self, "cross_attention", name)
+                check_sizes(self, "cross_attention", name)
 
     def hidden_width(self, width: int) -> int:
         """Of the feed-forward, in a block for a language model of this width."""
@@ -251,7 +245,7 @@ class FlamingoConfig:
     def __post_init__(self):
         every, offset = self.cross_attention.every, self.cross_attention.offset
         depth = self.language_model.num_layers
-        _check_sizes(self, "model", "num_new_tokens")
+        check_sizes(self, "model", "num_new_tokens")
         if len(set(self.trained)) < len(self.trained):
             raise ValueError(f"model.trained={self.trained}: name each part once")
         if "vision" in self.trained and self.vision.aligned_width is not None:
@@ -297,11 +291,3 @@ class FlamingoConfig:
     def vocab_size(self) -> int:
         """Frozen and new rows together; the width of the logits."""
         return self.language_model.vocab_size + self.num_new_tokens
-
-
-def _check_divides(field: str, value: int, whole_field: str, whole: int) -> None:
-    if value < 1 or whole % value:
-        valid = [n for n in range(1, whole + 1) if whole % n == 0]
-        raise ValueError(
-            f"{field}={value} does not divide {whole_field}={whole}: use one of {valid}"
-        )

@@ -211,38 +211,6 @@ def frozen_params(
     return found
 
 
-def check_same_model(directory: str | pathlib.Path, card: ModelCard) -> None:
-    """ModelDirectoryError unless a finished model has this architecture and these frozen parts.
-
-    More of the frozen parts may be trained than it had trained.
-    """
-    found = read_card(directory)
-    if set(found.config.trained) - set(card.config.trained):
-        raise ModelDirectoryError(
-            f"{find(directory)} has trained {found.config.trained} along, the config asks for "
-            f"model.trained={card.config.trained}: name those too, as no source has their weights"
-        )
-    a, b = (
-        {"model": config_lib.to_dict(dataclasses.replace(c.config, trained=()))}
-        | {name: _identity(getattr(c, name)) for name in ("language_model", "vision")}
-        for c in (found, card)
-    )
-    a, b = (traverse_util.flatten_dict(tree, sep=".") for tree in (a, b))
-    for key in sorted(a.keys() | b.keys()):
-        if a.get(key) != b.get(key):
-            raise ModelDirectoryError(
-                f"{find(directory)} has {key}={a.get(key)}, the config asks for {b.get(key)}: "
-                "trained parts belong to the frozen ones that they were trained on"
-            )
-
-
-def _identity(source: Source) -> dict[str, Any]:
-    """What makes frozen weights the same ones, wherever they lie."""
-    if source.format == "random":
-        return {"format": source.format, "seed": source.seed}
-    return {"format": source.format, "sha256": source.sha256}
-
-
 def read_tokenizer(directory: str | pathlib.Path) -> Tokenizer:
     """Of a model directory or a training workdir; ValueError where it cannot be read."""
     return Tokenizer.from_file(find(directory) / TOKENIZER)

@@ -18,7 +18,8 @@ LIBRARY = {
     "batch": set(),
     "cache": set(),
     "checked_dict": set(),
-    "config": {"checked_dict"},
+    "config": {"checked_dict", "config_checks"},
+    "config_checks": set(),
     "contrastive_config": {"config"},
     "images": {"config"},
     "prompts": set(),
@@ -36,6 +37,7 @@ LIBRARY = {
     "model": {"decode", "models", "core", *LEAVES},
     "model_directory": {"model", "decode", "weights", "models", "core", *LEAVES},
     "contrastive_model": {"train", "weights", "models", "core", "contrastive_config", *LEAVES},
+    "same_model": {"model_directory", "weights", *LEAVES},
     "exported_model": {"model_directory", "weights", "core", *LEAVES},
     "__init__": {"model_directory"},
 }

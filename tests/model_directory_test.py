@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flamingo_jax import model_directory
+from flamingo_jax import model_directory, same_model
 from flamingo_jax.config import DTypePolicy
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.model_directory import ModelCard, ModelDirectoryError, load, save
@@ -260,7 +260,7 @@ def test_whoever_may_read_the_card_may_read_the_weights(micro_model_dir):
 
 
 def test_what_was_trained_is_there_to_begin_from(embedded, params):
-    model_directory.check_same_model(embedded, CARD)
+    same_model.check(embedded, CARD)
     found = model_directory.trained_params(embedded)
     want = model_directory.own_params(params)
     jax.tree.map(np.testing.assert_array_equal, found, want)
@@ -287,4 +287,4 @@ def test_a_model_of_other_parts_is_no_beginning(embedded):
         ({"language_model": Source("hf_lm", "a", "0" * 64)}, "has language_model.format=random"),
     ):
         with pytest.raises(ModelDirectoryError, match=message):
-            model_directory.check_same_model(embedded, dataclasses.replace(CARD, **changes))
+            same_model.check(embedded, dataclasses.replace(CARD, **changes))

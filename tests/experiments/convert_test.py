@@ -13,7 +13,6 @@ import safetensors.numpy
 import flamingo_jax
 from experiments import cli, conversion, parts
 from experiments.configs import finetune
-from flamingo_jax import model_directory
 from flamingo_jax.config import DTypePolicy, VisionConfig
 from flamingo_jax.weights import (
     hf_lm_config,
@@ -317,7 +316,7 @@ def test_the_recipe_that_trains_on_from_it_is_the_same_model(folder, tmp_path):
     written = conversion.write(found, tmp_path / "model", "float32")
     recipe = finetune.get_config(str(tmp_path / "model"))
     card = parts.model_card(recipe)
-    model_directory.check_same_model(recipe.init_from, card)
+    same_model.check(recipe.init_from, card)
     assert card.dtypes == written.dtypes == DTypePolicy("float32", "float32", "float32")
     assert (recipe.caption_template, recipe.data.train.pages.p_next) == ("Output:{}", 0.0)
     tokenizer = parts.tokenizer(card, recipe.init_from)

@@ -8,7 +8,6 @@ import pytest
 import flamingo_jax
 from experiments import conversion, parts
 from experiments.configs import finetune
-from flamingo_jax import model_directory
 from flamingo_jax.weights import published
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.weights import idefics_files as files
@@ -61,7 +60,7 @@ def test_report(model_dir):
 def test_the_recipe_that_trains_on_from_it_has_its_tokens(model_dir):
     recipe = finetune.get_config(str(model_dir))
     card = parts.model_card(recipe)
-    model_directory.check_same_model(recipe.init_from, card)
+    same_model.check(recipe.init_from, card)
     tokenizer = parts.tokenizer(card, recipe.init_from)
     assert tokenizer.image_tag([]) == [257, 258, 257]
     assert tokenizer.chunk_end == [259]
