@@ -100,7 +100,7 @@ def test_rows_that_train_a_frozen_part_along(row):
     assert trained == {"resampler", "gated_xattn", "new_tokens", part}
     assert held["parameters"][part]["dtype"] == "float32"
     passes = held["flops_per_step"]["components"][part]
-    assert passes["weight_gradients"] > 0.9 * passes["forward"]
+    assert passes["weight_gradients"] > 0.8 * passes["forward"]  # products of activations have none
 
 
 def test_a_pretrained_start_must_be_named():

@@ -13,6 +13,7 @@ import safetensors.numpy
 import flamingo_jax
 from experiments import cli, conversion, parts
 from experiments.configs import finetune
+from flamingo_jax import same_model
 from flamingo_jax.config import DTypePolicy, VisionConfig
 from flamingo_jax.weights import (
     hf_lm_config,

@@ -26,10 +26,6 @@ def data_dir(tmp_path_factory):
             {"model.trained": ("vision",), "data.cache_features": True},
             "^data.cache_features=True .* set it to False, or leave 'vision' out of model.trained$",
         ),
-        (
-            {"model.trained": ("vision",), "model.vision.aligned_width": 32},
-            "^model.vision.aligned_width=32: .* leave 'vision' out of model.trained, or use None$",
-        ),
         ({"microbatches": 0}, "^microbatches=0: use 1 or more"),
         ({"stall_minutes": -1}, "^stall_minutes=-1: use 0 or more"),
         ({"optim.clip_norm": 0.0}, "^optim.clip_norm=0.0: use more than 0; inf clips nothing"),

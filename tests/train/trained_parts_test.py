@@ -173,6 +173,11 @@ def test_updates_move_what_is_trained_and_nothing_else():
     assert moments.keys() == {"resampler", "gated_xattn", "new_tokens", "language_model"}
 
 
+def test_features_of_a_trained_encoder_cannot_be_aligned_before():
+    with pytest.raises(ValueError, match=r"^model.vision.aligned_width=9: .* or use None$"):
+        dataclasses.replace(tiny.CONFIG, trained=("vision",))
+
+
 def test_texts_are_read_as_if_their_rows_had_empty_places_for_media():
     """Cross-attention gives exactly zero there; the gated feed-forward is not left out."""
     texts = BATCHES["texts"]

@@ -8,6 +8,7 @@ import pytest
 import flamingo_jax
 from experiments import conversion, parts
 from experiments.configs import finetune
+from flamingo_jax import same_model
 from flamingo_jax.weights import published
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.weights import idefics_files as files
