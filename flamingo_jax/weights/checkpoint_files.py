@@ -8,8 +8,11 @@ so any changed byte shows.
 
 import hashlib
 import json
+import os
 import pathlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ml_dtypes
@@ -20,6 +23,7 @@ from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.torch_checkpoint import load_state_dict
 
 CONFIG = "config.json"
+_THREADS = min(16, os.cpu_count() or 1)  # that hash
 _PATTERNS = ("*.safetensors", "*pytorch_model*.bin", "*.pt", "*.pth")  # the first that is there
 
 
@@ -108,13 +112,20 @@ def hashed_files(path: pathlib.Path) -> list[pathlib.Path]:
 def sha256(path: pathlib.Path, tick: Callable[[int], object] = lambda num_bytes: None) -> str:
     """Of a file its own; of a folder that of a listing of its files' hashes.
 
-    `tick` is called with the number of bytes that were read just now.
+    Several files are hashed together, on as many cores. `tick` is called with the number of bytes
+    that were read just now.
     """
-    digests = [_file_sha256(file, tick) for file in hashed_files(path)]
+    files, lock = hashed_files(path), threading.Lock()
+
+    def told(num_bytes: int) -> None:
+        with lock:
+            tick(num_bytes)
+
+    with ThreadPoolExecutor(min(_THREADS, len(files))) as pool:
+        digests = list(pool.map(lambda file: _file_sha256(file, told), files))
     if path.is_file():
         return digests[0]
-    names = (file.name for file in hashed_files(path))
-    lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
+    lines = [f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
