@@ -18,7 +18,14 @@ from flamingo_jax.core import kernels
 from flamingo_jax.core.layers import embedding_rows
 from flamingo_jax.core.partition import constrain
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
-from flamingo_jax.models.lm_block import POSITIONS, Block, Cache, Context, make_norm
+from flamingo_jax.models.lm_block import (
+    POSITIONS,
+    Block,
+    Cache,
+    Context,
+    LayerCache,
+    make_norm,
+)
 
 Array = jax.Array
 
@@ -89,23 +96,30 @@ def walk(
         if has_layers:
             stacks.append(getattr(inserted.layers, name))
 
-        def group(x, layers, xs, has_layers=has_layers, stacks=stacks):
-            group_cache, media = xs
+        def group(carry, layers, xs, segment=segment, has_layers=has_layers, stacks=stacks):
+            (x, kept), (number, media) = carry, xs
             between = None
             if has_layers:
                 visit = functools.partial(inserted.visit, layers[1], media=media)
                 if not inserted.inside:  # else the block it stands in is rematerialised with it
                     visit = stacks[1].execution.rematerialise(visit)
                 x, between = (x, visit) if inserted.inside else (visit(x), None)
-            return fold(
-                lambda x, blocks, c: blocks[0](x, context, c, between), x, [layers[0]], group_cache
-            )
+
+            def block(carry, blocks, i):
+                x, kept = carry
+                own = None if kept is None else LayerCache(kept, (number, i))
+                x, own = blocks[0](x, context, own, between)
+                return (x, None if own is None else own.whole), None
+
+            numbers = None if kept is None else jnp.arange(segment.depth)
+            return fold(block, (x, kept), [layers[0]], numbers)
 
         xs = (
-            None if cache is None else cache[name],
+            None if cache is None else jnp.arange(segment.repeats),
             inserted.media[name] if has_layers and inserted.media else None,
         )
-        x, new_cache[name] = fold(group, x, stacks, xs)
+        carry = x, None if cache is None else cache[name]
+        (x, new_cache[name]), _ = fold(group, carry, stacks, xs)
     # Whole rows again: what picks tokens out of rows that are cut goes wrong in XLA (jax 0.10.2).
     return constrain(x, "batch", None, None), new_cache if cache is not None else None
 

@@ -31,10 +31,38 @@ POSITIONS: dict[str, type[Unmarked]] = {
 
 
 class Cache(NamedTuple):
-    """Keys and values of self-attention; leading axes of layers where they are stacked."""
+    """Keys and values of self-attention, of all layers of a segment."""
 
-    key: Array  # [..., B, S, K, H]
-    value: Array  # [..., B, S, K, H]
+    key: Array  # [repeats, depth, B, S, K, H]
+    value: Array  # [repeats, depth, B, S, K, H]
+
+
+class LayerCache(NamedTuple):
+    """One layer's keys and values, in the cache of its segment, where they are written in place.
+
+    Sliced out and stacked again, as a scan does with what it is given for each layer, the whole
+    cache would be copied with every token.
+    """
+
+    whole: Cache
+    place: tuple[Array, Array]  # i32[], the group, and the layer in it
+
+    def written(self, key: Array, value: Array, index: Array | int) -> "LayerCache":
+        """With those of some tokens, [B, T, K, H], from slot `index` on."""
+        at = (*self.place, 0, index, 0, 0)
+        new = (x[None, None] for x in (key, value))
+        pairs = zip(self.whole, new, strict=True)
+        return self._replace(
+            whole=Cache(*(jax.lax.dynamic_update_slice(x, one, at) for x, one in pairs))
+        )
+
+    def read(self) -> tuple[Array, Array]:
+        """Keys and values [B, S, K, H] of all slots."""
+        shape = self.whole.key.shape[2:]
+        at = (*self.place, 0, 0, 0, 0)
+        found = (jax.lax.dynamic_slice(x, at, (1, 1, *shape)) for x in self.whole)
+        key, value = (x.reshape(shape) for x in found)
+        return key, value
 
 
 class Context(NamedTuple):
@@ -67,8 +95,8 @@ class Attention(nnx.Module):
         self.positions = POSITIONS[config.positions](config, rngs=rngs)
 
     def __call__(
-        self, x: Array, context: Context, cache: Cache | None
-    ) -> tuple[Array, Cache | None]:
+        self, x: Array, context: Context, cache: LayerCache | None
+    ) -> tuple[Array, LayerCache | None]:
         q = constrain(self.query(x), "batch", None, "heads", None)
         k = constrain(self.key(x), "batch", None, "kv_heads", None)
         v = constrain(self.value(x), "batch", None, "kv_heads", None)
@@ -79,11 +107,8 @@ class Attention(nnx.Module):
         q, k, bias = self.positions(q, k, context.shared)
         alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
         if cache is not None:
-            cache = Cache(
-                jax.lax.dynamic_update_slice_in_dim(cache.key, k, context.index, axis=1),
-                jax.lax.dynamic_update_slice_in_dim(cache.value, v, context.index, axis=1),
-            )
-            k, v = (k, v) if alone else cache
+            cache = cache.written(k, v, context.index)
+            k, v = (k, v) if alone else cache.read()
         if alone and bias is None:
             seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
         else:
@@ -125,9 +150,9 @@ class Block(nnx.Module):
         self,
         x: Array,  # [B, T, D]
         context: Context,
-        cache: Cache | None = None,
+        cache: LayerCache | None = None,
         between: Callable[[Array], Array] | None = None,  # after attention, for `vanilla`
-    ) -> tuple[Array, Cache | None]:
+    ) -> tuple[Array, LayerCache | None]:
         x = constrain(x, *RESIDUAL)
         seen, cache = self.attention(self.attention_norm(x), context, cache)
         y = constrain(x + seen, *RESIDUAL)
