@@ -22,15 +22,14 @@ from tests import drawn_model
 from tests import tiny_flamingo as tiny
 
 FLOAT32 = DTypePolicy("float32", "float32", "float32")
-DECODINGS = (
-    Decoding("greedy", max_tokens=5),
+DECODINGS = (  # greedy is a draw without chance
     Decoding("beam", max_tokens=5),
     Decoding("sample", max_tokens=5, seed=3, temperature=2.0),
 )
 # Of micro's 2 key heads a cut in four leaves both on every device.
 MESHES = {
     "heads cut": ({"data": 4, "tensor": 2}, DECODINGS),
-    "key heads whole": ({"data": 2, "tensor": 4}, DECODINGS[1:2]),
+    "key heads whole": ({"data": 2, "tensor": 4}, DECODINGS[:1]),
 }
 
 

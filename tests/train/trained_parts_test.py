@@ -193,16 +193,8 @@ def test_texts_are_read_as_if_their_rows_had_empty_places_for_media():
 
 
 @pytest.mark.parametrize("trained", PARTS, ids="+".join)
-def test_eight_devices_make_the_step_of_one(trained):
-    found, row = update(trained, mesh=partition.make_mesh(2, 2, 2))
-    want, expected = on_one_device(trained)
-    assert_close(found, want, 1e-5)
-    np.testing.assert_allclose(row["loss"], expected["loss"], rtol=1e-5)
-
-
-@pytest.mark.parametrize("trained", PARTS, ids="+".join)
-def test_microbatches_add_up(trained):
-    found, row = update(trained, num_microbatches=2)
+def test_eight_devices_make_the_step_of_one_in_microbatches_too(trained):
+    found, row = update(trained, mesh=partition.make_mesh(2, 2, 2), num_microbatches=2)
     want, expected = on_one_device(trained)
     assert_close(found, want, 1e-5)
     np.testing.assert_allclose(row["loss"], expected["loss"], rtol=1e-5)
