@@ -104,6 +104,7 @@ def test_only_safetensors_has_a_place_for_it(whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, there, flamingo_jax.load(whole).params)
 
 
+@pytest.mark.slow
 def test_training_on_begins_with_it_and_may_train_more_but_not_less(bench, whole):
     on = ["--config.optim.learning_rate=0.0", f"--config.init_from={whole}", "--config.steps=2"]
     status, errors = bench.finish(
