@@ -8,7 +8,6 @@ answer; of tasks with captions (coco, flickr30k, vatex, youcook2, or jsonl:PATH)
 5 and 10 in both directions. docs/evaluation.md says which files each task reads.
 """
 
-import pathlib
 import sys
 
 from absl import flags
@@ -58,7 +57,7 @@ def _templates() -> list[str]:
     if _TEMPLATES.value is None:
         return []
     path = cli.local_path("--templates", _TEMPLATES.value)
-    found = [line.strip() for line in pathlib.Path(path).read_text().splitlines() if line.strip()]
+    found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not found:
         raise ValueError(f"{path} is empty: want a description a line, as 'A photo of a {{}}.'")
     return found

@@ -8,7 +8,7 @@ last norm where the model has none.
 
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Names(NamedTuple):
     down: str
     unused: tuple[str, ...]
     beside: tuple[str, ...]  # starts of names that a whole CLIP has outside its image tower
+    family: Literal["clip", "siglip"] = "clip"  # of the variants
 
 
 HUGGING_FACE = Names(
@@ -74,6 +75,7 @@ SIGLIP = HUGGING_FACE._replace(
     patch_bias="embeddings.patch_embedding.bias",
     pre_norm=None,
     unused=(*HUGGING_FACE.unused, *(f"head.{name}" for name in _POOLING)),
+    family="siglip",
 )
 
 OPEN_CLIP = Names(
@@ -100,6 +102,14 @@ OPEN_CLIP = Names(
 )
 
 
+Format = Literal["hf_clip", "open_clip", "hf_siglip"]
+NAMES: dict[Format, Names] = {
+    "hf_clip": HUGGING_FACE,  # first, for its names end as the others' do
+    "open_clip": OPEN_CLIP,
+    "hf_siglip": SIGLIP,
+}
+
+
 def prefixes(tensors: Iterable[str], names: Names) -> list[str]:
     """What stands before a tower's names: "vision_model.", in IDEFICS "model.vision_model."."""
     found = (name for name in tensors if name.endswith(names.marker))
@@ -116,58 +126,22 @@ def prefix(path: pathlib.Path, tensors: Iterable[str], names: Names) -> str:
     return found[0]
 
 
-def from_huggingface(
+def parameters(
     state: Mapping[str, np.ndarray],
     variant: str,
     *,
-    prefix: str = "vision_model.",
-    post_norm: bool = False,
-    size_px: int | None = None,
-) -> Tree:
-    """Parameters of ViT(variant), scanned, from the names under `prefix`; others are not looked at.
-
-    IDEFICS has prefix "model.vision_model.". Raises BadWeightsFile where names or shapes are not
-    the variant's.
-    """
-    return _take(state, HUGGING_FACE, variant, prefix, post_norm, size_px)
-
-
-def from_open_clip(
-    state: Mapping[str, np.ndarray],
-    variant: str,
-    *,
-    prefix: str = "visual.",
-    post_norm: bool = False,
-    size_px: int | None = None,
-) -> Tree:
-    """Parameters of ViT(variant), scanned, from the names under `prefix`; others are not looked at.
-
-    OpenFlamingo has prefix "vision_encoder.". Raises BadWeightsFile where names or shapes are not
-    the variant's.
-    """
-    return _take(state, OPEN_CLIP, variant, prefix, post_norm, size_px)
-
-
-def from_siglip(
-    state: Mapping[str, np.ndarray],
-    variant: str,
-    *,
-    prefix: str = "vision_model.",
-    post_norm: bool = False,
-    size_px: int | None = None,
-) -> Tree:
-    """As `from_huggingface`, of a variant of SigLIP's."""
-    return _take(state, SIGLIP, variant, prefix, post_norm, size_px)
-
-
-def _take(
-    state: Mapping[str, np.ndarray],
-    names: Names,
-    variant: str,
+    format: Format,
     prefix: str,
-    post_norm: bool,
-    size_px: int | None,
+    post_norm: bool = False,
+    size_px: int | None = None,
 ) -> Tree:
+    """Parameters of ViT(variant), scanned, from the names under `prefix`; others are not looked at.
+
+    `prefixes` finds it: "vision_model." of transformers, in IDEFICS "model.vision_model."; of
+    open_clip "visual.", in OpenFlamingo "vision_encoder.". The variant is one of the format's
+    family. Raises BadWeightsFile where names or shapes are not the variant's.
+    """
+    names = NAMES[format]
     make = lambda rngs: ViT(variant, post_norm=post_norm, size_px=size_px, rngs=rngs)  # noqa: E731
     _, want, _ = params.abstract(make)
     table = _table(names, variant)
@@ -176,7 +150,7 @@ def _take(
         unused += tuple(source.name for source in _norm((), names.post_norm).values())
         table = {path: source for path, source in table.items() if path[0] != "post_norm"}
     tensors = {k.removeprefix(prefix): a for k, a in state.items() if k.startswith(prefix)}
-    what = f"{VARIANTS[variant].family} weights of {variant} under {prefix!r}"
+    what = f"{names.family} weights of {variant} under {prefix!r}"
     return take(tensors, table, want, ignore=unused, what=what)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flamingo_jax.config import VisionConfig
 from flamingo_jax.models.vit import GELU, VARIANTS
-from flamingo_jax.weights import checkpoint_files, json_settings
+from flamingo_jax.weights import checkpoint_files, clip, json_settings
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.json_settings import JsonSettings
 
@@ -60,12 +60,19 @@ _IDEFICS_DEFAULTS = _HF_DEFAULTS | {
 }
 
 
-def check(path: pathlib.Path, kind: str, config: VisionConfig) -> None:
+def check(path: pathlib.Path, kind: clip.Format, config: VisionConfig) -> None:
     """BadWeightsFile at the first setting beside the weights that the config has otherwise.
 
-    And at one that is of no type it can have. `path` is the checkpoint's file or folder, `kind` is
-    "hf_clip", "open_clip" or "hf_siglip".
+    And at one that is of no type it can have, and for a variant of another network. `path` is the
+    checkpoint's file or folder, `kind` is its format.
     """
+    family = clip.NAMES[kind].family
+    own = [name for name, variant in VARIANTS.items() if variant.family == family]
+    if config.variant not in own:
+        raise BadWeightsFile(
+            f"{path} is read as {kind}, and model.vision.variant={config.variant!r} is another "
+            f"network: use one of {own}, or name other weights"
+        )
     for file, found in _read(path, kind):
         _compare(file, found, config)
 

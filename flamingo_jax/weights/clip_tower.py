@@ -4,7 +4,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,18 +23,12 @@ PREPROCESSING = ImagePreprocessing(
 SIGLIP = ImagePreprocessing(
     size_px=224, fit="stretch", pad=(128, 128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
 )
-Format = Literal["hf_clip", "open_clip", "hf_siglip"]
-_FORMATS: dict[Format, clip.Names] = {
-    "hf_clip": clip.HUGGING_FACE,  # first, for its names end as the others' do
-    "open_clip": clip.OPEN_CLIP,
-    "hf_siglip": clip.SIGLIP,
-}
 
 
 class Tower(NamedTuple):
     """A tower of `models.vit`, and how its file names things."""
 
-    format: Format
+    format: clip.Format
     variant: str
     size_px: int  # the least that has as many patches
     num_patches: int
@@ -67,12 +61,12 @@ def recognise(path: pathlib.Path) -> Tower:
     """
     looked_at = {
         leaf
-        for names in _FORMATS.values()
+        for names in clip.NAMES.values()
         for leaf in (names.marker, names.patch_embedding, names.position_embedding)
     }
-    norms = tuple(f"{names.attention_norm}.bias" for names in _FORMATS.values())
+    norms = tuple(f"{names.attention_norm}.bias" for names in clip.NAMES.values())
     state = checkpoint_files.tensors(path, lambda name: name.endswith((*looked_at, *norms)))
-    for kind, names in _FORMATS.items():
+    for kind, names in clip.NAMES.items():
         found = clip.prefixes(state, names)
         if len(found) == 1:
             return _tower(path, kind, names, found[0], state)
@@ -92,11 +86,10 @@ def _tower(
     except (KeyError, ValueError) as error:
         raise BadWeightsFile(f"{path}: not a whole CLIP image tower ({error})") from error
     num_patches = positions - (names.class_embedding is not None)
-    family = "clip" if names.class_embedding else "siglip"
     depth = 0
     while f"{prefix}{names.layer.format(depth)}{names.attention_norm}.bias" in state:
         depth += 1
-    shape = (family, patch_px, width, depth)
+    shape = (names.family, patch_px, width, depth)
     fits = [n for n, v in VARIANTS.items() if (v.family, v.patch_px, v.width, v.depth) == shape]
     side = math.isqrt(max(num_patches, 0))
     if not fits or side * side != num_patches:

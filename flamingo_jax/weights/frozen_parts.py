@@ -172,10 +172,9 @@ def read_encoder(
         with naming(path):
             return nfnet.from_haiku(tree, vision.variant)
     state = checkpoint_files.tensors(path)
-    if kind in _CLIP:
+    if kind in clip.NAMES:
         clip_config.check(path, kind, vision)
-        read, names = _CLIP[kind]
-        prefix = clip.prefix(path, state, names)
+        prefix = clip.prefix(path, state, clip.NAMES[kind])
     with naming(path):
         if kind == "efficientnet_lite":
             flat = efficientnet_lite.convert(state, vision.variant)
@@ -183,12 +182,7 @@ def read_encoder(
         if kind == "timm_nfnet":
             return nfnet.from_timm(state, vision.variant)
         tower = {"post_norm": vision.post_norm, "size_px": vision.preprocessing.size_px}
-        return read(state, vision.variant, prefix=prefix, **tower)
+        return clip.parameters(state, vision.variant, format=kind, prefix=prefix, **tower)
 
 
 _OWN = {"contrastive": two_towers.load_encoder, "pretrained": pretrained_encoder.load}
-_CLIP = {
-    "hf_clip": (clip.from_huggingface, clip.HUGGING_FACE),
-    "open_clip": (clip.from_open_clip, clip.OPEN_CLIP),
-    "hf_siglip": (clip.from_siglip, clip.SIGLIP),
-}

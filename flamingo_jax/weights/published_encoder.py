@@ -5,6 +5,7 @@ pictures that CLIP, SigLIP, ImageNet's NFNets and EfficientNet-Lite were trained
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -73,19 +74,8 @@ def read(kind: str, path: pathlib.Path) -> PublishedEncoder:
     return PublishedEncoder(config, params, mapped, unneeded)
 
 
-def _hf_clip(path: pathlib.Path) -> _Look:
-    return _clip(path, "hf_clip", clip.HUGGING_FACE)
-
-
-def _open_clip(path: pathlib.Path) -> _Look:
-    return _clip(path, "open_clip", clip.OPEN_CLIP)
-
-
-def _hf_siglip(path: pathlib.Path) -> _Look:
-    return _clip(path, "hf_siglip", clip.SIGLIP)
-
-
-def _clip(path: pathlib.Path, kind: str, layout: clip.Names) -> _Look:
+def _clip(path: pathlib.Path, kind: clip.Format) -> _Look:
+    layout = clip.NAMES[kind]
     tower = clip_tower.recognise(path)
     if tower.format != kind:
         raise BadWeightsFile(
@@ -161,9 +151,7 @@ def _shaped(kind: str, variant: str, preprocessing: ImagePreprocessing, **option
 
 
 _LOOKS: dict[str, Callable[[pathlib.Path], _Look]] = {
-    "hf_clip": _hf_clip,
-    "open_clip": _open_clip,
-    "hf_siglip": _hf_siglip,
+    **{kind: functools.partial(_clip, kind=kind) for kind in clip.NAMES},
     "timm_nfnet": _timm_nfnet,
     "haiku_nfnet": _haiku_nfnet,
     "efficientnet_lite": _efficientnet_lite,

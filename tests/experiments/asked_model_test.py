@@ -58,7 +58,6 @@ def test_two_processes_score_as_one(tmp_path, micro_model_dir, micro_model):
     assert not re.search(r"\[1\] .*readings", errors)  # one of them says how far it is
 
 
-@pytest.mark.slow
 def test_two_processes_write_as_one_on_all_their_devices(tmp_path, micro_model_dir, micro_model):
     file = prompt_files.write(tmp_path, RED, BLUE)
     given = (f"--model={micro_model_dir}", f"--prompt={file}", "--json", "--max_tokens=4")

@@ -59,11 +59,10 @@ def test_captions_are_sought_in_both_directions(tmp_path):
         "text_recall@1": 0.0,  # the other picture's two captions tie
         "text_recall@5": 100.0,
         "text_recall@10": 100.0,
-        "picture_recall@1": found["picture_recall@1"]["score"],
+        "picture_recall@1": 50.0,  # one of two pictures is a shade nearer
         "picture_recall@5": 100.0,
         "picture_recall@10": 100.0,
     }
-    assert found["picture_recall@1"]["score"] == 50.0  # one of two pictures is a shade nearer
     assert found["text_recall@5"]["num_queries"] == 6
     assert found["picture_recall@5"]["num_queries"] == 12
     assert all(row["published"] is None for row in found.values())

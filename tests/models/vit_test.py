@@ -12,8 +12,10 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import vit
 from flamingo_jax.models.vit import ViT
-from flamingo_jax.weights.clip import from_huggingface, from_open_clip, from_siglip
+from flamingo_jax.weights.clip import parameters
 from tests.torch_reference import import_torch
+
+from_huggingface = functools.partial(parameters, format="hf_clip", prefix="vision_model.")
 
 
 @functools.cache
@@ -242,7 +244,7 @@ def test_siglip_agrees_with_transformers():
         graph, _, _ = params.abstract(
             lambda rngs, p=post_norm: ViT("siglip_thin", post_norm=p, rngs=rngs)
         )
-        tree = from_siglip(state, "siglip_thin", post_norm=post_norm)
+        tree = from_huggingface(state, "siglip_thin", format="hf_siglip", post_norm=post_norm)
         compare(nnx.merge(graph, tree)(images), other, f"SigLIP, post_norm={post_norm}")
 
 
@@ -268,7 +270,7 @@ def test_agrees_with_open_clip(images, activation):
     with torch.no_grad():
         _, want = model(torch.tensor(np.array(images).transpose(0, 3, 1, 2)))
     have = apply(
-        from_open_clip(state, "thin", post_norm=True),
+        parameters(state, "thin", format="open_clip", prefix="visual.", post_norm=True),
         images,
         post_norm=True,
         activation=activation,

@@ -22,6 +22,7 @@ PICTURES = ImagePreprocessing(
 B32 = VisionConfig("vit", "vit_b_32", num_features=49, width=768, preprocessing=PICTURES)
 L14 = VisionConfig("vit", "vit_l_14", num_features=256, width=1024, preprocessing=PICTURES)
 H14 = VisionConfig("vit", "vit_h_14", num_features=256, width=1280, preprocessing=PICTURES)
+SIGLIP_B = VisionConfig("vit", "siglip_b_16", num_features=196, width=768)
 THIN = VisionConfig(
     "vit",
     "thin",
@@ -239,3 +240,13 @@ def test_defaults_are_those_of_transformers(tmp_path):
     hf.CLIPImageProcessor().save_pretrained(tmp_path)
     clip_config.check(tmp_path, "hf_clip", B32)
     assert "preprocessor_config.json" in {file.name for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "one"),
+    [("hf_siglip", L14, "siglip_b_16"), ("hf_clip", SIGLIP_B, "vit_b_32")],
+)
+def test_a_variant_of_another_network_is_refused_whatever_lies_beside(tmp_path, kind, config, one):
+    said = rf"{kind}, and model\.vision\.variant='{config.variant}' is another network: .*{one}"
+    with pytest.raises(BadWeightsFile, match=said):
+        clip_config.check(tmp_path, kind, config)

@@ -1,14 +1,18 @@
 """CLIP image towers under both names; numbers against the references are in tests/models."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from flamingo_jax.core import params
 from flamingo_jax.models.vit import ViT
-from flamingo_jax.weights.clip import from_huggingface, from_open_clip
+from flamingo_jax.weights.clip import parameters
 from flamingo_jax.weights.errors import BadWeightsFile
 
+from_huggingface = functools.partial(parameters, format="hf_clip", prefix="vision_model.")
+from_open_clip = functools.partial(parameters, format="open_clip", prefix="visual.")
 WIDTH, HEADS, LAYERS = 32, 4, 3  # of the variant "thin"; patches of 8 px, 4 x 4 of them
 
 
