@@ -19,10 +19,20 @@ import pathlib
 
 import pytest
 
+LONGEST_FILES = (
+    "train_test.py",
+    "trained_parts_test.py",
+    "serving_test.py",
+    "trained_parts_run_test.py",
+    "asked_model_test.py",
+    "pretrain_contrastive_test.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest begins first, so that no worker is left alone with it."""
-    items.sort(key=lambda item: item.path.name != "train_test.py")
+    """The files that take longest begin first, so that no worker is left alone with one."""
+    place = {name: i for i, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
