@@ -51,7 +51,16 @@ DEMO = [*DATA, "matplotlib>=3.9", "tensorboard>=2.19"]
 EVALUATE = [*DEMO, "nltk==3.10.4"]
 # What the packages of tests/reference-requirements.txt need, which are installed without theirs.
 REFERENCE = ["torch==2.13.0", "einops", "einops-exts", "ftfy", "huggingface-hub", "regex", "typer"]
-TEST = [*EVALUATE, "pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "ruff==0.17.5"]
+GCS = ["gcsfs>=2026.4", "google-cloud-storage>=3.10,<4"]  # runs, models and data in buckets
+TEST = [
+    *EVALUATE,
+    *GCS,
+    "gcp-storage-emulator==2026.7.19",
+    "pytest>=8",
+    "pytest-xdist>=3.7",
+    "hypothesis>=6",
+    "ruff==0.17.5",
+]
 
 setup(
     name="flamingo_jax",
@@ -68,6 +77,7 @@ setup(
         "data": DATA,
         "demo": DEMO,
         "evaluate": EVALUATE,
+        "gcs": GCS,
         "tpu": ["jax[tpu]==0.10.2"],
         "cuda": ["jax[cuda12]==0.10.2"],
         "test": TEST,

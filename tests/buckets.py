@@ -1,0 +1,51 @@
+"""A bucket on this machine: what speaks Cloud Storage's protocol, for code that reads gs://.
+
+TensorFlow's files, which etils takes where TensorFlow is installed, know no other address than
+Google's; in tests etils takes gcsfs, as it does without TensorFlow. Commands do so too when begun
+as `python -m tests.buckets MODULE ...`.
+"""
+
+import contextlib
+import os
+import runpy
+import socket
+import sys
+from collections.abc import Iterator
+
+_ADDRESSES = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL")
+_NOT_ASKED = {"NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+
+
+@contextlib.contextmanager
+def serve(bucket: str) -> Iterator[str]:
+    """An empty bucket, `gs://NAME`, until the block ends; commands begun in it see it too."""
+    from gcp_storage_emulator import server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = _NOT_ASKED | {name: f"http://127.0.0.1:{port}" for name in _ADDRESSES}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
+    with server.create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket):
+        try:
+            yield f"gs://{bucket}"
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def read_with_gcsfs() -> None:
+    """From now on etils reads gs:// with gcsfs."""
+    from etils.epath import gpath
+
+    gpath._is_tf_installed = lambda: False
+
+
+if __name__ == "__main__":
+    read_with_gcsfs()
+    _, module, *arguments = sys.argv
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
