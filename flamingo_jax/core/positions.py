@@ -4,6 +4,9 @@ Each kind is two pieces. `shared` runs once for all blocks, on the positions of 
 the cache slots (which count real tokens only); the module itself runs in each block and returns its
 queries and keys, and a float32 bias on the logits or None. Learned absolute positions are rows
 added to the embeddings, in `models.lm`; their blocks are `Unmarked`.
+
+A kind that goes `by_distance` alone may be given the numbers of the slots in the place of positions,
+where the real tokens of each row stand side by side. Then all rows are alike, and are one.
 """
 
 import math
@@ -22,14 +25,16 @@ Array = jax.Array
 class Unmarked(nnx.Module):
     """Attention that sees a set, but for the causal mask."""
 
+    by_distance = False
+
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
         pass
 
     @staticmethod
     def shared(
         config: LanguageModelConfig,
-        positions: Array,  # i32[B, T]
-        slots: Array,  # i32[B, S]
+        positions: Array,  # i32[B, T], or [1, T] where rows are alike
+        slots: Array,  # i32[B, S], or [1, S]
     ) -> Any:
         """What all blocks use alike; here nothing."""
 
@@ -57,6 +62,8 @@ class Rotary(Unmarked):
 
 class Alibi(Unmarked):
     """Attention with linear biases (Press et al. 2022): minus slope times distance."""
+
+    by_distance = True
 
     @staticmethod
     def shared(config, positions, slots):

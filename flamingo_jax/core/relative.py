@@ -26,8 +26,8 @@ class Waves(NamedTuple):
     """Sinusoids for the two ways to the second term of the logit, `whole` and `step`."""
 
     distance: Array | None  # f32[S, D] of distances S - 1 to 0; None where T < S
-    query: Array  # f32[B, T, D] of the queries' positions
-    key: Array  # f32[B, S, D] of the slots' positions
+    query: Array  # f32[B, T, D] of the queries' positions; or [1, T, D], where rows are alike
+    key: Array  # f32[B, S, D] of the slots' positions; or [1, S, D]
 
 
 def sinusoids(positions: Array, width: int) -> Array:
@@ -39,6 +39,8 @@ def sinusoids(positions: Array, width: int) -> Array:
 
 class Relative(Unmarked):
     """Content bias u, position bias v and the projection W of one layer."""
+
+    by_distance = True
 
     def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
         n, h = config.num_heads, config.head_dim

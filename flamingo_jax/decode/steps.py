@@ -46,7 +46,7 @@ def step(model: Flamingo, tokens: Array, state: DecodeState) -> tuple[Array, Dec
     slot_mask = jax.lax.dynamic_update_slice_in_dim(
         state.slot_mask, jnp.ones((tokens.shape[0], 1), bool), state.index, axis=1
     )
-    context = model.language_model.context(slot_mask, state.index, 1)
+    context = model.language_model.context(slot_mask, state.index, 1, side_by_side=True)
     mask = _mask(model, state.media_index[:, None], state.media_mask)
     hidden, cache = model.decode(tokens[:, None], context, state.media_keys, mask, state.cache)
     cache = _laid_out(cache)

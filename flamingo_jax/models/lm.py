@@ -167,10 +167,13 @@ class LanguageModel(nnx.Module):
         index: Array | int = 0,  # slot of the first token
         num_tokens: int | None = None,  # T, the tokens to run now; default all S
         segments: Array | None = None,  # i32[B, S] of packed rows; None: a row is one text
+        *,
+        side_by_side: bool = False,  # no padding stands between a row's real tokens
     ) -> Context:
         """Positions count real tokens only, so padding on either side changes nothing.
 
-        In packed rows they count from the beginning of each segment.
+        In packed rows they count from the beginning of each segment. Said to stand `side_by_side`,
+        tokens are as far apart as their slots, which blocks then need not look up for each row.
         """
         num_slots = slot_mask.shape[1]
         self.check_length(num_slots)
@@ -185,7 +188,10 @@ class LanguageModel(nnx.Module):
             now = jax.lax.dynamic_slice_in_dim(segments, index, t, axis=1)
             mask &= now[:, :, None] == segments[:, None]
         positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
-        shared = POSITIONS[self.config.positions].shared(self.config, positions, slots)
+        kind, places = POSITIONS[self.config.positions], (positions, slots)
+        if side_by_side and kind.by_distance:
+            places = index + jnp.arange(t)[None], jnp.arange(num_slots)[None]
+        shared = kind.shared(self.config, *places)
         return Context(positions, shared, mask, segments, index)
 
     def check_length(self, num_slots: int) -> None:

@@ -13,7 +13,7 @@ from flamingo_jax.config import LanguageModelConfig, RopeScaling
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.models.lm_block import Cache
+from flamingo_jax.models.lm_block import POSITIONS, Cache
 
 BATCH, LENGTH, VOCAB = 2, 12, 40
 SEGMENTS = plan(4, 2, 0)  # 2 groups of 2
@@ -64,13 +64,13 @@ class Model:
 
         self.params = jax.tree_util.tree_map_with_path(draw, shapes)
         self.logits = jax.jit(lambda p, *args: nnx.merge(self.graph, p)(*args))
-        self.step = jax.jit(self._step)
+        self.step = jax.jit(self._step, static_argnums=5)
 
     def __call__(self, tokens, mask=None):
         mask = np.ones(tokens.shape, bool) if mask is None else mask
         return np.asarray(self.logits(self.params, tokens, mask))
 
-    def cached(self, tokens, mask):
+    def cached(self, tokens, mask, side_by_side=False):
         """The logits of `__call__`, computed a few tokens at a time through a cache."""
         b, slots = tokens.shape
         cache = {}
@@ -81,14 +81,15 @@ class Model:
         for count in (5, 1, 1, 3, 1, 1):
             stop = start + count
             known = mask & (np.arange(slots) < stop)
-            logits, cache = self.step(self.params, cache, tokens[:, start:stop], known, start)
+            now = tokens[:, start:stop]
+            logits, cache = self.step(self.params, cache, now, known, start, side_by_side)
             out.append(logits)
             start = stop
         return np.concatenate(out, axis=1)
 
-    def _step(self, params, cache, tokens, known, start):
+    def _step(self, params, cache, tokens, known, start, side_by_side):
         model = nnx.merge(self.graph, params)
-        context = model.context(known, start, tokens.shape[1])
+        context = model.context(known, start, tokens.shape[1], side_by_side=side_by_side)
         hidden, cache = model.hidden(model.embedding[...][tokens], context, cache)
         return hidden @ model.output_embedding.T, cache
 
@@ -106,9 +107,10 @@ def tokens():
 def test_cached_decoding_equals_the_full_forward(model, tokens):
     mask = np.ones(tokens.shape, bool)
     mask[0, :3] = False  # prompts of unequal length end together
-    np.testing.assert_allclose(
-        model.cached(tokens, mask)[mask], model(tokens, mask)[mask], atol=2e-5
-    )
+    want = model(tokens, mask)[mask]
+    for side_by_side in {False, POSITIONS[model.config.positions].by_distance}:
+        found = model.cached(tokens, mask, side_by_side)[mask]
+        np.testing.assert_allclose(found, want, atol=2e-5)
 
 
 def test_a_gap_before_decoding_changes_nothing(model, tokens):
