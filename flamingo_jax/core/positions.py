@@ -5,8 +5,8 @@ the cache slots (which count real tokens only); the module itself runs in each b
 queries and keys, and a float32 bias on the logits or None. Learned absolute positions are rows
 added to the embeddings, in `models.lm`; their blocks are `Unmarked`.
 
-A kind that goes `by_distance` alone may be given the numbers of the slots in the place of positions,
-where the real tokens of each row stand side by side. Then all rows are alike, and are one.
+A kind that goes `by_distance` alone may be given the numbers of the slots in the place of
+positions, where the real tokens of each row stand side by side. Then all rows are alike, and one.
 """
 
 import math
