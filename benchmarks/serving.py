@@ -4,8 +4,9 @@ r"""What a recipe's finished model needs on a TPU slice that need not be there, 
         --topology=v5p:2x2x4 --mesh=tensor=16
 
 Compiles, with the TPU's own compiler, the program that `Model.generate` runs (pictures, prompt and
-beam search), and one step of it alone. Prints how much HBM a chip needs, and the time that the
-chips' published rates allow a step. Needs libtpu (`pip install 'flamingo_jax[tpu]'`), and no TPU.
+beam search). Prints how much HBM a chip needs, and the time that the chips' published rates allow a
+step: one round of the search, which writes a token of every beam. Needs libtpu
+(`pip install 'flamingo_jax[tpu]'`), and no TPU.
 """
 
 # Before JAX, which reads the variables that this sets.
@@ -19,7 +20,7 @@ from ml_collections import config_flags
 from experiments import abstract_serving, cli, mesh_flag, processes
 from experiments.abstract_serving import Asked
 from experiments.aot_text import GIB
-from flamingo_jax.aot import chips, cost, hlo, roofline
+from flamingo_jax.aot import chips, cost, hlo, loops, roofline
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition
 
@@ -49,11 +50,11 @@ def main() -> None:
     began_s = time.perf_counter()
     try:
         answer = report_lib.compile_for(topology, serving.lower_answer(asked))
-        step = report_lib.compile_for(topology, serving.lower_step(asked))
     except report_lib.DoesNotFit as error:
         said = str(error).partition(";")[0]
         cli.fail(f"{said}; raise tensor in --mesh, or the chips of --topology")
-    times = roofline.roofline(cost.of(hlo.parse(step.as_text())), topology, mesh)
+    program = hlo.parse(answer.as_text())
+    times = roofline.roofline(cost.of(program, loops.open_loop(program)), topology, mesh)
     used = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     memory = answer.memory_analysis()
     held, capacity = report_lib.peak(memory), topology.chip.hbm_bytes

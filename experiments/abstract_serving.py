@@ -14,7 +14,7 @@ from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import kernels, partition
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
-from flamingo_jax.decode import beam, cache, serving, steps
+from flamingo_jax.decode import beam, serving
 from flamingo_jax.models.flamingo import Flamingo
 
 Tree = Any
@@ -51,33 +51,18 @@ class AbstractServing:
             return beam.beam_search(model, batch, **size, **ids)
 
         everywhere = partition.replicated(self.mesh)
-        return self._lower(jax.jit(answer, out_shardings=everywhere), self._batch(asked))
-
-    def lower_step(self, asked: Asked) -> jax.stages.Lowered:
-        """One more token of every beam, behind the prompt."""
-
-        def step(params: Tree, tokens: jax.Array, state: cache.DecodeState) -> Any:
-            return steps.step(nnx.merge(self.graph, params), tokens, state)
-
-        rows = dataclasses.replace(asked, prompts=asked.prompts * asked.beams)
-        tokens = self._array((rows.prompts,), jnp.int32, "batch")
-        return self._lower(jax.jit(step, donate_argnums=2), tokens, self._state(rows))
-
-    def _lower(self, jitted: Any, *args: Tree) -> jax.stages.Lowered:
+        jitted = jax.jit(answer, out_shardings=everywhere)
         with jax.set_mesh(self.mesh):
-            return jitted.trace(self.params, *args).lower(lowering_platforms=(self.platform,))
-
-    def _array(self, shape: tuple[int, ...], dtype: Any, *axes: str | None) -> jax.ShapeDtypeStruct:
-        """Cut by logical axes, of which those that are not given are whole."""
-        axes += (None,) * (len(shape) - len(axes))
-        return struct(shape, dtype, partition.cut(shape, axes, self.mesh))
+            traced = jitted.trace(self.params, self._batch(asked))
+            return traced.lower(lowering_platforms=(self.platform,))
 
     def _batch(self, asked: Asked) -> Batch:
         size = self.config.vision.preprocessing.size_px
         text, media = (asked.prompts, asked.tokens), (asked.prompts, asked.media, 1)
 
         def rows(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
-            return self._array(shape, dtype, "batch")
+            axes = ("batch", *[None] * (len(shape) - 1))
+            return struct(shape, jnp.dtype(dtype), partition.cut(shape, axes, self.mesh))
 
         return Batch(
             tokens=rows(text, "int32"),
@@ -87,22 +72,6 @@ class AbstractServing:
             media=rows((*media, size, size, 3), "uint8"),
             media_mask=rows(media, "bool"),
         )
-
-    def _state(self, asked: Asked) -> cache.DecodeState:
-        """Of so many rows, as `steps.prefill` leaves it."""
-
-        def prefill(params: Tree, batch: Batch) -> cache.DecodeState:
-            return steps.prefill(nnx.merge(self.graph, params), batch, asked.max_tokens)[1]
-
-        state = jax.eval_shape(prefill, self.params, self._batch(asked))
-        axes = {"cache": cache.CACHE_AXES, "media_keys": cache.MEDIA_AXES, "index": ()}
-
-        def placed(field: str, value: Tree) -> Tree:
-            own = axes.get(field, ("batch",))
-            return jax.tree.map(lambda s: self._array(s.shape, s.dtype, *own), value)
-
-        fields = {field: placed(field, value) for field, value in state._asdict().items()}
-        return cache.DecodeState(**fields)
 
 
 def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractServing:

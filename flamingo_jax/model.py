@@ -22,7 +22,7 @@ from flamingo_jax.core import partition
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.decode import calls, prompt_batch, score, serving
 from flamingo_jax.decode import candidates as candidates_lib
-from flamingo_jax.decode.cache import row_bytes
+from flamingo_jax.decode.cache import media_bytes, token_bytes
 from flamingo_jax.decode.decoding import Decoding, write
 from flamingo_jax.decode.results import Candidate, Scored, Written
 from flamingo_jax.models.flamingo import Flamingo
@@ -99,10 +99,11 @@ class Model:
         beams = decoding.num_beams if decoding.method == "beam" else 1
 
         def max_rows(shape: calls.Shape) -> int:
-            num_slots, num_media = longest + decoding.max_tokens, shape[0]
-            a_beam = row_bytes(self.config, num_slots, num_media, self.compute_dtype)
+            each = shape[0] * media_bytes(self.config, self.compute_dtype)
+            tokens = longest + beams * decoding.max_tokens
+            each += tokens * token_bytes(self.config, self.compute_dtype)
             room = calls.MAX_CACHE_BYTES * serving.cache_cut(self.config, self.mesh)
-            return calls.rows_within(room, beams * a_beam, self.shards)
+            return calls.rows_within(room, each, self.shards)
 
         def one_call(batch: Batch, rows: Sequence[int]) -> Iterator[Written]:
             numbers = np.array(self._filled([first + i for i in rows]), np.uint32)

@@ -55,13 +55,13 @@ class Cost:
     kernels: dict[str, float]  # custom calls by name, and how often they run: not in `flops`
 
 
-def of(program: Program) -> Cost:
-    """The cost of a parsed program."""
+def of(program: Program, begin: str | None = None) -> Cost:
+    """The cost of a parsed program, or of its computation `begin` alone, run once."""
     flops = hbm_bytes = 0.0
     collectives: list[Collective] = []
     kernels: dict[str, float] = {}
     inside = _fused(program)
-    for name, times in loops.run_counts(program).items():
+    for name, times in loops.run_counts(program, begin).items():
         ops = program.computations[name]
         for op in ops.values():
             if op.opcode in ("dot", "convolution"):

@@ -35,8 +35,11 @@ class _Counter(NamedTuple):
     limit: int
 
 
-def run_counts(program: Program) -> dict[str, float]:
-    """How often a step runs each computation; of a condition's branches, each as if always."""
+def run_counts(program: Program, begin: str | None = None) -> dict[str, float]:
+    """How often a step runs each computation; of a condition's branches, each as if always.
+
+    A step is all of the program, or what the computation `begin` does once.
+    """
     total: dict[str, float] = {}
 
     def visit(name: str, times: float) -> None:
@@ -47,8 +50,27 @@ def run_counts(program: Program) -> dict[str, float]:
                 if op.opcode not in _ELEMENTWISE_CALLERS and called in program.computations:
                     visit(called, times * loops)
 
-    visit(program.entry, 1.0)
+    visit(begin or program.entry, 1.0)
     return total
+
+
+def open_loop(program: Program) -> str:
+    """The body of the one loop that runs until it has found what it looks for, as decoding does.
+
+    Raises:
+      ValueError: there is none, or there are several.
+    """
+    found = []
+    for name, ops in program.computations.items():
+        for op in ops.values():
+            if op.opcode == "while":
+                try:
+                    trip_count(program.computations, name, op)
+                except ValueError:
+                    found.append(op.attribute("body").lstrip("%"))
+    if len(found) != 1:
+        raise ValueError(f"loops without a known trip count: {found or 'none'}, want one")
+    return found[0]
 
 
 def trip_count(computations: dict[str, Computation], computation: str, loop: Op) -> int:

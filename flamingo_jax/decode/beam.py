@@ -46,7 +46,7 @@ def beam_search(
     stays while no `num_beams` others beat it. The search ends where the likeliest beam of each
     prompt is finished, as the others can only lose.
     """
-    logits, state = prefill(model, prompt, max_tokens)
+    logits, state = prefill(model, prompt, max_tokens, num_beams)
     b, k = logits.shape[0], num_beams
     stops = jnp.asarray(list(stop_ids), jnp.int32)
 
@@ -85,7 +85,7 @@ def beam_search(
         jnp.zeros((b, k), jnp.int32),
     )
     first = write(0, jnp.repeat(logits, k, axis=0), alike)
-    start = jnp.int32(1), _repeat(state, k), first
+    start = jnp.int32(1), state, first
     _, _, beams = jax.lax.while_loop(unfinished, go_on, start)
     return Continuation(beams.tokens[:, 0], beams.length[:, 0], beams.log_prob[:, 0])
 
@@ -96,7 +96,7 @@ def _pick(x: Array, beam: Array) -> Array:
 
 
 def _reorder(state: DecodeState, parent: Array) -> DecodeState:
-    """Beams `parent` i32[B, K] of the state; the media of a prompt's beams are the same.
+    """Beams `parent` i32[B, K] of what was written; the prompt is the same for all its beams.
 
     They move among the rows of their prompt, so no device asks another for them.
     """
@@ -111,17 +111,4 @@ def _reorder(state: DecodeState, parent: Array) -> DecodeState:
 
         return on_shards(here, (axes, ("batch", None)), axes)(x, parent)
 
-    cache = jax.tree.map(lambda x: pick(x, CACHE_AXES), state.cache)
-    return state._replace(cache=cache, slot_mask=pick(state.slot_mask, ("batch", None)))
-
-
-def _repeat(state: DecodeState, k: int) -> DecodeState:
-    """Each row `k` times in a row."""
-    return DecodeState(
-        jax.tree.map(lambda x: jnp.repeat(x, k, axis=2), state.cache),
-        jax.tree.map(lambda x: jnp.repeat(x, k, axis=1), state.media_keys),
-        jnp.repeat(state.media_index, k, axis=0),
-        jnp.repeat(state.media_mask, k, axis=0),
-        jnp.repeat(state.slot_mask, k, axis=0),
-        state.index,
-    )
+    return state._replace(cache=jax.tree.map(lambda x: pick(x, CACHE_AXES), state.cache))

@@ -1,7 +1,9 @@
-"""What decoding keeps: self-attention keys and values by slot, and the media's, read only.
+"""What decoding keeps: keys and values of the prompt and of its media, and of what is written.
 
-Prompts are padded on the left, so that slot s is the same step of every row and one index serves
-the whole batch. On a mesh all of it is cut by rows and by heads, as attention is.
+Of a prompt there is one row, which all beams that go on from it read; what they write are rows of
+their own, R of them for B prompts. Prompts are padded on the left, so that slot s is the same step
+of every row and one index serves the whole batch. On a mesh all of it is cut by rows and by heads,
+as attention is.
 """
 
 from typing import NamedTuple
@@ -23,26 +25,36 @@ MEDIA_AXES = (None, "batch", None, "heads", None)
 
 
 class DecodeState(NamedTuple):
-    """Everything the next step needs; leaves are updated in place when donated."""
+    """Everything the next step needs; only `cache` and `index` change."""
 
-    cache: dict[str, Cache]  # by segment, [repeats, depth, B, S, K, H]
-    media_keys: dict[str, MediaKeys]  # by gated segment, [repeats, B, M * R, N, H]
-    media_index: Array  # i32[B], the media the new tokens see: the prompt's last
+    prompt: dict[str, Cache]  # by segment, [repeats, depth, B, P, K, H]
+    prompt_mask: Array  # bool[B, P], slots with a real token
+    media_keys: dict[str, MediaKeys]  # by gated segment, [repeats, B, M * L, N, H], L latents
     media_mask: Array  # bool[B, M]
-    slot_mask: Array  # bool[B, S], slots with a real token
-    index: Array  # i32[], the next free slot
+    media_index: Array  # i32[B], the media the new tokens see: the prompt's last
+    cache: dict[str, Cache]  # of the tokens written, [repeats, depth, R, S, K, H]
+    index: Array  # i32[], the next free slot of it
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return next(iter(self.cache.values())).key.shape[3]
 
 
-def row_bytes(config: FlamingoConfig, num_slots: int, num_media: int, dtype: str) -> int:
-    """What one row of a batch keeps, with so many tokens, those to come too, and media."""
+def token_bytes(config: FlamingoConfig, dtype: str) -> int:
+    """What each token of a row keeps."""
     lm, xattn = config.language_model, config.cross_attention
     layers = lm.num_layers + (xattn.graft_depth if xattn.kind == "graft" else 0)
+    return 2 * layers * lm.kv_heads * lm.head_dim * jnp.dtype(dtype).itemsize
+
+
+def media_bytes(config: FlamingoConfig, dtype: str) -> int:
+    """What each picture or video of a prompt keeps."""
+    xattn = config.cross_attention
     looks = sum(segment.repeats for segment in cross_attention_segments(config))
     each = config.vision.num_features if config.resampler.kind == "mlp" else None
-    visual = num_media * (each or config.resampler.num_latents)
-    slots = layers * num_slots * lm.kv_heads * lm.head_dim
-    media = looks * visual * xattn.num_heads * xattn.head_dim
-    return 2 * (slots + media) * jnp.dtype(dtype).itemsize
+    visual = each or config.resampler.num_latents
+    return 2 * looks * visual * xattn.num_heads * xattn.head_dim * jnp.dtype(dtype).itemsize
 
 
 def empty_cache(

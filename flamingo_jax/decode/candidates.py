@@ -106,7 +106,7 @@ def _hidden(model: Flamingo, tokens: Array, candidate: Array, state: DecodeState
     place = jnp.arange(a)
     begins = jnp.diff(candidate, axis=1, prepend=0) != 0
     depth = place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
-    in_prompt = state.slot_mask[:, : state.slot_mask.shape[1] - a]
+    in_prompt = state.prompt_mask
     positions = in_prompt.sum(1, keepdims=True) + depth
     slots = jnp.concatenate([jnp.maximum(jnp.cumsum(in_prompt, 1) - 1, 0), positions], axis=1)
     own = (candidate[:, :, None] == candidate[:, None]) & (place <= place[:, None])
@@ -114,7 +114,7 @@ def _hidden(model: Flamingo, tokens: Array, candidate: Array, state: DecodeState
     mask = jnp.concatenate([seen, own], axis=-1)
     shared = POSITIONS[lm.config.positions].shared(lm.config, positions, slots)
     segments = mask.any(1).astype(jnp.int32)  # for kernels, and none reads a cache
-    context = Context(positions, shared, mask, segments, state.index)
+    context = Context(positions, shared, mask, segments, state.index, state.prompt)
     attend = model.config.cross_attention.attend
     media = media_mask.text_media_mask(state.media_index[:, None], state.media_mask, attend)
     media = jnp.broadcast_to(media, (b, a, media.shape[-1]))

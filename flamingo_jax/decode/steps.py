@@ -1,5 +1,7 @@
 """Prefill and one decoding step of a Flamingo: pure functions of parameters and state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -13,44 +15,49 @@ from flamingo_jax.models.lm_block import Cache
 Array = jax.Array
 
 
-def prefill(model: Flamingo, prompt: Batch, max_new_tokens: int) -> tuple[Array, DecodeState]:
+def prefill(
+    model: Flamingo, prompt: Batch, max_new_tokens: int, beams: int = 1
+) -> tuple[Array, DecodeState]:
     """f32[B, V] logits of the first new token, and the state with the prompt in it.
 
-    `prompt` is padded on the left (see `decode.prompt_batch`).
+    `prompt` is padded on the left (see `decode.prompt_batch`); so many rows will go on from each.
     """
     b, t = prompt.tokens.shape
-    num_slots = t + max_new_tokens
     prompt_mask = jnp.asarray(prompt.token_mask)
     lm = model.language_model
-    lm.check_length(num_slots)
-    cache = empty_cache(lm.config, model.segments, b, num_slots, jnp.dtype(model.dtype))
+    lm.check_length(t + max_new_tokens)
+    dtype = jnp.dtype(model.dtype)
+    cache = empty_cache(lm.config, model.segments, b, t, dtype)
     keys = model.media_keys(model.visual_tokens(prompt.media, prompt.media_mask))
     keys = jax.tree.map(lambda x: constrain(x, *MEDIA_AXES), keys)
     real_media = jnp.asarray(prompt.media_mask).any(-1)
     mask = _mask(model, prompt.media_index, real_media)
-    context = lm.context(prompt_mask)  # of the prompt alone: the slots behind it are empty
+    context = lm.context(prompt_mask)
     hidden, cache = model.decode(prompt.tokens, context, keys, mask, cache)
     state = DecodeState(
-        _laid_out(cache),
-        keys,
-        jnp.asarray(prompt.media_index)[:, -1],
-        real_media,
-        jnp.pad(prompt_mask, [(0, 0), (0, max_new_tokens)]),
-        jnp.asarray(t, jnp.int32),
+        prompt=_laid_out(cache),
+        prompt_mask=prompt_mask,
+        media_keys=keys,
+        media_mask=real_media,
+        media_index=jnp.asarray(prompt.media_index)[:, -1],
+        cache=empty_cache(lm.config, model.segments, beams * b, max_new_tokens, dtype),
+        index=jnp.zeros((), jnp.int32),
     )
     return _whole_rows(model.logits(hidden[:, -1:])), state
 
 
 def step(model: Flamingo, tokens: Array, state: DecodeState) -> tuple[Array, DecodeState]:
-    """f32[B, V] logits after one more token a row, i32[B], which sees the prompt's last media."""
-    slot_mask = jax.lax.dynamic_update_slice_in_dim(
-        state.slot_mask, jnp.ones((tokens.shape[0], 1), bool), state.index, axis=1
-    )
-    context = model.language_model.context(slot_mask, state.index, 1, side_by_side=True)
-    mask = _mask(model, state.media_index[:, None], state.media_mask)
+    """f32[R, V] logits after one more token a row, i32[R], which sees the prompt's last media."""
+    rows, (b, prompt_slots) = tokens.shape[0], state.prompt_mask.shape
+    beams = functools.partial(jnp.repeat, repeats=rows // b, axis=0)
+    written = jnp.broadcast_to(jnp.arange(state.num_slots) <= state.index, (rows, state.num_slots))
+    slot_mask = jnp.concatenate([beams(state.prompt_mask), written], axis=1)
+    place = prompt_slots + state.index
+    context = model.language_model.context(slot_mask, place, 1, side_by_side=True)
+    context = context._replace(index=state.index, prompt=state.prompt)
+    mask = beams(_mask(model, state.media_index[:, None], state.media_mask))
     hidden, cache = model.decode(tokens[:, None], context, state.media_keys, mask, state.cache)
-    cache = _laid_out(cache)
-    state = state._replace(cache=cache, slot_mask=slot_mask, index=state.index + 1)
+    state = state._replace(cache=_laid_out(cache), index=state.index + 1)
     return _whole_rows(model.logits(hidden)), state
 
 

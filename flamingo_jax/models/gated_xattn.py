@@ -29,7 +29,10 @@ Array = jax.Array
 
 
 class MediaKeys(NamedTuple):
-    """Keys and values of all media of a sequence, flat: computed once a prompt, read every step."""
+    """Keys and values of all media of a sequence, flat: computed once a prompt, read every step.
+
+    A row may serve several neighbouring rows of text, such as the beams that go on from a prompt.
+    """
 
     key: Array  # [B, M * R, N, H]
     value: Array  # [B, M * R, N, H]
@@ -76,10 +79,14 @@ class CrossAttention(nnx.Module):
             return constrain(self._add(x, self.attention_gate, seen), *RESIDUAL)
 
     def _look(self, query: Array, media: MediaKeys, mask: Array) -> Array:
+        shape, rows = query.shape, media.key.shape[0]
+        query, mask = (x.reshape(rows, -1, *x.shape[2:]) for x in (query, mask))
         if self.attends == "last":
-            return attend_to_own(query, media.key, media.value, mask)
-        mask = over_latents(mask, media.key.shape[1] // mask.shape[-1])
-        return attend(query, media.key, media.value, mask)
+            seen = attend_to_own(query, media.key, media.value, mask)
+        else:
+            mask = over_latents(mask, media.key.shape[1] // mask.shape[-1])
+            seen = attend(query, media.key, media.value, mask)
+        return seen.reshape(shape)
 
     def _add(self, x: Array, alpha: nnx.Param | None, branch: Array) -> Array:
         """`x` plus a branch times tanh(alpha) and the configured scale.

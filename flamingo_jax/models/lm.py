@@ -93,10 +93,13 @@ def walk(
         name = segment.name
         stacks = [getattr(blocks, name)]
         has_layers = inserted is not None and segment.gated
+        prompt = context.prompt and context.prompt[name]
         if has_layers:
             stacks.append(getattr(inserted.layers, name))
 
-        def group(carry, layers, xs, segment=segment, has_layers=has_layers, stacks=stacks):
+        def group(
+            carry, layers, xs, segment=segment, has_layers=has_layers, stacks=stacks, prompt=prompt
+        ):
             (x, kept), (number, media) = carry, xs
             between = None
             if has_layers:
@@ -107,7 +110,7 @@ def walk(
 
             def block(carry, blocks, i):
                 x, kept = carry
-                own = None if kept is None else LayerCache(kept, (number, i))
+                own = None if kept is None else LayerCache(kept, (number, i), prompt)
                 x, own = blocks[0](x, context, own, between)
                 return (x, None if own is None else own.whole), None
 

@@ -46,6 +46,7 @@ class LayerCache(NamedTuple):
 
     whole: Cache
     place: tuple[Array, Array]  # i32[], the group, and the layer in it
+    prompt: Cache | None = None  # of the tokens before, [repeats, depth, B / n, P, K, H]; only read
 
     def written(self, key: Array, value: Array, index: Array | int) -> "LayerCache":
         """With those of some tokens, [B, T, K, H], from slot `index` on."""
@@ -56,13 +57,19 @@ class LayerCache(NamedTuple):
             whole=Cache(*(jax.lax.dynamic_update_slice(x, one, at) for x, one in pairs))
         )
 
-    def read(self) -> tuple[Array, Array]:
+    def read(self) -> Cache:
         """Keys and values [B, S, K, H] of all slots."""
-        shape = self.whole.key.shape[2:]
+        return self._own(self.whole)
+
+    def read_prompt(self) -> Cache | None:
+        """Keys and values [B / n, P, K, H] of the tokens before."""
+        return None if self.prompt is None else self._own(self.prompt)
+
+    def _own(self, cache: Cache) -> Cache:
+        shape = cache.key.shape[2:]
         at = (*self.place, 0, 0, 0, 0)
-        found = (jax.lax.dynamic_slice(x, at, (1, 1, *shape)) for x in self.whole)
-        key, value = (x.reshape(shape) for x in found)
-        return key, value
+        found = (jax.lax.dynamic_slice(x, at, (1, 1, *shape)) for x in cache)
+        return Cache(*(x.reshape(shape) for x in found))
 
 
 class Context(NamedTuple):
@@ -70,9 +77,10 @@ class Context(NamedTuple):
 
     positions: Array  # i32[B, T], the T tokens counted among the real ones
     shared: Any  # of `core.positions`
-    mask: Array  # bool[B, T, S]
+    mask: Array  # bool[B, T, S], of the prompt's slots too, which come first
     segments: Array  # i32[B, S], texts that do not see each other, from 1; 0 is padding
     index: Array | int = 0  # the cache slot of the first of the T tokens
+    prompt: dict[str, Cache] | None = None  # by segment, of a prompt that several rows may share
 
 
 class Attention(nnx.Module):
@@ -106,13 +114,15 @@ class Attention(nnx.Module):
             q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
         q, k, bias = self.positions(q, k, context.shared)
         alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
+        prompt = None
         if cache is not None:
             cache = cache.written(k, v, context.index)
-            k, v = (k, v) if alone else cache.read()
+            if not alone:
+                prompt, (k, v) = cache.read_prompt(), cache.read()
         if alone and bias is None:
             seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
         else:
-            seen = attend(q, k, v, context.mask, bias=bias)
+            seen = attend(q, k, v, context.mask, bias=bias, prompt=prompt)
         # For the way back: without it the partitioner brings the output's weights together.
         return self.out(constrain(seen, "batch", None, "heads", None)), cache
 

@@ -215,6 +215,16 @@ def test_a_slice_of_stacked_weights_is_read_inside_a_fusion_inside_a_fusion():
 
 
 def test_a_loop_of_unknown_length_is_named():
-    text = TEXT.replace("direction=LT", "direction=NE")
+    program = hlo.parse(TEXT.replace("direction=LT", "direction=NE"))
     with pytest.raises(ValueError, match="loop while of main: its trip count is not known"):
-        cost.of(hlo.parse(text))
+        cost.of(program)
+
+
+def test_one_round_of_a_loop_that_looks_for_something():
+    program = hlo.parse(TEXT.replace("direction=LT", "direction=NE"))
+    body = loops.open_loop(program)
+    assert body == "body"
+    assert loops.run_counts(program, body) == {"body": 1, "fused_computation": 1}
+    assert 5 * cost.of(program, body).flops == cost.of(hlo.parse(TEXT)).flops
+    with pytest.raises(ValueError, match="loops without a known trip count: none, want one"):
+        loops.open_loop(hlo.parse(TEXT))

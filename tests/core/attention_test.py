@@ -49,6 +49,20 @@ def test_bias_and_scale(inputs, rows):
     np.testing.assert_allclose(found, direct(*inputs, bias=bias, scale=0.3), atol=1e-6)
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_rows_may_share_the_keys_that_come_first(inputs, beams):
+    """As if each row had its own copy of them before its own keys."""
+    q, k, v, mask = inputs
+    rng = np.random.default_rng(1)
+    prompt = rng.normal(size=(2, B // beams, 4, K, H)).astype(np.float32)
+    mask = np.concatenate([rng.random((B, T, 4)) < 0.5, mask], axis=-1)
+    bias = rng.normal(size=(B, N, T, 4 + S)).astype(np.float32)
+    each = np.repeat(prompt, beams, axis=1)
+    k_all, v_all = (np.concatenate(pair, axis=1) for pair in zip(each, (k, v), strict=True))
+    found = attend(q, k, v, mask, bias=jnp.asarray(bias), prompt=tuple(map(jnp.asarray, prompt)))
+    np.testing.assert_allclose(found, direct(q, k_all, v_all, mask, bias=bias), atol=1e-6)
+
+
 def test_a_row_that_sees_nothing_gets_zero_and_finite_gradients(inputs):
     q, k, v, mask = inputs
     mask[0, 1] = False

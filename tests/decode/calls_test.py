@@ -5,7 +5,7 @@ import pytest
 
 from flamingo_jax.config import DTypePolicy
 from flamingo_jax.decode import calls
-from flamingo_jax.decode.cache import empty_cache, row_bytes
+from flamingo_jax.decode.cache import empty_cache, media_bytes, token_bytes
 from flamingo_jax.model import Decoding
 from flamingo_jax.models import insertion
 from flamingo_jax.prompts import Prompt, PromptError, TextPart
@@ -42,7 +42,7 @@ def test_calls_are_filled_with_the_first_row():
     assert calls.filled("abcde", 3) == [*"abcde", "a"]
 
 
-def test_bytes_of_a_row_are_those_of_its_cache():
+def test_bytes_of_tokens_and_media_are_those_of_their_cache():
     config, dtype = tiny.CONFIG, DTypePolicy().compute
     lm = config.language_model
     segments = insertion.language_model_segments(config)
@@ -50,8 +50,9 @@ def test_bytes_of_a_row_are_those_of_its_cache():
     slots = sum(x.nbytes for pair in cache.values() for x in pair)
     looks = sum(s.repeats for s in insertion.cross_attention_segments(config))
     xattn = config.cross_attention
-    media = 2 * looks * 3 * config.resampler.num_latents * xattn.num_heads * xattn.head_dim * 2
-    assert row_bytes(config, 20, 3, dtype) == slots + media
+    media = 2 * looks * config.resampler.num_latents * xattn.num_heads * xattn.head_dim * 2
+    assert 20 * token_bytes(config, dtype) == slots
+    assert media_bytes(config, dtype) == media
 
 
 def prompt(i: int) -> list[dict]:

@@ -22,11 +22,12 @@ class Chain:
         self.batch_size = batch_size
         self.steps_run: list[None] = []
 
-    def prefill(self, model, prompt, max_new_tokens):
-        del model, prompt, max_new_tokens
+    def prefill(self, model, prompt, max_new_tokens, beams=1):
+        del model, prompt, max_new_tokens, beams
         b = self.batch_size
         nothing = jnp.zeros((b, 1), bool)
-        state = DecodeState({}, {}, jnp.zeros(b, jnp.int32), nothing, nothing, jnp.zeros((), int))
+        last, first = jnp.zeros(b, jnp.int32), jnp.zeros((), jnp.int32)
+        state = DecodeState({}, nothing, {}, nothing, last, {}, first)
         return self.log_probs[jnp.full(b, START)], state
 
     def step(self, model, tokens, state):

@@ -13,9 +13,9 @@ from flamingo_jax.config import LanguageModelConfig, RopeScaling
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.models.lm_block import POSITIONS, Cache
+from flamingo_jax.models.lm_block import Cache
 
-BATCH, LENGTH, VOCAB = 2, 12, 40
+BATCH, LENGTH, VOCAB, NEW = 2, 12, 40, 3
 SEGMENTS = plan(4, 2, 0)  # 2 groups of 2
 
 SIZES = LanguageModelConfig(
@@ -64,32 +64,37 @@ class Model:
 
         self.params = jax.tree_util.tree_map_with_path(draw, shapes)
         self.logits = jax.jit(lambda p, *args: nnx.merge(self.graph, p)(*args))
-        self.step = jax.jit(self._step, static_argnums=5)
+        self.step = jax.jit(self._step)
 
     def __call__(self, tokens, mask=None):
         mask = np.ones(tokens.shape, bool) if mask is None else mask
         return np.asarray(self.logits(self.params, tokens, mask))
 
-    def cached(self, tokens, mask, side_by_side=False):
+    def cache(self, rows, slots):
+        """Without any token."""
+        width = self.config.kv_heads, self.config.head_dim
+        shapes = {s.name: (s.repeats, s.depth, rows, slots, *width) for s in SEGMENTS}
+        return {name: Cache(jnp.zeros(shape), jnp.zeros(shape)) for name, shape in shapes.items()}
+
+    def cached(self, tokens, mask):
         """The logits of `__call__`, computed a few tokens at a time through a cache."""
-        b, slots = tokens.shape
-        cache = {}
-        for s in SEGMENTS:
-            shape = (s.repeats, s.depth, b, slots, self.config.kv_heads, self.config.head_dim)
-            cache[s.name] = Cache(jnp.zeros(shape), jnp.zeros(shape))
+        slots = tokens.shape[1]
+        cache = self.cache(*tokens.shape)
         out, start = [], 0
         for count in (5, 1, 1, 3, 1, 1):
             stop = start + count
             known = mask & (np.arange(slots) < stop)
-            now = tokens[:, start:stop]
-            logits, cache = self.step(self.params, cache, now, known, start, side_by_side)
+            logits, cache = self.step(self.params, cache, tokens[:, start:stop], known, start)
             out.append(logits)
             start = stop
         return np.concatenate(out, axis=1)
 
-    def _step(self, params, cache, tokens, known, start, side_by_side):
+    def _step(self, params, cache, tokens, known, start, prompt=None):
         model = nnx.merge(self.graph, params)
-        context = model.context(known, start, tokens.shape[1], side_by_side=side_by_side)
+        shared = prompt is not None
+        context = model.context(known, start, tokens.shape[1], side_by_side=shared)
+        if shared:
+            context = context._replace(index=start - (known.shape[1] - NEW), prompt=prompt)
         hidden, cache = model.hidden(model.embedding[...][tokens], context, cache)
         return hidden @ model.output_embedding.T, cache
 
@@ -107,10 +112,30 @@ def tokens():
 def test_cached_decoding_equals_the_full_forward(model, tokens):
     mask = np.ones(tokens.shape, bool)
     mask[0, :3] = False  # prompts of unequal length end together
-    want = model(tokens, mask)[mask]
-    for side_by_side in {False, POSITIONS[model.config.positions].by_distance}:
-        found = model.cached(tokens, mask, side_by_side)[mask]
-        np.testing.assert_allclose(found, want, atol=2e-5)
+    np.testing.assert_allclose(
+        model.cached(tokens, mask)[mask], model(tokens, mask)[mask], atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("model", ["chinchilla", "llama", "mpt", "opt"], indirect=True)
+def test_rows_that_share_a_prompt_equal_the_full_forward(model, tokens):
+    """Two rows go on from each prompt, which is padded on the left, and see it and themselves."""
+    place, rows = LENGTH - NEW, 2 * BATCH
+    mask = np.ones(tokens.shape, bool)
+    mask[0, :3] = False
+    prompt = model.step(
+        model.params, model.cache(BATCH, place), tokens[:, :place], mask[:, :place], 0
+    )[1]
+    whole, mask = np.repeat(tokens, 2, axis=0), np.repeat(mask, 2, axis=0)
+    whole[1::2, place:] = whole[1::2, place:][:, ::-1]
+    cache, found = model.cache(rows, NEW), []
+    for i in range(place, LENGTH):
+        known = mask & (np.arange(LENGTH) <= i)
+        step = model.step(model.params, cache, whole[:, i : i + 1], known, i, prompt)
+        cache = step[1]
+        found.append(step[0])
+    want = model(whole, mask)[:, place:]
+    np.testing.assert_allclose(np.concatenate(found, axis=1), want, atol=2e-5)
 
 
 def test_a_gap_before_decoding_changes_nothing(model, tokens):
