@@ -69,6 +69,7 @@ class LanguageModelConfig:
     norm_eps: float = 1e-5
     norm_bias: bool = True  # of layernorm; MPT has none
     norm_offset: bool = False  # norms multiply by 1 + scale (Gemma)
+    norm_after: bool = False  # what attention and feed-forward give, not what they take (OLMo 2)
     qk_norm: bool = False  # a norm over all heads' queries, another over the keys (MPT-1B)
     qk_norm_by_head: bool = False  # those norms over each head by itself (Qwen3)
     activation: Activation = "silu"

@@ -132,6 +132,18 @@ def _gemma(layers: int, width: int, heads: tuple[int, int], ffw_width: int) -> L
     )
 
 
+def _olmo_2(layers: int, width: int, heads: int, ffw_width: int) -> LanguageModelConfig:
+    return _newer(
+        *(layers, width, (heads, heads), ffw_width, 100_352),
+        norm_eps=1e-6,
+        norm_after=True,
+        qk_norm=True,
+        rope_base=500_000.0,
+        tied_head=False,
+        max_length=4096,
+    )
+
+
 def _mpt(layers: int, width: int, heads: int, vocab: int, *, qk_norm: bool) -> LanguageModelConfig:
     return LanguageModelConfig(
         vocab_size=vocab,
@@ -251,6 +263,18 @@ LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
     "qwen3_4b": _qwen3(36, 2560, 32, 9728),
     "qwen3_8b": _qwen3(36, 4096, 32, 12_288, tied=False),
     "mistral_7b": _newer(32, 4096, (32, 8), 14_336, 32_000, tied_head=False, max_length=4096),
+    "olmo_2_1b": _olmo_2(16, 2048, 16, 8192),
+    "olmo_2_7b": _olmo_2(32, 4096, 32, 11_008),
+    "olmo_2_13b": _olmo_2(40, 5120, 40, 13_824),
+    "phi_3_mini": _newer(
+        32, 3072, (32, 32), 8192, 32_064, head_dim=96, tied_head=False, max_length=2047
+    ),
+    "phi_4": _newer(
+        *(40, 5120, (40, 10), 17_920, 100_352),
+        rope_base=250_000.0,
+        tied_head=False,
+        max_length=16_384,
+    ),
     "gemma_2b": _gemma(18, 2048, (8, 1), 16_384),
     "gemma_7b": _gemma(28, 3072, (16, 16), 24_576),
 }

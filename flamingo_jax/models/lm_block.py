@@ -1,9 +1,8 @@
 """One block of the frozen language model (paper: "LM block" in Figure 3), and its cache.
 
-It serves Chinchilla, LLaMA, Mistral, Qwen, Gemma, MPT, GPT-NeoX, OPT and GPT-2, which differ in
-norms, positions, biases, activation and in where the feed-forward reads, all of them values of the
-config. A key-value cache
-goes in and comes out; nothing is kept inside the modules.
+It serves Chinchilla, LLaMA, Mistral, Qwen, Gemma, OLMo 2, Phi, MPT, GPT-NeoX, OPT and GPT-2, which
+differ in norms, positions, biases, activation and in where the feed-forward reads, all of them
+values of the config. A key-value cache goes in and comes out; nothing is kept inside the modules.
 """
 
 from collections.abc import Callable
@@ -140,10 +139,10 @@ def _over_heads(norm: Norm, x: Array) -> Array:
 
 
 class Block(nnx.Module):
-    """Pre-norm self-attention and feed-forward, one after the other or side by side."""
+    """Normed self-attention and feed-forward, one after the other or side by side."""
 
     def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: nnx.Rngs):
-        self.parallel_residual = config.parallel_residual
+        self.parallel_residual, self.norm_after = config.parallel_residual, config.norm_after
         self.attention_norm = make_norm(config, config.width)
         self.attention = Attention(config, kernel, rngs=rngs)
         self.ffw_norm = make_norm(config, config.width)
@@ -164,8 +163,12 @@ class Block(nnx.Module):
         between: Callable[[Array], Array] | None = None,  # after attention, for `vanilla`
     ) -> tuple[Array, LayerCache | None]:
         x = constrain(x, *RESIDUAL)
-        seen, cache = self.attention(self.attention_norm(x), context, cache)
-        y = constrain(x + seen, *RESIDUAL)
+        seen, cache = self.attention(
+            x if self.norm_after else self.attention_norm(x), context, cache
+        )
+        y = constrain(x + (self.attention_norm(seen) if self.norm_after else seen), *RESIDUAL)
         if between is not None:
             y = between(y)
-        return y + self.ffw(self.ffw_norm(x if self.parallel_residual else y)), cache
+        z = x if self.parallel_residual else y
+        z = self.ffw_norm(self.ffw(z)) if self.norm_after else self.ffw(self.ffw_norm(z))
+        return y + z, cache

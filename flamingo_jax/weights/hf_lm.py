@@ -1,7 +1,7 @@
 """Language models as transformers stores them -> the tree of `models.lm`, by tables of names.
 
-Covers LLaMA to 3.2, Mistral, Qwen2 to 3, the first Gemma, GPT-NeoX (Pythia, RedPajama-INCITE),
-MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2, and the LLaMA inside IDEFICS.
+Covers LLaMA to 3.2, Mistral, Qwen2 to 3, the first Gemma, OLMo 2, Phi-3 and 4, GPT-NeoX (Pythia,
+RedPajama-INCITE), MPT-7B, MPT-1B (`mosaic_gpt`), OPT and GPT-2, and the LLaMA inside IDEFICS.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -62,6 +62,25 @@ NAMES: dict[str, Names] = {
         modules={**_LLAMA.modules, "self_attn.q_norm": "q_norm", "self_attn.k_norm": "k_norm"}
     ),
     "gemma": _LLAMA,
+    "olmo2": _LLAMA._replace(
+        modules={
+            **{name: part for name, part in _LLAMA.modules.items() if not part.endswith("_norm")},
+            "self_attn.q_norm": "q_norm",
+            "self_attn.k_norm": "k_norm",
+            "post_attention_layernorm": "attn_norm",
+            "post_feedforward_layernorm": "ffw_norm",
+        }
+    ),
+    "phi3": _LLAMA._replace(
+        modules={
+            "input_layernorm": "attn_norm",
+            "self_attn.qkv_proj": "q k v",
+            "self_attn.o_proj": "o",
+            "post_attention_layernorm": "ffw_norm",
+            "mlp.gate_up_proj": "gate up",
+            "mlp.down_proj": "down",
+        }
+    ),
     "idefics": _LLAMA._replace(
         beside=(
             "model.vision_model.",
@@ -271,7 +290,9 @@ def _split(
         by_head = tensor.reshape(*lead, config.num_heads, 3, config.head_dim)
         pieces = [by_head[..., i, :] for i in range(3)]
     else:
-        pieces = np.split(tensor, len(parts), axis=-1)
+        sizes = [heads.get(part, 1) for part in parts]
+        ends = np.cumsum(sizes)[:-1] * (tensor.shape[-1] // sum(sizes))
+        pieces = np.split(tensor, ends, axis=-1)
     neutral = {}
     for part, piece in zip(parts, pieces, strict=True):
         if part in heads:

@@ -152,6 +152,17 @@ def _gemma(hf: Json) -> dict[str, Any]:
     return fields | {"norm_offset": True, "scale_embedding": True}
 
 
+def _olmo2(hf: Json) -> dict[str, Any]:
+    return _llama(hf) | {"qk_norm": True, "norm_after": True}
+
+
+def _phi3(hf: Json) -> dict[str, Any]:
+    """Up to the length of its sliding window, as Mistral."""
+    fraction = _rope(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
+    fields = _mistral(hf)
+    return fields | {"rope_dims": int(fields["head_dim"] * fraction)}
+
+
 def _idefics(hf: Json) -> dict[str, Any]:
     """The language model inside; a key that transformers leaves out has its class's value."""
     defaults = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
@@ -238,6 +249,8 @@ _READERS = {
     "qwen2": _qwen2,
     "qwen3": _qwen3,
     "gemma": _gemma,
+    "olmo2": _olmo2,
+    "phi3": _phi3,
     "idefics": _idefics,
     "gpt_neox": _gpt_neox,
     "mpt": _mpt,

@@ -38,6 +38,7 @@ KINDS = {
     "gemma": dataclasses.replace(
         SIZES, num_kv_heads=1, activation="gelu_tanh", norm_offset=True, scale_embedding=True
     ),
+    "olmo_2": dataclasses.replace(SIZES, qk_norm=True, norm_after=True),
     "mpt": dataclasses.replace(
         SIZES, positions="alibi", norm_bias=False, qk_norm=True, **LAYERNORM
     ),
@@ -224,6 +225,11 @@ def test_parameter_counts_are_the_published_ones(name, published):
         ("qwen3_4b", 4_022_468_096),
         ("qwen3_8b", 8_190_735_360),
         ("mistral_7b", 7_241_732_096),
+        ("olmo_2_1b", 1_484_916_736),
+        ("olmo_2_7b", 7_298_617_344),
+        ("olmo_2_13b", 13_716_198_400),
+        ("phi_3_mini", 3_821_079_552),
+        ("phi_4", 14_659_507_200),
         ("gemma_2b", 2_506_172_416),
         ("gemma_7b", 8_537_680_896),
     ],

@@ -103,6 +103,20 @@ def gemma(hf):
     return hf.GemmaForCausalLM(hf.GemmaConfig(**small(), head_dim=16))
 
 
+def olmo2(hf):
+    return hf.Olmo2ForCausalLM(hf.Olmo2Config(**small()))
+
+
+def phi3(hf, **kwargs):
+    return hf.Phi3ForCausalLM(hf.Phi3Config(**small(), pad_token_id=0, **kwargs))
+
+
+def phi3_partial(hf):
+    """Two thirds of a head turn."""
+    rope = {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 2 / 3}
+    return phi3(hf, rope_parameters=rope, tie_word_embeddings=True)
+
+
 def mpt(hf, heads=4):
     return hf.MptForCausalLM(
         hf.MptConfig(vocab_size=VOCAB, d_model=48, n_layers=3, n_heads=heads, max_seq_len=64)
@@ -115,7 +129,7 @@ def mpt_six_heads(hf):
 
 FAMILIES = (
     *(gpt2, opt, pythia, redpajama, mpt, mpt_six_heads),
-    *(llama, llama_3, mistral, qwen2, qwen3, gemma),
+    *(llama, llama_3, mistral, qwen2, qwen3, gemma, olmo2, phi3, phi3_partial),
 )
 
 
