@@ -54,8 +54,9 @@ class Settings:
 
 
 def check(task: Task) -> None:
-    """UserError for a task that has neither classes nor captions."""
-    if task.metric != CAPTIONS and not (task.metric in CLASSES and task.candidates):
+    """UserError for a task that has neither classes nor captions, such as one of questions."""
+    of_classes = task.metric in CLASSES and not any(query.fields for query in task.queries)
+    if task.metric != CAPTIONS and not of_classes:
         raise UserError(
             f"{task.name}: neither classes nor captions: use imagenet, kinetics700, coco, "
             "flickr30k, vatex, youcook2, or your own file of labels or captions"
@@ -159,9 +160,17 @@ def _classification(
     templates: Sequence[str],
 ) -> Interval:
     """The task's own metric, cosines in the place of log-likelihoods."""
-    classes = zero_shot.class_points(model.embed_texts, task.candidates, templates)
+    choices = [task.candidates_of(query) for query in queries]
+    names = list(dict.fromkeys(name for own in dict.fromkeys(choices) for name in own))
+    classes = zero_shot.class_points(model.embed_texts, names, templates)
+    number = {name: i for i, name in enumerate(names)}
+    columns = {own: [number[name] for name in own] for own in choices}
+    cosines = pictures @ classes.T
+    scores = [
+        Prediction(candidates=own, log_probs=row[columns[own]])
+        for own, row in zip(choices, cosines, strict=True)
+    ]
     metric = METRICS[task.metric]
-    scores = [Prediction(candidates=task.candidates, log_probs=row) for row in pictures @ classes.T]
     interval, _, _ = summarize(metric, queries, [metric.each(queries, scores)])
     return interval
 

@@ -79,6 +79,21 @@ def test_the_nearest_class_is_the_answer(tmp_path):
     assert row["templates"] == ["one {} thing"]
 
 
+def test_a_query_with_classes_of_its_own_has_those_to_choose_from(tmp_path):
+    """One of them is no class of the others, and the nearest of all is not among them."""
+    path = drawn_benchmark.write(tmp_path, "label", candidates=drawn_benchmark.COLORS)
+    header, *lines = (json.loads(line) for line in path.read_text().splitlines())
+    for line in lines:
+        line["label"] = drawn_benchmark.COLORS[int(line["id"][1:]) // 2]
+    right = lines[-1]["label"]
+    wrong = [color for color in drawn_benchmark.COLORS if color != right]
+    lines[-1] |= {"split": "query", "label": f"dark {right}"}
+    lines[-1]["candidates"] = [wrong[0], lines[-1]["label"]]
+    path.write_text("\n".join(map(json.dumps, [header, *lines])))
+    (row,) = rows(jsonl.read(path, "{}"), templates=["{}"]).values()
+    assert row["score"] == 100.0
+
+
 def test_videos_are_the_mean_of_their_frames_and_have_their_own_descriptions(tmp_path):
     lines = []
     for number, color in enumerate(drawn_benchmark.COLORS):
@@ -103,9 +118,11 @@ def test_what_cannot_be_read_is_left_out_and_too_much_of_it_is_refused(tmp_path)
 
 
 def test_a_task_of_questions_is_refused(tmp_path):
-    task = jsonl.read(drawn_benchmark.write(tmp_path, "question"), "{}")
-    with pytest.raises(UserError, match="question: neither classes nor captions"):
-        contrastive_evaluation.check(task)
+    """With answers to choose from, too: towers would be shown those without the question."""
+    for header in ({}, {"candidates": drawn_benchmark.COLORS}):
+        task = jsonl.read(drawn_benchmark.write(tmp_path, "question", **header), "{}")
+        with pytest.raises(UserError, match="question: neither classes nor captions"):
+            contrastive_evaluation.check(task)
 
 
 def test_results_are_written_with_the_papers_beside(tmp_path):
