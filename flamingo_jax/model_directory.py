@@ -35,6 +35,7 @@ from flamingo_jax.weights import (
     folders,
     frozen_parts,
     layer_stack,
+    part_folders,
     tensor_file,
     tensor_shards,
 )
@@ -170,10 +171,15 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
     """`model.json`, checked."""
     directory = find(directory)
     path = directory / CARD
+    if not path.is_file() and (part := part_folders.named(directory)):
+        raise ModelDirectoryError(
+            f"{directory} holds one part of a Flamingo, not a whole one: train one around it, with "
+            f"--config.{part}"
+        )
     if not path.is_file() and (directory / "checkpoints").is_dir():
         raise ModelDirectoryError(
             f"{directory} holds checkpoints and no model yet, which a run writes at its end: give "
-            "its command of experiments.train again"
+            "its command again"
         )
     if not path.is_file():
         raise ModelDirectoryError(

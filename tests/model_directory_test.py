@@ -129,6 +129,27 @@ def test_an_unfinished_run_is_called_so(tmp_path):
     assert "run holds checkpoints and no model yet" in one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("two_towers.json", "frozen.vision=contrastive"),
+        ("vision_encoder.json", "frozen.vision=pretrained"),
+        ("language_model.json", "frozen.language_model=pretrained"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_part_alone_is_called_so(tmp_path, file, key, whole):
+    """By its folder, and by the workdir of its training, which ended."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / file).write_text("{}")
+    with pytest.raises(ModelDirectoryError) as error:
+        load(tmp_path if whole else tmp_path / "model")
+    assert one_line(error).endswith(
+        f"not a whole one: train one around it, with --config.{key}:{tmp_path}/model"
+    )
+
+
 def test_no_model_there(tmp_path):
     with pytest.raises(ModelDirectoryError) as error:
         load(tmp_path / "nothing")
