@@ -18,8 +18,10 @@ from flamingo_jax.config import to_dict
 from flamingo_jax.weights.frozen_parts import Source
 
 
-def get_config(directory: str) -> ml_collections.ConfigDict:
-    """The recipe; ModelDirectoryError where no model is there."""
+def get_config(directory: str = "") -> ml_collections.ConfigDict:
+    """The recipe; ValueError where no model is named, ModelDirectoryError where none is there."""
+    if not directory:
+        raise ValueError("no model to train on from: write finetune.py:MODEL_DIRECTORY")
     found = model_directory.find(directory)
     card = model_directory.read_card(found)
     c = base.base()

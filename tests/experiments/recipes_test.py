@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.stream_config import StreamConfig
 from experiments import summary
-from experiments.configs import flamingo, paper, public
+from experiments.configs import finetune, flamingo, paper, public
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import params, partition
@@ -176,6 +176,8 @@ def test_the_papers_training_settings(variant):
 def test_a_variant_that_does_not_exist_is_named_with_those_that_do():
     with pytest.raises(ValueError, match=r"unknown variant '7b': use one of \['3b', '3b_public'"):
         flamingo.get_config("7b")
+    with pytest.raises(ValueError, match="no model to train on from: write finetune.py:MODEL_DIR"):
+        finetune.get_config()
 
 
 def test_the_train_step_of_80b_traces_on_videos_and_changes_no_dtype():
