@@ -256,7 +256,7 @@ def _say_why(error: BaseException) -> int:
         print(f"error: {who} has lost another one: {' '.join(str(error).split())}", file=sys.stderr)
     else:
         traceback.print_exc()
-    print(f"{who} ends; the same command goes on from the newest checkpoint", file=sys.stderr)
+    print(f"{who} ends, and the others with it: give the same command again", file=sys.stderr)
     return 1
 
 
