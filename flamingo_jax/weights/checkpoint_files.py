@@ -25,24 +25,37 @@ from flamingo_jax.weights.torch_checkpoint import load_state_dict
 CONFIG = "config.json"
 _THREADS = min(16, os.cpu_count() or 1)  # that hash
 _PATTERNS = ("*.safetensors", "*pytorch_model*.bin", "*.pt", "*.pth")  # the first that is there
+_WHOLE = ("model.safetensors", "pytorch_model.bin")  # all that transformers reads, where it is
 
 
 def weight_files(path: pathlib.Path) -> list[pathlib.Path]:
-    """The file itself, or a folder's weight files in order; BadWeightsFile where there are none."""
+    """The file itself, or a folder's weight files in order; BadWeightsFile where there are none.
+
+    Of a folder with several checkpoints, such as Mistral's with `consolidated.safetensors` beside
+    the shards, those files that transformers reads: the whole one, or what the index names.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise BadWeightsFile(f"{path} is missing: give a checkpoint's file, or the folder of it")
     for pattern in _PATTERNS:
         if found := sorted(path.glob(pattern)):
-            _check_shards(path, pattern, {file.name for file in found})
-            return found
+            there = {file.name for file in found}
+            if whole := there & {*_WHOLE}:
+                return [path / min(whole)]
+            named = _named_shards(path, pattern, there)
+            return [path / name for name in named] or found
     raise BadWeightsFile(f"{path} holds no weights: want one of {', '.join(_PATTERNS)} in it")
 
 
-def _check_shards(folder: pathlib.Path, pattern: str, there: set[str]) -> None:
-    """BadWeightsFile where the index of the shards names one that is not there, unlike others."""
-    for index in sorted(folder.glob(f"{pattern}.index.json")):
+def _named_shards(folder: pathlib.Path, pattern: str, there: set[str]) -> list[str]:
+    """What an index of some that are there names, transformers' own first; none without one.
+
+    BadWeightsFile where it names one that is not there, unlike others.
+    """
+    own = {f"{name}.index.json" for name in _WHOLE}
+    found = sorted(folder.glob(f"{pattern}.index.json"), key=lambda f: (f.name not in own, f.name))
+    for index in found:
         places = json_object(index).get("weight_map")
         named = set(map(str, places.values())) if isinstance(places, dict) else set()
         if there & named and (missing := sorted(named - there)):
@@ -50,6 +63,9 @@ def _check_shards(folder: pathlib.Path, pattern: str, there: set[str]) -> None:
                 f"{folder} lacks {missing[0]}, one of {len(named)} files that {index.name} names: "
                 "fetch the folder again"
             )
+        if there & named:
+            return sorted(named)
+    return []
 
 
 def tensors(

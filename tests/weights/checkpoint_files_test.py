@@ -73,3 +73,19 @@ def test_a_shard_that_the_index_names_and_that_is_not_there_is_named(shards):
             read(shards)
     (shards / first).rename(shards / "model.safetensors")  # the index is of other files
     assert [*checkpoint_files.tensors(shards)] == ["a"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_another_checkpoint_beside_transformers_own_is_passed_over(shards, whole):
+    """As in Mistral's folders: the same weights once more, under other names, in one file."""
+    alone = checkpoint_files.sha256(shards)
+    for name in ("model", "consolidated"):
+        files = {x: f"{name}-0000{i}-of-00002.safetensors" for i, x in enumerate("ab", 1)}
+        index = json.dumps({"weight_map": files})
+        (shards / f"{name}.safetensors.index.json").write_text(index)
+    for i, part in enumerate(({"x": A["a"]}, {"y": A["a"]}), 1):
+        safetensors.numpy.save_file(part, shards / f"consolidated-0000{i}-of-00002.safetensors")
+    if whole:
+        safetensors.numpy.save_file(A | B, shards / "model.safetensors")
+    assert {*checkpoint_files.tensors(shards)} == {"a", "b"}
+    assert (checkpoint_files.sha256(shards) == alone) is not whole
