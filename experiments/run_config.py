@@ -5,14 +5,16 @@ import pathlib
 import sys
 from typing import Any
 
-from data_pipelines.whole_files import write_json
+from data_pipelines.whole_files import read_json, write_json
+from flamingo_jax import config as config_lib
+from flamingo_jax.model_directory import ModelCard
 
 CONFIG_FILE = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write(workdir: pathlib.Path, config: Any) -> None:
-    """The resolved recipe, package versions, command line."""
+def write(workdir: pathlib.Path, config: Any, card: ModelCard | None = None) -> None:
+    """The resolved recipe, package versions, command line; of a Flamingo its `card` as `model`."""
     import tensorflow as tf  # not above: data_pipelines says first how quiet it is to be
 
     values = {
@@ -21,4 +23,16 @@ def write(workdir: pathlib.Path, config: Any) -> None:
         | {"tensorflow": tf.__version__},  # of whichever of its packages
         "command": sys.argv,
     }
+    if card is not None:
+        values["model"] = config_lib.to_dict(card)
     write_json(workdir / CONFIG_FILE, values)
+
+
+def read_card(workdir: pathlib.Path) -> ModelCard | None:
+    """The model of a Flamingo's run; None where nothing is said of it. ValueError for nonsense."""
+    path = workdir / CONFIG_FILE
+    try:
+        values = read_json(path) if path.is_file() else {}
+        return config_lib.from_dict(ModelCard, values["model"]) if "model" in values else None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): mend it, or delete it") from error

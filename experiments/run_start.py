@@ -5,6 +5,8 @@ import sys
 from typing import Any
 
 from experiments import cli, processes, run_config, run_setup
+from flamingo_jax import same_model
+from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.train.checkpoint import Checkpoints
 from flamingo_jax.train.state import TrainState
 
@@ -12,11 +14,12 @@ Json = dict[str, Any]
 
 
 def restore(
-    config: Any, workdir: pathlib.Path, fresh: TrainState
+    config: Any, workdir: pathlib.Path, fresh: TrainState, card: ModelCard | None = None
 ) -> tuple[Checkpoints, TrainState, Json | None]:
     """The run's checkpoints, the state to go on from, and its place in the data, if it has one.
 
-    UserError where the recipe asks for fewer steps than are done.
+    UserError where the recipe asks for fewer steps than are done, or of a Flamingo, which `card`
+    describes, for another model or other frozen parts, which no checkpoint holds.
     """
     kept = config.keep_checkpoints, config.keep_every
     checkpoints = Checkpoints(workdir / "checkpoints", *kept)
@@ -24,14 +27,26 @@ def restore(
         return checkpoints, fresh, None
     with cli.user_input():
         run_setup.check_steps(config.steps, checkpoints.latest_step)
+        _check_model(workdir, card)
     return checkpoints, *checkpoints.restore(fresh)
 
 
-def note(config: Any, workdir: pathlib.Path, start: int) -> None:
+def _check_model(workdir: pathlib.Path, card: ModelCard | None) -> None:
+    """ValueError where the run trained another model so far, which may have the same shapes."""
+    before = None if card is None else run_config.read_card(workdir)
+    if before and (other := same_model.difference(before, card)):
+        key, own, asked = other
+        raise ValueError(
+            f"{workdir} has trained a model of {key}={own} so far, the config asks for {asked}: "
+            "give it as it was, or another workdir"
+        )
+
+
+def note(config: Any, workdir: pathlib.Path, start: int, card: ModelCard | None = None) -> None:
     """Writes config.json, unless all steps are done already and other settings mean nothing."""
     if not processes.is_first():
         return
     if start == config.steps:
         print(f"{workdir} has all its {start} steps: only the report is made", file=sys.stderr)
     else:
-        run_config.write(workdir, config)
+        run_config.write(workdir, config, card)

@@ -60,7 +60,7 @@ def main() -> int:
     # State: fresh, or the newest checkpoint with its place in the data.
     optimizer = optim.make_optimizer(setup.optimizer)
     now = state.create(trainable, optimizer, config.seed, mesh)
-    checkpoints, now, place = run_start.restore(config, workdir, now)
+    checkpoints, now, place = run_start.restore(config, workdir, now, card)
     share, num_shares = setup.share
     reading = {
         "preprocessing": None if features else card.config.vision.preprocessing,
@@ -71,7 +71,7 @@ def main() -> int:
     with cli.user_input():
         data = Mixture(setup.streams, tokenizer, **reading, state=place)
     start = int(now.step)
-    run_start.note(config, workdir, start)
+    run_start.note(config, workdir, start, card)
     compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
         make_train_step(

@@ -1,4 +1,4 @@
-"""Whether a finished model can be trained on as a recipe asks: its architecture and its parts."""
+"""Whether a model can be trained on as a recipe asks: its architecture and its frozen parts."""
 
 import dataclasses
 import pathlib
@@ -22,18 +22,27 @@ def check(directory: str | pathlib.Path, card: ModelCard) -> None:
             f"{find(directory)} has trained {found.config.trained} along, the config asks for "
             f"model.trained={card.config.trained}: name those too, as no source has their weights"
         )
+    if other := difference(found, card):
+        key, own, asked = other
+        raise ModelDirectoryError(
+            f"{find(directory)} has {key}={own}, the config asks for {asked}: "
+            "trained parts belong to the frozen ones that they were trained on"
+        )
+
+
+def difference(one: ModelCard, other: ModelCard) -> tuple[str, Any, Any] | None:
+    """The first key of architecture and frozen parts in which they differ, and both its values.
+
+    Which of the frozen parts are trained is not compared, nor where they lie.
+    """
     a, b = (
         {"model": config_lib.to_dict(dataclasses.replace(c.config, trained=()))}
         | {name: _identity(getattr(c, name)) for name in ("language_model", "vision")}
-        for c in (found, card)
+        for c in (one, other)
     )
     a, b = (traverse_util.flatten_dict(tree, sep=".") for tree in (a, b))
-    for key in sorted(a.keys() | b.keys()):
-        if a.get(key) != b.get(key):
-            raise ModelDirectoryError(
-                f"{find(directory)} has {key}={a.get(key)}, the config asks for {b.get(key)}: "
-                "trained parts belong to the frozen ones that they were trained on"
-            )
+    differing = (key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key))
+    return next(((key, a.get(key), b.get(key)) for key in differing), None)
 
 
 def _identity(source: Source) -> dict[str, Any]:
