@@ -28,6 +28,7 @@ def get_config(directory: str = "") -> ml_collections.ConfigDict:
     c.variant = "finetune"
     c.model = to_dict(card.config)
     c.frozen = {"language_model": _name(card.language_model), "vision": _name(card.vision)}
+    c.seed = max(card.language_model.seed, card.vision.seed)  # random parts are drawn from it
     c.init_from = str(pathlib.Path(found).absolute())
     c.caption_template = card.caption_template
     c.dtypes = to_dict(card.dtypes)

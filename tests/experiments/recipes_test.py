@@ -1,15 +1,17 @@
 """The recipes of full size: parameter counts against the paper's tables, allocating nothing."""
 
 import dataclasses
+import json
 
 import jax
 import pytest
 
 from data_pipelines.stream_config import StreamConfig
-from experiments import summary
+from experiments import parts, summary
 from experiments.configs import finetune, flamingo, paper, public
+from flamingo_jax import model_directory, same_model
 from flamingo_jax.batch import Batch
-from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
+from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict, to_dict
 from flamingo_jax.core import params, partition
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models import vision
@@ -178,6 +180,14 @@ def test_a_variant_that_does_not_exist_is_named_with_those_that_do():
         flamingo.get_config("7b")
     with pytest.raises(ValueError, match=r"no model to train on from: write finetune\.py:MODEL_"):
         finetune.get_config()
+
+
+def test_a_model_around_random_parts_is_trained_on_around_the_same_ones(tmp_path):
+    recipe = flamingo.get_config("micro")
+    recipe.seed = 7
+    card = parts.model_card(recipe)
+    (tmp_path / model_directory.CARD).write_text(json.dumps({"format": 2} | to_dict(card)))
+    same_model.check(tmp_path, parts.model_card(finetune.get_config(str(tmp_path))))
 
 
 def test_the_train_step_of_80b_traces_on_videos_and_changes_no_dtype():
