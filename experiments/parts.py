@@ -19,7 +19,7 @@ from flamingo_jax.config import DTypePolicy, FlamingoConfig
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models import vision
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import checkpoint_files, gguf_file, stage_folder
+from flamingo_jax.weights import checkpoint_files, gguf_file, part_folders, stage_folder
 from flamingo_jax.weights.frozen_parts import (
     LANGUAGE_MODEL_FORMATS,
     VISION_FORMATS,
@@ -59,15 +59,17 @@ def source(part: str, value: str, seed: int, field: str = "") -> Source:
     """Where frozen part `part` comes from; ValueError, naming `field`, for what names none.
 
     `value` is `random`, a package's name, or `FORMAT:PATH`, the path absolute or starting at the
-    cache folder.
+    cache folder; of a part that was trained here, its folder or its workdir.
     """
     if value == RANDOM:
         return Source("random", seed=seed)
     formats = {"language_model": LANGUAGE_MODEL_FORMATS, "vision": VISION_FORMATS}[part]
     kind, colon, path = value.partition(":")
     if colon and kind in formats and path:
-        digest = checkpoint_files.sha256(cache_dir() / pathlib.Path(path).expanduser())
-        return Source(kind, str(pathlib.Path(path).expanduser()), digest)
+        folder = cache_dir() / pathlib.Path(path).expanduser()
+        inner = part_folders.find(folder).relative_to(folder)
+        path = pathlib.Path(path).expanduser() / inner
+        return Source(kind, str(path), checkpoint_files.sha256(cache_dir() / path))
     packages = sorted(name for name, form in FORMATS.items() if form in formats)
     field = field or f"frozen.{part}"
     if value not in packages:

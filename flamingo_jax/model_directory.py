@@ -171,10 +171,11 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
     """`model.json`, checked."""
     directory = find(directory)
     path = directory / CARD
-    if not path.is_file() and (part := part_folders.named(directory)):
+    folder = part_folders.find(directory)
+    if not path.is_file() and (key := part_folders.key(folder)):
         raise ModelDirectoryError(
             f"{directory} holds one part of a Flamingo, not a whole one: train one around it, with "
-            f"--config.{part}"
+            f"--config.{key}:{folder.absolute()}"
         )
     if not path.is_file() and (directory / "checkpoints").is_dir():
         raise ModelDirectoryError(

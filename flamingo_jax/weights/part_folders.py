@@ -11,10 +11,12 @@ _KEYS = {  # of a recipe, that takes the folder, by the file that says what is i
 }
 
 
-def named(directory: pathlib.Path) -> str | None:
-    """As a recipe names the part there, or in a workdir's model/; None where there is none."""
-    for folder in (directory, directory / "model"):
-        for file, key in _KEYS.items():
-            if (folder / file).is_file():
-                return f"{key}:{folder.absolute()}"
-    return None
+def key(folder: pathlib.Path) -> str | None:
+    """What a recipe puts before the folder's path, to name the part there; None where none is."""
+    return next((key for file, key in _KEYS.items() if (folder / file).is_file()), None)
+
+
+def find(directory: pathlib.Path) -> pathlib.Path:
+    """The part's folder itself, where the workdir of its training is given."""
+    inner = directory / "model"
+    return inner if key(directory) is None and key(inner) is not None else directory

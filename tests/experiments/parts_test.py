@@ -193,3 +193,14 @@ def test_a_random_language_model_of_any_size_has_new_tokens_behind_its_rows():
     tokenizer = parts.tokenizer(card)
     assert (tokenizer.image_id, tokenizer.end_of_chunk_id) == (32_000, 32_001)
     assert tokenizer.decode(tokenizer.encode("naïve")) == "naïve"
+
+
+def test_a_part_that_was_trained_here_goes_by_its_folder_or_its_workdir(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "two_towers.json").write_text("{}")
+    safetensors.numpy.save_file({"a": np.ones(2)}, tmp_path / "model" / "weights.safetensors")
+    found = [
+        parts.source("vision", f"contrastive:{path}", 0) for path in (tmp_path, tmp_path / "model")
+    ]
+    assert found[0] == found[1]
+    assert found[0].path == str(tmp_path / "model")
