@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data_pipelines import commands, records, synthetic
-from data_pipelines.record_index import write_indexes
+from data_pipelines.index import write_indexes
 from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing

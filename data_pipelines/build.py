@@ -16,7 +16,7 @@ import sys
 from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
-from data_pipelines import build_pipeline, commands
+from data_pipelines import bucket_files, build_pipeline, commands
 from data_pipelines.sources import coco, html, mmc4, obelics, text, warc, webdataset, webvid
 from data_pipelines.staging import Job
 
@@ -47,6 +47,7 @@ def main() -> None:
         name=_dataset_name(output),
         records_per_chunk=args.records_per_chunk,
         shard_bytes=args.shard_mib << 20,
+        output=str(output) if bucket_files.is_address(output) else None,
     )
     print(build_pipeline.run(job, str(output), options))
     print(f"dataset: {output}")

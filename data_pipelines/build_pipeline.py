@@ -59,12 +59,11 @@ def run(job: Job, output: str, options: PipelineOptions) -> Counts:
     nothing was kept, and OSError as files do.
     """
     about = _about(job)
-    finished = epath.Path(output)
-    if finished.exists() and any(finished.iterdir()):
+    finished, folder = epath.Path(output), epath.Path(job.folder)
+    if _is_taken(finished, job):
         _check_same(finished / "build.json", about, f"--output={output} holds")
-        epath.Path(job.folder).rmtree(missing_ok=True)  # a kill between the last two lines below
+        folder.rmtree(missing_ok=True)  # a kill between the last two lines below
         return Counts.from_json(read_json(str(finished / "counts.json")))
-    folder = epath.Path(job.folder)
     # Chunks of another size would be gone on with in the wrong place; what comes of them is equal.
     begun = about | {"records_per_chunk": job.records_per_chunk}
     if folder.exists():
@@ -75,15 +74,25 @@ def run(job: Job, output: str, options: PipelineOptions) -> Counts:
     counts = _steps(job, functools.partial(_map, options))
     if not counts.kept:
         folder.rmtree()
+        epath.Path(job.dataset_file()).rmtree(missing_ok=True)  # in a bucket
         found = str(counts).replace("\n", "; ") if counts.dropped else "there is none in the input"
         raise ValueError(f"no record was kept, so there is no dataset: {found}")
-    write_json(job.file("dataset", "build.json"), about)
-    if finished.exists():
-        finished.rmdir()
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    epath.Path(job.file("dataset")).rename(finished)
+    write_json(job.dataset_file("build.json"), about)
+    if not job.output:
+        if finished.exists():
+            finished.rmdir()
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(job.dataset_file()).rename(finished)
     folder.rmtree()
     return counts
+
+
+def _is_taken(finished: epath.Path, job: Job) -> bool:
+    """Whether the dataset's folder holds something that this build has not begun."""
+    if not finished.exists() or not any(finished.iterdir()):
+        return False
+    begun = job.output and epath.Path(job.folder).exists()
+    return not begun or (finished / "build.json").exists()
 
 
 def _steps(job: Job, each: Callable[..., None]) -> Counts:

@@ -1,13 +1,12 @@
 """What the commands of this package share: one-line errors, and a dataset opened from flags."""
 
 import argparse
-import contextlib
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from data_pipelines import records
+from data_pipelines import documents
 from data_pipelines.errors import INTERRUPTED, BadRecord, TooManyBadRecords
 from data_pipelines.packages import PACKAGES
 from data_pipelines.record_index import RecordIndex
@@ -144,10 +143,9 @@ def _given(value: int | None, default: int) -> int:
 
 def _peek(folder: pathlib.Path, split: str) -> tuple[str, bool]:
     """What kind of rows the first records make, and whether any has a video."""
-    index, media = RecordIndex(shard_slices(folder, split, "--split")), []
-    for number in range(min(_PEEKED, len(index))):
-        with contextlib.suppress(BadRecord):  # the stream counts them
-            media.append(records.deserialize(index.read(number)).media)
+    index = RecordIndex(shard_slices(folder, split, "--split"))
+    found = documents.read(index, range(min(_PEEKED, len(index))))
+    media = [one.media for one in found if not isinstance(one, BadRecord)]  # the stream counts them
     counts = {len(m) for m in media}
     likely = "pair" if counts <= {1} else "text" if counts == {0} else "page"
     return likely, any(is_video(data) for m in media for data in m)

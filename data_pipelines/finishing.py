@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipelines import records
+from data_pipelines import record_bounds, records
 from data_pipelines.counts import Counts
 from data_pipelines.deduplication import REMOVAL_ROW, REPEAT_ROW
-from data_pipelines.record_index import framed, write_indexes
 from data_pipelines.sorted_rows import read_rows
 from data_pipelines.staging import PAGE_ROW, Job, read_document
+from data_pipelines.tfrecord import framed
 from data_pipelines.whole_files import open_whole, read_json, write_json
 
 SPLIT = "train"
@@ -27,8 +27,9 @@ def write_shard(job: Job, shard: int, num_shards: int) -> None:
     pages = read_rows(job.files("chunks", "pages"), shard, num_shards, PAGE_ROW)
     removals = read_rows(job.files("removals", "removals"), shard, num_shards, REMOVAL_ROW)
     repeats = read_rows(job.files("repeats", "repeats"), shard, num_shards, REPEAT_ROW)
-    counts, num_bytes, previous = Counts(), 0, None
-    with open_whole(job.file("dataset", _shard_name(job, shard, num_shards))) as file:
+    counts, num_bytes, previous, bounds = Counts(), 0, None, [0]
+    path = job.dataset_file(_shard_name(job, shard, num_shards))
+    with open_whole(path) as file:
         for page in pages:
             reason = "same_id" if page["key"] == previous else _repeat(repeats, page["key"])
             previous = page["key"]
@@ -41,10 +42,13 @@ def write_shard(job: Job, shard: int, num_shards: int) -> None:
                 counts.drop("no_media_left", f"{document.id}: all media are on many pages")
                 continue
             data = records.serialize(document)
-            file.write(framed(data))
+            frame = framed(data)
+            file.write(frame)
+            bounds.append(bounds[-1] + len(frame))
             counts.kept += 1
             counts.media_kept += len(document.media)
             num_bytes += len(data)
+    record_bounds.save(path, bounds)
     write_json(about, {"records": counts.kept, "bytes": num_bytes, "counts": counts.to_json()})
 
 
@@ -56,7 +60,7 @@ def write_metadata(job: Job, num_shards: int, description: str) -> Counts:
     shards = [read_json(job.file("shards", f"{n:05d}.json")) for n in range(num_shards)]
     for shard in shards:
         counts.add(Counts.from_json(shard["counts"]))
-    folder = job.file("dataset")
+    folder = job.dataset_file()
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=job.name, split=SPLIT, filetype_suffix="tfrecord"
     )
@@ -73,8 +77,6 @@ def write_metadata(job: Job, num_shards: int, description: str) -> Counts:
         description=description,
         check_data=False,
     )
-    if "://" not in folder:  # readers scan shards that have none
-        write_indexes(folder)
     write_json(str(epath.Path(folder, "counts.json")), counts.to_json())
     return counts
 

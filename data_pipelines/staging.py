@@ -52,6 +52,7 @@ class Job:
     name: str  # of the dataset
     records_per_chunk: int
     shard_bytes: int
+    output: str | None = None  # where shards are written at once: a bucket's files are not renamed
 
     @property
     def num_units(self) -> int:
@@ -63,6 +64,9 @@ class Job:
 
     def file(self, *names: str) -> str:
         return str(epath.Path(self.folder, *names))
+
+    def dataset_file(self, *names: str) -> str:
+        return str(epath.Path(self.output or self.file("dataset"), *names))
 
     def chunk_file(self, unit: int, chunk: int, kind: str) -> str:
         return self.file("chunks", f"{unit:06d}-{chunk:06d}.{kind}")

@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from data_pipelines.bucket_files import READS_AT_ONCE
 from data_pipelines.errors import BadRecord, TooManyBadRecords
 from data_pipelines.examples import CachedFeatures, NoMedia, Pixels, Record, parse_record
 from data_pipelines.order import shuffled
 from data_pipelines.packing import pack
+from data_pipelines.read_ahead import ReadAhead
 from data_pipelines.record_index import RecordIndex
 from data_pipelines.sequences import (
     TrainingSequence,
@@ -102,6 +104,7 @@ class Stream:
         self._counts: collections.Counter[str] = collections.Counter()  # reasons; "" is good
         self._inherited: collections.Counter[str] = collections.Counter()
         self._last_messages: list[str] = []
+        self._reader = ReadAhead(self.records, self.record_number)
         if state is not None:
             self._restore(state, keep_counts=process_index == 0)
         self._iterator = self._dataset().as_numpy_iterator()
@@ -110,13 +113,18 @@ class Stream:
         return self
 
     def __next__(self) -> Batch:
-        """Raises TooManyBadRecords once the share of skipped rows passes `max_skipped_share`."""
+        """Raises TooManyBadRecords once the share of skipped rows passes `max_skipped_share`.
+
+        Also OSError, for a fault of the disk or the network that did not pass.
+        """
         try:
             *arrays, reasons, messages = next(self._iterator)
         except StopIteration:
             if self._num_batches and not self._counts[""]:
                 raise TooManyBadRecords(self._complaint()) from None
             raise
+        except tf.errors.OpError as error:
+            raise self._reader.fault or error from None
         self._num_batches += 1
         self._counts.update(r.decode() for r in reasons.ravel().tolist() if r != _PADDING)
         self._last_messages = [m.decode() for m in messages.ravel().tolist() if m][
@@ -203,27 +211,43 @@ class Stream:
         options = tf.data.Options()
         options.autotune.enabled = False
         num_workers = config.num_workers or min(_num_cores(), _MOST_WORKERS)
-        options.threading.private_threadpool_size = num_workers
-        dataset = tf.data.Dataset.range(num_rows).map(
-            row, num_parallel_calls=num_workers, deterministic=True
-        )
+        num_readers = READS_AT_ONCE if self.records.in_bucket else 0
+        options.threading.private_threadpool_size = num_workers + num_readers
+        dataset = tf.data.Dataset.range(num_rows)
+        if num_readers:
+            dataset = dataset.map(
+                lambda number: tf.numpy_function(self._fetch, [number], tf.int64),
+                num_parallel_calls=num_readers,
+                deterministic=True,
+            )
+        dataset = dataset.map(row, num_parallel_calls=num_workers, deterministic=True)
         dataset = dataset.batch(self._rows, drop_remainder=True).prefetch(PREFETCHED_BATCHES)
         return dataset.with_options(options)
+
+    def _first_example(self, number: int) -> int:
+        """Since the first of the run, in this process's row `number`."""
+        batch, row = divmod(number, self._rows)
+        row += batch * self.config.batch_size + self._process_index * self._rows
+        return self._start + row * self.config.pairs_per_row
+
+    def _fetch(self, number: np.int64) -> np.int64:
+        """Fetches the records of row `number`, before it is made."""
+        first = self._first_example(int(number))
+        for index in range(first, first + self.config.pairs_per_row):
+            if index < len(self.records) or self.config.repeat:
+                self._reader.fetch(index)
+        return number
 
     def _row(self, number: np.int64) -> tuple:
         """The arrays of this process's row `number` since the start, its reasons and messages."""
         config = self.config
         n = config.pairs_per_row
-        batch, row = divmod(int(number), self._rows)
-        row += batch * config.batch_size + self._process_index * self._rows
+        first = self._first_example(int(number))
         media = np.zeros((config.num_media, *self._media_of.shape), self._media_of.dtype)
         media_mask = np.zeros(media.shape[:2], bool)
         per_example = config.num_media // n  # all of a page, one of a pair
         slots = [slice(i, i + per_example) for i in range(n)]
-        found = [
-            self._example(self._start + row * n + i, media[s], media_mask[s])
-            for i, s in enumerate(slots)
-        ]
+        found = [self._example(first + i, media[s], media_mask[s]) for i, s in enumerate(slots)]
         sequences, reasons, messages = zip(*found, strict=True)
         told = np.array(reasons, object), np.array(messages, object)
         texts = sequences[0]
@@ -245,7 +269,7 @@ class Stream:
             return None, _PADDING, b""
         place = self.record_number(index)
         try:
-            record = parse_record(self.records.read(place))
+            record = parse_record(self._reader.take(index))
             rng = np.random.default_rng([config.seed, zlib.crc32(config.name.encode()), index])
             sequence = self._sequence(record, rng)
             for slot, kept in enumerate(sequence.kept_media.tolist()):

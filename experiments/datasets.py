@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import emoji, records, synthetic
+from data_pipelines import bucket_files, emoji, records, synthetic
+from data_pipelines.documents import read as documents_of
 from data_pipelines.errors import BadRecord
 from data_pipelines.record_index import RecordIndex
 from data_pipelines.splits import shard_slices
@@ -84,12 +85,16 @@ def weights(config: Any) -> dict[str, float]:
 def folder(config: Any, path: str, field: str = "") -> pathlib.Path:
     """The newest version of dataset `path`, which recipe key `field` names; ValueError for none."""
     where = field and f"{field}={path!r}: "
-    root = data_dir(config) / path
+    in_bucket = bucket_files.is_address(path)
+    root = path if in_bucket else data_dir(config) / path
     found = newest_versions(root)
     if not found:
-        raise ValueError(
-            f"{where}no TFDS dataset in {root}: build it, or set data.source or data.dir"
+        mend = (
+            "build it there, or let yourself list what the bucket holds"
+            if in_bucket
+            else "build it, or set data.source or data.dir"
         )
+        raise ValueError(f"{where}no TFDS dataset in {root}: {mend}")
     if len(found) > 1:
         several = list(map(str, found))
         raise ValueError(f"{where}{root} holds {len(found)} datasets: name one of {several}")
@@ -145,13 +150,9 @@ def draw_documents(
     if 0 < count < len(index):
         drawn = np.random.default_rng(config.seed).choice(len(index), count, replace=False)
         numbers = np.sort(drawn)
-    found, bad = [], collections.Counter()
-    for number in numbers.tolist():
-        try:
-            found.append(records.deserialize(index.read(number)))
-        except BadRecord as error:
-            bad[error.reason] += 1
-    return found, bad
+    read = list(documents_of(index, numbers.tolist()))
+    bad = collections.Counter(one.reason for one in read if isinstance(one, BadRecord))
+    return [one for one in read if not isinstance(one, BadRecord)], bad
 
 
 def _num_records(root: pathlib.Path, split: str, field: str) -> int:

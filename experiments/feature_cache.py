@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorflow_datasets as tfds
 from flax import nnx
 
-from data_pipelines import progress_bar
+from data_pipelines import bucket_files, documents, progress_bar
+from data_pipelines.errors import BadRecord
+from data_pipelines.record_index import RecordIndex
+from data_pipelines.splits import shard_slices
 from data_pipelines.whole_files import read_json, write_json
 from flamingo_jax.config import VisionConfig, to_dict
 from flamingo_jax.images import BadMedia, decode_image
@@ -139,15 +141,17 @@ def _pictures(dataset_dirs: dict[pathlib.Path, str]) -> dict[str, bytes]:
     """Compressed pictures by media id, each once."""
     pictures = {}
     for directory, split in dataset_dirs.items():
-        builder = tfds.builder_from_directory(directory)
-        for example in tfds.as_numpy(builder.as_dataset(split=split)):
-            names = [name.decode() for name in example["media_ids"]]
-            pictures.update(zip(names, example["media"], strict=True))
+        index = RecordIndex(shard_slices(directory, split, str(directory)))
+        for document in documents.read(index, range(len(index))):
+            if not isinstance(document, BadRecord):  # the stream counts it
+                pictures.update(zip(document.media_ids, document.media, strict=True))
     return pictures
 
 
 def _fingerprint(directory: pathlib.Path) -> str:
-    """Changes when the dataset does: its shards' names and sizes."""
+    """Changes when the dataset does: its shards' names and sizes; in a bucket, its statistics."""
+    if bucket_files.is_address(directory):
+        return hashlib.sha256(bucket_files.read(directory / "dataset_info.json")).hexdigest()[:16]
     shards = sorted((p.name, p.stat().st_size) for p in directory.glob("*.tfrecord*"))
     return hashlib.sha256(repr(shards).encode()).hexdigest()[:16]
 

@@ -6,13 +6,18 @@ as `python -m tests.buckets MODULE ...`.
 """
 
 import contextlib
+import http
 import os
+import re
 import runpy
 import socket
 import sys
 from collections.abc import Iterator
+from unittest import mock
 
 _ADDRESSES = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL")
+_RANGE = re.compile(r"bytes (\d+)-(-?\d+)/")
+_MOVE = r"/storage/v1/b/(?P<bucket_name>[^/]+)/o/(?P<object_id>.+)/moveTo/o/(?P<dest_object_id>.+)"
 _NOT_ASKED = {"NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
@@ -27,7 +32,10 @@ def serve(bucket: str) -> Iterator[str]:
     settings = _NOT_ASKED | {name: f"http://127.0.0.1:{port}" for name in _ADDRESSES}
     before = {name: os.environ.get(name) for name in settings}
     os.environ |= settings
-    with server.create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket):
+    with (
+        _completed(),
+        server.create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket),
+    ):
         try:
             yield f"gs://{bucket}"
         finally:
@@ -35,6 +43,31 @@ def serve(bucket: str) -> Iterator[str]:
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _completed() -> Iterator[None]:
+    """Files can be moved, ranges behind a file's end are refused, and many may ask at once."""
+    from gcp_storage_emulator import server
+
+    class Response(server.Response):
+        def close(self):
+            start, end = _RANGE.match(self._headers.get("Content-Range", "bytes 0-0/")).groups()
+            if int(start) > int(end):
+                self.status = http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            super().close()
+
+    def move(request, response, storage) -> None:
+        request.params["dest_bucket_name"] = request.params["bucket_name"]
+        server.objects.copy(request, response, storage)
+        server.objects.delete(request, response, storage)
+
+    with (
+        mock.patch.object(server, "Response", Response),
+        mock.patch.object(server, "HANDLERS", ((_MOVE, {"POST": move}), *server.HANDLERS)),
+        mock.patch.object(server.server.HTTPServer, "request_queue_size", 1024),
+    ):
+        yield
 
 
 def read_with_gcsfs() -> None:

@@ -12,10 +12,20 @@ import pytest
 import tensorflow_datasets as tfds
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_pipelines import build, build_pipeline, commands, records, staging
+from data_pipelines import (
+    bucket_files,
+    build,
+    build_pipeline,
+    commands,
+    finishing,
+    records,
+    staging,
+)
 from data_pipelines.counts import Counts
 from data_pipelines.sources.html import Html
 from data_pipelines.staging import Job
+from data_pipelines.versions import newest_versions
+from tests import buckets
 from tests.data_pipelines.page_files import page, picture, write_html
 
 
@@ -356,3 +366,36 @@ def test_beam_flags_are_passed_on_and_no_others():
     assert build._dataset_name(build.epath.Path("/1")) == "data_1"
     assert build._dataset_name(build.epath.Path("data/Ünï-cödé 猫/1.0.0")) == "n_c_d"
     assert build._dataset_name(build.epath.Path("data/猫/1.0.0")) == "data"
+
+
+def test_into_a_bucket_the_same_files_where_nothing_is_seen_before_the_end(
+    site, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    words = ["--source=html", f"--input={site}/*.html"]
+    assert command(monkeypatch, capsys, *words, f"--output={tmp_path}/pages/1.0.0")[0] == 0
+    wanted = {f"pages/1.0.0/{n}": data for n, data in files(tmp_path / "pages/1.0.0").items()}
+    assert any("record_index" in name for name in wanted)
+
+    def stopped(*_):
+        raise OSError("as by a kill")
+
+    with buckets.serve("bucket") as bucket:
+        words.append(f"--output={bucket}/pages/1.0.0")
+        with monkeypatch.context() as patch:
+            patch.setattr(finishing, "write_metadata", stopped)
+            assert command(monkeypatch, capsys, *words)[0] == 2
+        assert any("1.0.0/pages-train" in name for name in bucket_files.names(bucket))
+        assert newest_versions(f"{bucket}/pages") == []
+        for _ in range(2):  # the second time it is there
+            status, out, err = command(monkeypatch, capsys, *words)
+            assert status == 0, err
+            assert "records: 15 read, 12 kept, 3 dropped" in out
+            names = bucket_files.names(bucket)
+            assert {name: bucket_files.read(f"{bucket}/{name}") for name in names} == wanted
+        status, _, err = command(monkeypatch, capsys, *words, "--language=de")
+        assert (status, "holds another build" in err) == (2, True)
+        words = ["--source=html", f"--input={site}/page3.html", f"--output={bucket}/none"]
+        status, _, err = command(monkeypatch, capsys, *words, "--language=de")
+        assert (status, "no record was kept" in err) == (2, True)
+        assert set(bucket_files.names(bucket)) == set(wanted)

@@ -9,9 +9,11 @@ import google_crc32c
 import pytest
 import tensorflow as tf
 
-from data_pipelines import record_index
+from data_pipelines import record_bounds, record_index
 from data_pipelines.errors import BadRecord
-from data_pipelines.record_index import RecordIndex, ShardSlice, scan, write_indexes
+from data_pipelines.index import write_indexes
+from data_pipelines.record_bounds import scan
+from data_pipelines.record_index import RecordIndex, ShardSlice
 
 RECORDS = [b"first", b"", b"third" * 1000, b"fourth"]
 STARTS = [0, 21, 37, 5053, 5075]  # 16 bytes around each
@@ -135,7 +137,7 @@ def test_many_threads_read_the_same(tmp_path):
 def test_a_written_index_takes_the_place_of_the_scan(tmp_path, monkeypatch):
     path = write(tmp_path / "x.tfrecord-00000-of-00001")
     write_indexes(tmp_path)
-    monkeypatch.setattr(record_index, "scan", None)
+    monkeypatch.setattr(record_bounds, "scan", None)
     assert outcomes(index_of(path)) == RECORDS
     write_indexes(tmp_path)  # it is there: nothing is scanned
 

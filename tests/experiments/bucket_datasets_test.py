@@ -1,0 +1,52 @@
+"""A recipe whose datasets lie in a bucket: found, checked and read as those of a disk."""
+
+import pathlib
+
+import pytest
+
+from data_pipelines import bucket_files, index, synthetic
+from experiments import datasets, feature_cache
+from experiments.configs import flamingo
+from tests import buckets
+
+
+def recipe(root) -> object:
+    """Of `micro`, with its datasets in that folder or bucket."""
+    config = flamingo.get_config("micro")
+    config.data.source = ""
+    for name in ("pages", "pairs"):
+        config.data.train[name].path = f"{root}/synthetic_{name}"
+    config.data.validation.pairs.path = f"{root}/synthetic_pairs"
+    config.data.heldout.path = f"{root}/synthetic_pairs"
+    return config
+
+
+def test_a_recipe_reads_them_as_those_of_a_disk(tmp_path):
+    synthetic.prepare(tmp_path)
+    here = recipe(tmp_path)
+    for name in ("pages", "pairs"):
+        index.write_indexes(datasets.folder(here, f"{tmp_path}/synthetic_{name}"))
+    with buckets.serve("bucket") as bucket:
+        for file in filter(pathlib.Path.is_file, tmp_path.rglob("*")):
+            bucket_files.write(f"{bucket}/{file.relative_to(tmp_path)}", file.read_bytes())
+        there = recipe(bucket)
+        for of in (datasets.stream_configs, lambda c: datasets.validation_configs(c).values()):
+            for a, b in zip(of(here), of(there), strict=True):
+                assert b.data_dir == a.data_dir.replace(str(tmp_path), bucket)
+        datasets.check_heldout(there)
+        for split, count in (("heldout", 0), ("train", 7)):
+            ours = datasets.draw_documents(here, here.data.heldout.path, split, count)
+            assert datasets.draw_documents(there, there.data.heldout.path, split, count) == ours
+        folder = datasets.folder(there, there.data.heldout.path)
+        pictures = feature_cache._pictures({folder: "train"})
+        local = datasets.folder(here, here.data.heldout.path)
+        assert pictures == feature_cache._pictures({local: "train"})
+        before = feature_cache._fingerprint(folder)
+        bucket_files.write(folder / "dataset_info.json", b"{}")
+        assert feature_cache._fingerprint(folder) != before
+        there.data.train.pairs.split = "nowhere"
+        with pytest.raises(ValueError, match=r"data.train.pairs.split: .* damaged"):
+            datasets.stream_configs(there)
+        there.data.train.pairs.path = f"{bucket}/other"
+        with pytest.raises(ValueError, match=r"data.train.pairs.path='gs://bucket/other': no TFDS"):
+            datasets.stream_configs(there)
