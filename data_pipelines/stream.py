@@ -18,8 +18,10 @@ Differs from the paper: sequences and batches are formed as it says, but it does
 epochs or restarts.
 """
 
+import atexit
 import collections
 import os
+import weakref
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -51,6 +53,7 @@ _PADDING = b"padding"  # reason of a row behind the last record; not counted as 
 _MIN_ROWS_FOR_SHARE = 100  # fewer rows say little about the share of bad ones
 PREFETCHED_BATCHES = 2
 _MOST_WORKERS = 16  # threads, where the config leaves their number open
+_open: weakref.WeakSet["Stream"] = weakref.WeakSet()
 
 
 class Stream:
@@ -108,6 +111,7 @@ class Stream:
         if state is not None:
             self._restore(state, keep_counts=process_index == 0)
         self._iterator = self._dataset().as_numpy_iterator()
+        _open.add(self)
 
     def __iter__(self) -> "Stream":
         return self
@@ -319,6 +323,13 @@ class Stream:
             f"than max_skipped_share={self.config.max_skipped_share}: {reasons}; the last are "
             f"[{messages}]. Mend or rebuild {self.config.data_dir}, or allow a larger share"
         )
+
+
+@atexit.register
+def _close_all() -> None:
+    """Else a thread that comes back from reading finds no interpreter, and the process aborts."""
+    for stream in list(_open):
+        stream.close()
 
 
 def _num_cores() -> int:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines import stream as stream_module
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
@@ -267,3 +268,11 @@ def test_mistakes_are_said_in_one_line(build_dataset, tmp_path):
         stream(data_dir, seed=8, state=state)
     with pytest.raises(ValueError, match="template"):
         stream(data_dir, template="no place")
+
+
+def test_what_is_open_is_closed_when_python_ends(build_dataset):
+    left_open = stream(build_dataset(pairs(6)))
+    next(left_open)
+    stream_module._close_all()  # as atexit does: a thread that reads would abort the process
+    with pytest.raises(StopIteration):
+        next(left_open)
