@@ -30,6 +30,7 @@ CORE = [
     "tokenizers>=0.21",
 ]
 DATA = [
+    "tensorstore>=0.1.86",  # buckets; orbax brings it too
     # It only reads data, so where there is a build without CUDA, half as large, that one.
     "tensorflow-cpu==2.21.0; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
     "tensorflow==2.21.0; platform_machine != 'x86_64' and platform_machine != 'AMD64'",

@@ -117,8 +117,11 @@ def _check_all_there(paths: Sequence[str]) -> None:
         for name in bucket_files.names(folder)
     }
     missing = [path for path in paths if path not in there and not os.path.isfile(path)]
-    if missing and missing[0] in in_bucket:  # a listing that was refused looks like an empty one
-        bucket_files.read(missing[0], 0, 1)
+    if missing and missing[0] in in_bucket and bucket_files.exists(missing[0]):
+        raise PermissionError(
+            f"{os.path.dirname(missing[0])} can be read but not listed: ask for the right to list "
+            "objects, as Storage Object Viewer has it"
+        )
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(paths)} shards are missing, the first is {missing[0]}: "

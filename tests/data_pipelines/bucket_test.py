@@ -10,6 +10,7 @@ import pytest
 from data_pipelines import bucket_files, index, record_bounds
 from data_pipelines.commands import dataset_folder
 from data_pipelines.errors import TooManyBadRecords
+from data_pipelines.record_index import RecordIndex, ShardSlice
 from data_pipelines.splits import shard_slices
 from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
@@ -116,7 +117,7 @@ def test_short_shards_and_damaged_index_files_are_counted(build_dataset, upload)
     np.testing.assert_array_equal(record_bounds.scan(shards[0])[0], bounds[:8])
 
 
-def test_what_is_missing_is_named_before_anything_is_read(build_dataset, upload):
+def test_what_is_missing_is_named_before_anything_is_read(build_dataset, upload, monkeypatch):
     folder = build_dataset(pairs(30), num_shards=3)
     address = upload(folder, indexed=False)
     with pytest.raises(FileNotFoundError, match=r"3 of 3 .*data_pipelines.index --data=gs://"):
@@ -128,6 +129,12 @@ def test_what_is_missing_is_named_before_anything_is_read(build_dataset, upload)
         np.testing.assert_array_equal(record_bounds.load(copy), record_bounds.load(shard.path))
     assert len(stream(address).records) == 30
     assert newest_versions(address) == [dataset_folder(address.rpartition("/")[0])]
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 shards are missing, .* gs://"):
+        RecordIndex([ShardSlice(f"{address}/other.tfrecord", 0, 1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket_files, "names", lambda folder: [])  # as where that is refused
+        with pytest.raises(PermissionError, match="not listed"):
+            stream(address)
     with pytest.raises(ValueError, match=r"no split 'test' in gs://"):
         stream(address, split="test")
     with pytest.raises(ValueError, match=r"nowhere has no dataset_info.json"):
