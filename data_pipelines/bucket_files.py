@@ -1,7 +1,7 @@
 """Files in buckets by their address, `gs://BUCKET/PATH`: read by ranges, listed, written.
 
 With tensorstore, by which checkpoints go to buckets too: it waits in C++, so any number of threads
-read at once, and tries again by itself where the network or the server fails, growing slower, for
+read at once, and tries again by itself where the network or the server fails, ever more slowly, for
 some minutes. Credentials are those that Google's tools use (application default credentials).
 
 It does not tell how long a file is, and takes a listing that is refused for an empty one.
@@ -14,7 +14,7 @@ from typing import TypeVar
 import tensorstore as ts
 
 T = TypeVar("T")
-READS_AT_ONCE = 128
+READS_AT_ONCE = 128  # of a dataset: 2500 a second where each takes 50 ms
 _RETRIES = {"max_retries": 12, "initial_delay": "100ms", "max_delay": "60s"}  # about 4 minutes
 _KINDS = {
     "NOT_FOUND": FileNotFoundError,
@@ -24,7 +24,7 @@ _KINDS = {
 }
 _context = ts.Context(
     {
-        "gcs_request_concurrency": {"limit": 2 * READS_AT_ONCE},
+        "gcs_request_concurrency": {"limit": 8 * READS_AT_ONCE},  # of all datasets
         "gcs_request_retries": _RETRIES,
     }
 )
