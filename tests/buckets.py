@@ -34,6 +34,7 @@ def serve(bucket: str) -> Iterator[str]:
     os.environ |= settings
     with (
         _completed(),
+        _generations(),
         server.create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket),
     ):
         try:
@@ -66,6 +67,41 @@ def _completed() -> Iterator[None]:
         mock.patch.object(server, "Response", Response),
         mock.patch.object(server, "HANDLERS", ((_MOVE, {"POST": move}), *server.HANDLERS)),
         mock.patch.object(server.server.HTTPServer, "request_queue_size", 1024),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _generations() -> Iterator[None]:
+    """A file is told with its generation, and written only over the one that the writer has read.
+
+    Without, arrays that tensorstore writes together would lose one another.
+    """
+    from gcp_storage_emulator.handlers import objects
+
+    download, upload = objects.download, objects._media_upload
+
+    def generation(request, storage, name: str) -> str:
+        try:
+            return storage.get_file_obj(request.params["bucket_name"], name)["generation"]
+        except objects.NotFound:
+            return "0"
+
+    def told(request, response, storage, *args, **kwargs):
+        download(request, response, storage, *args, **kwargs)
+        found = generation(request, storage, request.params["object_id"])
+        response["x-goog-generation"] = found
+
+    def over_what_was_read(request, response, storage):
+        (wanted,) = request.query.get("ifGenerationMatch", [None])
+        if wanted not in (None, generation(request, storage, request.query["name"][0])):
+            response.status = http.HTTPStatus.PRECONDITION_FAILED
+        else:
+            upload(request, response, storage)
+
+    with (
+        mock.patch.object(objects, "download", told),
+        mock.patch.object(objects, "_media_upload", over_what_was_read),
     ):
         yield
 

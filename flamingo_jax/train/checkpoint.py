@@ -2,19 +2,21 @@
 
 Saved are trained parameters, optimizer state, step and random key (`state`), and the place in every
 dataset (`data`, JSON); never a frozen weight. Orbax writes in the background and makes a checkpoint
-visible in one rename, so a killed run leaves whole ones only.
+visible in one rename, in a bucket (`gs://BUCKET/...`) by a file that is written last; so a killed
+run leaves whole ones only.
 """
 
 import contextlib
-import pathlib
-import shutil
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from concurrent import futures
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
@@ -23,6 +25,38 @@ from flamingo_jax.train.state import TrainState
 
 Tree = Any
 _ASIDE = "unreadable"
+_PATIENCE_S = 60.0  # for what a checkpoint is to come after
+
+
+class _Patience(NamedTuple):
+    """As much of a future as orbax asks for."""
+
+    other: futures.Future
+
+    def result(self, timeout: float | None = None) -> None:
+        futures.wait([self.other], _PATIENCE_S)
+
+
+class _DataHandler(ocp.JsonCheckpointHandler):
+    """JSON whose save ends when something else does too."""
+
+    async def async_save(self, directory: epath.Path, args: "_DataSave") -> list[Any]:
+        saved = await super().async_save(directory, args=args)
+        return saved if args.after is None else [*saved, _Patience(args.after)]
+
+
+@ocp.args.register_with_handler(_DataHandler, for_save=True)
+@dataclasses.dataclass
+class _DataSave(ocp.args.JsonSave):
+    """Saves `item`, and waits for `after`."""
+
+    after: futures.Future | None = None
+
+
+@ocp.args.register_with_handler(_DataHandler, for_restore=True)
+@dataclasses.dataclass
+class _DataRestore(ocp.args.JsonRestore):
+    """Reads it."""
 
 
 class CheckpointError(Exception):
@@ -35,8 +69,10 @@ class Checkpoints:
     Milestones are of the steps that `keep_every` divides, and never deleted; 0: there are none.
     """
 
-    def __init__(self, directory: pathlib.Path, max_to_keep: int = 2, keep_every: int = 0):
-        self.directory = pathlib.Path(directory).absolute()
+    def __init__(self, directory: epath.PathLike, max_to_keep: int = 2, keep_every: int = 0):
+        self.directory = epath.Path(directory)
+        if "://" not in str(self.directory):
+            self.directory = self.directory.absolute()
         kept = [policies.LatestN(max_to_keep)]
         kept += [policies.EveryNSteps(keep_every)] if keep_every else []
         self._manager = ocp.CheckpointManager(
@@ -44,7 +80,7 @@ class Checkpoints:
             item_names=("state", "data"),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
+                "data": _DataHandler(),
             },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(kept),
@@ -58,15 +94,20 @@ class Checkpoints:
         """The newest checkpoint's step; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: dict[str, Any]) -> None:
-        """Copies the state off the devices and returns; the files are written in the background."""
+    def save(
+        self, state: TrainState, data: dict[str, Any], after: futures.Future | None = None
+    ) -> None:
+        """Copies the state off the devices and returns; the files are written in the background.
+
+        The checkpoint is visible once `after` is done too, if that takes no more than a minute.
+        """
         step = int(state.step)
         if step == self.latest_step:
             return
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(data)
+                state=ocp.args.StandardSave(state._asdict()), data=_DataSave(data, after)
             ),
         )
 
@@ -90,7 +131,7 @@ class Checkpoints:
                 found = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+                        state=ocp.args.StandardRestore(abstract), data=_DataRestore()
                     ),
                 )
             except Exception as error:  # whatever orbax or tensorstore meet in a damaged file
@@ -126,7 +167,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 place = self.directory / f"{_ASIDE}-{step}"
-                shutil.rmtree(place, ignore_errors=True)  # of an earlier try
+                place.rmtree(missing_ok=True)  # of an earlier try
                 (self.directory / str(step)).rename(place)
         _anywhere(False)  # all wait for process 0
         self._manager.reload()

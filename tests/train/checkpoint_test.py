@@ -1,5 +1,8 @@
 """Checkpoints: a round trip to the last bit, a damaged newest one, nothing but damage."""
 
+import time
+from concurrent import futures
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,16 @@ def test_round_trip(folder):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(found.key, jax.random.key_data(jax.random.key(7)))
     assert data == place(2)
+
+
+def test_a_checkpoint_is_not_visible_before_what_it_comes_after(tmp_path):
+    copied, checkpoints = futures.Future(), Checkpoints(tmp_path)
+    checkpoints.save(make_state(1), place(1), after=copied)
+    time.sleep(0.5)
+    assert not (tmp_path / "1").exists()
+    copied.set_result(None)
+    checkpoints.close()
+    assert Checkpoints(tmp_path).restore(make_state(0))[1] == place(1)
 
 
 def test_an_empty_folder_has_no_step(tmp_path):
