@@ -4,20 +4,21 @@ Of several processes (`launch.local`, a TPU slice) all ask the same prompts and 
 process 0 alone writes and prints.
 """
 
+import pathlib
 import signal
 
 import jax
 from absl import flags
 from jax.sharding import Mesh
 
-from experiments import cli, loading, mesh_flag, processes
+from experiments import cli, finished_model, loading, mesh_flag, processes
 from flamingo_jax import model_directory
 from flamingo_jax.core import partition
 from flamingo_jax.decode import serving
 from flamingo_jax.model import Model
 from flamingo_jax.train import accelerator
 
-MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+MODEL = flags.DEFINE_string("model", None, "Model directory or workdir; may be gs://BUCKET/FOLDER.")
 flags.adopt_module_key_flags(mesh_flag)
 flags.mark_flag_as_required("model")
 
@@ -32,12 +33,17 @@ def join() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def folder() -> pathlib.Path:
+    """The model's folder, brought into the cache first where it is in a bucket."""
+    return finished_model.folder("--model", MODEL.value)
+
+
 def load() -> Model:
     """The model on its devices, its frozen parts brought into the cache first where they are not.
 
     All processes must call it, behind `join`.
     """
-    directory = cli.local_path("--model", MODEL.value)
+    directory = folder()
     loading.bring(directory)
     card = model_directory.read_card(directory)
     with cli.user_input():

@@ -48,7 +48,13 @@ def named(kind: str, path: pathlib.Path) -> Source:
 
 @contextlib.contextmanager
 def mebibytes(total: int, doing: str) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` bytes; what it gives is called with how many more are done."""
+    """A bar over `total` bytes; what it gives is called with how many more are done.
+
+    None is shown for less than one MiB, which nobody waits for.
+    """
+    if total >> 20 == 0:
+        yield lambda num_bytes: None
+        return
     with progress_bar.bar(total >> 20, doing, "MiB") as bar:
         done = 0
 

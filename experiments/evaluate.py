@@ -10,7 +10,6 @@ and predictions/TASK_SHOTS.jsonl. Stopped, the same command goes on where it was
 (`launch.local`, a TPU slice) evaluate together; process 0 alone reads and writes --out.
 """
 
-import pathlib
 import sys
 
 from absl import flags
@@ -67,12 +66,12 @@ def main() -> None:
     asked_model.join()
     if processes.is_first():
         evaluation.check_folder(out)
-    card = model_directory.read_card(cli.local_path("--model", asked_model.MODEL.value))
+    directory = asked_model.folder()
+    card = model_directory.read_card(directory)
     with cli.user_input():
         tasks = [catalog.read(name, data_dir, card.caption_template) for name in names]
     _check_names(tasks)
     _prepare_scores(tasks)
-    directory = pathlib.Path(asked_model.MODEL.value)
     evaluation.run(asked_model.load(), directory, tasks, shots, settings, out, sys.argv)
     if processes.part():
         print(f"results: {out / 'results.md'}")

@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli, contrastive_evaluation
+from experiments import cli, contrastive_evaluation, finished_model
 from flamingo_jax import contrastive_model
 from flamingo_jax.eval.tasks import catalog
 
@@ -34,7 +34,8 @@ _TEMPLATE = "{}"  # of captions, which here nothing is written around
 
 def main() -> None:
     """Scores every task."""
-    out, directory = cli.local_path("--out", _OUT.value), cli.local_path("--model", _MODEL.value)
+    out = cli.local_path("--out", _OUT.value)
+    directory = finished_model.folder("--model", _MODEL.value)
     data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
     with cli.user_input():
         settings = contrastive_evaluation.Settings(

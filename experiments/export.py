@@ -26,10 +26,12 @@ import sys
 
 from absl import flags
 
-from experiments import cli, conversion, export_formats
+from experiments import cli, conversion, export_formats, finished_model
 from flamingo_jax import model_directory
 
-_MODEL = flags.DEFINE_string("model", None, "Model directory, or the workdir of a training run.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Model directory or workdir; may be gs://BUCKET/FOLDER."
+)
 _FORMAT = flags.DEFINE_enum("format", None, [*export_formats.FORMATS], "Whose code is to read it.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; it must not be there yet.")
 flags.mark_flags_as_required(["model", "format", "out"])
@@ -37,7 +39,7 @@ flags.mark_flags_as_required(["model", "format", "out"])
 
 def main() -> None:
     """Writes the folder and says how it is opened."""
-    directory = cli.local_path("--model", _MODEL.value)
+    directory = finished_model.folder("--model", _MODEL.value)
     out = conversion.new_folder(cli.local_path("--out", _OUT.value))
     card = model_directory.read_card(directory)
     print(f"reading {directory}", file=sys.stderr, flush=True)

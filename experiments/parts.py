@@ -82,7 +82,7 @@ def source(part: str, value: str, seed: int, field: str = "") -> Source:
     return Source(FORMATS[value], f"{package.folder}/{file}", package.files[file], value)
 
 
-def tokenizer(card: ModelCard, init_from: str = "") -> Tokenizer:
+def tokenizer(card: ModelCard, init_from: str | pathlib.Path | None = None) -> Tokenizer:
     """The tokenizer that the language model was trained with; bytes for a random one.
 
     Of a model that is trained on from, `init_from`, its own, for its new tokens have trained rows.

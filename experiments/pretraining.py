@@ -8,6 +8,7 @@ Here the run is made of that: checked, begun or gone on with, and taken to its e
 import dataclasses
 import pathlib
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +34,7 @@ from experiments.profiling import parse_steps
 from experiments.run_log import RunLog
 from experiments.run_report import Clock
 from experiments.stage_report import Chapter
+from experiments.workdir import Workdir
 from flamingo_jax.config import DTypePolicy, ImagePreprocessing, from_dict
 from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
@@ -133,10 +135,15 @@ def prepare(config: Any, num_rows: int) -> Data:
 
 def command(stage: Stage, config: Any, workdir: str) -> int:
     """A whole command: trains, then writes the part and the report; its exit status."""
-    workdir = cli.local_path("--workdir", workdir)
+    with Workdir.given("--workdir", workdir) as place:
+        return _command(stage, config, place)
+
+
+def _command(stage: Stage, config: Any, workdir: Workdir) -> int:
+    began = time.monotonic()
     with cli.user_input():
-        clock = Clock.start(workdir)
         processes.start()
+        clock = run_start.clock(workdir, began)
         design, data = stage.design(config), stage.data(config)
 
     def measure(graph: nnx.GraphDef, reading: Mapping[str, Any]) -> run_loop.Measure:
@@ -147,17 +154,17 @@ def command(stage: Stage, config: Any, workdir: str) -> int:
         return 128 + finished
     if finished is None:
         return 0
-    with folders.whole(workdir / "model") as folder:
+    with folders.whole(workdir.folder / "model") as folder:
         stage.save(folder, config, finished.params)
         data.tokenizer.to_file(folder / stage_folder.TOKENIZER)
-    stage_report.write(workdir, stage.CHAPTER, config.variant, finished.place, clock)
-    print(f"model: {workdir / 'model'}\nreport: {workdir / 'report.md'}")
+    stage_report.write(workdir.folder, stage.CHAPTER, config.variant, finished.place, clock)
+    print(f"model: {workdir}/model\nreport: {workdir}/report.md")
     return 0
 
 
 def run(
     config: Any,
-    workdir: pathlib.Path,
+    workdir: Workdir,
     design: Design,
     data: Data,
     clock: Clock,
@@ -169,10 +176,7 @@ def run(
     """
     mesh, (share, num_shares) = data.mesh, data.share
     graph, _, where = design.shapes(mesh)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if processes.is_first():
-        clock.save()
-    processes.check_shared(clock.path)
+    run_start.open_for_all(workdir, clock)
     params = params_lib.init(design.make, config.seed, where=where)
     now = state.create(params, design.optimizer, config.seed, mesh)
     del params
@@ -187,7 +191,7 @@ def run(
     start = int(now.step)
     run_start.note(config, workdir, start)
     log = RunLog(
-        workdir,
+        workdir.folder,
         start,
         share=share,
         flops=design.flops,

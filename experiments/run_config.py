@@ -5,6 +5,8 @@ import pathlib
 import sys
 from typing import Any
 
+from etils import epath
+
 from data_pipelines.whole_files import read_json, write_json
 from flamingo_jax import config as config_lib
 from flamingo_jax.model_directory import ModelCard
@@ -28,7 +30,7 @@ def write(workdir: pathlib.Path, config: Any, card: ModelCard | None = None) -> 
     write_json(workdir / CONFIG_FILE, values)
 
 
-def read_card(workdir: pathlib.Path) -> ModelCard | None:
+def read_card(workdir: epath.Path) -> ModelCard | None:
     """The model of a Flamingo's run; None where nothing is said of it. ValueError for nonsense."""
     path = workdir / CONFIG_FILE
     try:

@@ -4,7 +4,6 @@ What a step is, and what is measured beside it, the commands say: `experiments.t
 `experiments.pretrain_contrastive`.
 """
 
-import pathlib
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from experiments.progress import Progress
 from experiments.run_log import RunLog, check_finite
 from experiments.run_report import Clock
 from experiments.stall import StallWatch
+from experiments.workdir import Workdir
 from flamingo_jax.batch import Batch
 from flamingo_jax.core import hosts
 from flamingo_jax.train import metrics
@@ -42,7 +42,7 @@ class Measure(Protocol):
 
 def run(
     config: Any,
-    workdir: pathlib.Path,
+    workdir: Workdir,
     now: TrainState,
     frozen: Tree,
     train_step: Step,
@@ -59,7 +59,7 @@ def run(
 ) -> tuple[TrainState, signal.Signals | None]:
     """The state after `config.steps`; or earlier, with the signal that stopped it, all saved."""
     first, start = processes.is_first(), int(now.step)
-    profiler = Profiler(workdir, profile_steps if first else None)
+    profiler = Profiler(workdir.folder, profile_steps if first else None)
     losses = {}  # the newest of each dataset, as round-robin visits one a step
     saving = checkpoints.finished_on(cli.MENDABLE)
     watch = StallWatch(config.stall_minutes, processes.name())
@@ -87,7 +87,7 @@ def run(
             stopping = stop.after(step)
             if stopping or step % config.checkpoint_every == 0 or step == config.steps:
                 check_finite({"step": step} | row)
-                checkpoints.save(now, log.place(data))
+                checkpoints.save(now, log.place(data), after=workdir.keep())
             watch.moved()
             if stopping and step < config.steps:
                 progress.say(f"{stopping.name}: saved step {step}")

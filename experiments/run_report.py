@@ -13,11 +13,12 @@ from data_pipelines.whole_files import read_json, write_json
 from experiments import datasets, heldout, progress
 from experiments.report import write_report
 from experiments.report_data import DataCount, FewShotScore, Report
+from experiments.workdir import Workdir
 from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.model import Model
 
 NUM_SAMPLES = 12
-_CLOCK_FILE = "clock.json"
+CLOCK_FILE = "clock.json"
 
 
 @dataclasses.dataclass
@@ -29,14 +30,17 @@ class Clock:
     began: float
 
     @classmethod
-    def start(cls, workdir: pathlib.Path) -> "Clock":
-        """Goes on from the time that was kept; ValueError where its file is damaged."""
-        path = workdir / _CLOCK_FILE
+    def start(cls, workdir: pathlib.Path, began: float) -> "Clock":
+        """Goes on from the time that was kept, at `began` of `time.monotonic`.
+
+        ValueError where its file is damaged.
+        """
+        path = workdir / CLOCK_FILE
         try:
             before_s = float(read_json(path)["wall_s"]) if path.is_file() else 0.0
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: delete it, and time counts from now") from error
-        return cls(path, before_s, time.monotonic())
+        return cls(path, before_s, began)
 
     def wall_s(self) -> float:
         return self.before_s + time.monotonic() - self.began
@@ -150,14 +154,14 @@ def _possible_shots(
     return possible
 
 
-def write(workdir: pathlib.Path, report: Report, writers) -> None:
+def write(workdir: Workdir, report: Report, writers) -> None:
     """The report's files, its pictures in TensorBoard, and where to look, on standard output."""
-    write_report(workdir, report)
+    write_report(workdir.folder, report)
     for writer in writers:
         if hasattr(writer, "write_samples") and report.samples:
             writer.write_samples(0, report.samples)
         writer.close()
-    print(f"model: {workdir / 'model'}\nreport: {workdir / 'report.md'}", file=sys.stdout)
+    print(f"model: {workdir}/model\nreport: {workdir}/report.md", file=sys.stdout)
 
 
 def peak_rss_gib() -> float:

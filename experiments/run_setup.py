@@ -1,5 +1,6 @@
 """What a recipe asks of a training run, all of it checked before any parameter is made."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data_pipelines.stream_config import StreamConfig
-from experiments import datasets, frozen_features, parts, processes, stages
+from experiments import datasets, finished_model, frozen_features, parts, processes, stages
 from experiments.profiling import parse_steps
 from flamingo_jax import same_model
 from flamingo_jax.config import from_dict
@@ -52,6 +53,7 @@ class Setup(NamedTuple):
     share: tuple[int, int]  # of the rows of a batch: which of how many this process reads
     graph: nnx.GraphDef
     where: tuple[Tree, Tree]  # shardings of trained and of frozen parameters
+    init_from: pathlib.Path | None  # a finished model to train on from
 
     def make(self, rngs: nnx.Rngs) -> Flamingo:
         """The model, freshly initialised."""
@@ -81,8 +83,9 @@ def check(config: Any) -> Setup:
     where = params_lib.split(partition.shardings(axes, shapes, mesh, also), also)
     with processes.one_at_a_time(datasets.data_dir(config)):
         datasets.prepare(config)
-    if config.init_from:
-        same_model.check(config.init_from, card)
+    init_from = finished_model.folder("init_from", config.init_from) if config.init_from else None
+    if init_from:
+        same_model.check(init_from, card)
     streams = datasets.stream_configs(config)
     held_out = datasets.validation_configs(config)
     datasets.check_heldout(config)
@@ -94,7 +97,17 @@ def check(config: Any) -> Setup:
         _check_num_tokens(stream.name, stream, card)
         validation.check_batch(stream.name, stream.batch_size, mesh)
     return Setup(
-        card, execution, optimizer, streams, held_out, profile_steps, mesh, share, graph, where
+        card,
+        execution,
+        optimizer,
+        streams,
+        held_out,
+        profile_steps,
+        mesh,
+        share,
+        graph,
+        where,
+        init_from,
     )
 
 

@@ -1,20 +1,39 @@
 """Where a run begins: at its newest checkpoint, or afresh."""
 
-import pathlib
 import sys
 from typing import Any
 
 from experiments import cli, processes, run_config, run_setup
+from experiments.run_report import CLOCK_FILE, Clock
+from experiments.workdir import Workdir
 from flamingo_jax import same_model
 from flamingo_jax.model_directory import ModelCard
+from flamingo_jax.train import metrics
 from flamingo_jax.train.checkpoint import Checkpoints
 from flamingo_jax.train.state import TrainState
 
 Json = dict[str, Any]
 
 
+def clock(workdir: Workdir, began: float) -> Clock:
+    """The run's, which goes on from an earlier process's; all processes call it.
+
+    ValueError where its file is damaged, UserError for a bucket that cannot be read.
+    """
+    workdir.bring((metrics.FILE_NAME, CLOCK_FILE))
+    return Clock.start(workdir.folder, began)
+
+
+def open_for_all(workdir: Workdir, clock: Clock) -> None:
+    """Makes the folder, and fails unless it is the same one for all processes, who call it."""
+    workdir.folder.mkdir(parents=True, exist_ok=True)
+    if processes.is_first():
+        clock.save()
+    workdir.share(CLOCK_FILE)
+
+
 def restore(
-    config: Any, workdir: pathlib.Path, fresh: TrainState, card: ModelCard | None = None
+    config: Any, workdir: Workdir, fresh: TrainState, card: ModelCard | None = None
 ) -> tuple[Checkpoints, TrainState, Json | None]:
     """The run's checkpoints, the state to go on from, and its place in the data, if it has one.
 
@@ -22,7 +41,7 @@ def restore(
     describes, for another model or other frozen parts, which no checkpoint holds.
     """
     kept = config.keep_checkpoints, config.keep_every
-    checkpoints = Checkpoints(workdir / "checkpoints", *kept)
+    checkpoints = Checkpoints(workdir.checkpoints, *kept)
     if checkpoints.latest_step is None:
         return checkpoints, fresh, None
     with cli.user_input():
@@ -31,9 +50,9 @@ def restore(
     return checkpoints, *checkpoints.restore(fresh)
 
 
-def _check_model(workdir: pathlib.Path, card: ModelCard | None) -> None:
+def _check_model(workdir: Workdir, card: ModelCard | None) -> None:
     """ValueError where the run trained another model so far, which may have the same shapes."""
-    before = None if card is None else run_config.read_card(workdir)
+    before = None if card is None else run_config.read_card(workdir.shared)
     if before and (other := same_model.difference(before, card)):
         key, own, asked = other
         raise ValueError(
@@ -42,11 +61,11 @@ def _check_model(workdir: pathlib.Path, card: ModelCard | None) -> None:
         )
 
 
-def note(config: Any, workdir: pathlib.Path, start: int, card: ModelCard | None = None) -> None:
+def note(config: Any, workdir: Workdir, start: int, card: ModelCard | None = None) -> None:
     """Writes config.json, unless all steps are done already and other settings mean nothing."""
     if not processes.is_first():
         return
     if start == config.steps:
         print(f"{workdir} has all its {start} steps: only the report is made", file=sys.stderr)
     else:
-        run_config.write(workdir, config, card)
+        run_config.write(workdir.folder, config, card)

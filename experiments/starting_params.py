@@ -27,8 +27,9 @@ def make(
     in_place = scanned and not config.data.cache_features  # which each process encodes for itself
     also = card.config.trained
     places = where_frozen | {part: where_trainable[part] for part in also}
-    finished = model_directory.trained_params(config.init_from) if config.init_from else {}
-    held = model_directory.read_card(config.init_from).config.trained if finished else ()
+    init_from = setup.init_from
+    finished = model_directory.trained_params(init_from) if init_from else {}
+    held = model_directory.read_card(init_from).config.trained if finished else ()
     frozen = model_directory.frozen_params(card, places if in_place else None, held)
     frozen |= {part: finished.pop(part) for part in held}
     features = None

@@ -8,6 +8,9 @@ SIGTERM or Ctrl-C: finish the step, save, exit 143 or 130. With several processe
 TPU slice) all run this same program, each on its own devices and its own rows of the batch.
 """
 
+import time
+from typing import Any
+
 import jax
 from absl import flags
 from ml_collections import config_flags
@@ -26,6 +29,7 @@ from experiments import (
 )
 from experiments.run_log import RunLog
 from experiments.validation import Validation
+from experiments.workdir import Workdir
 from flamingo_jax import model_directory
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import reroll
@@ -33,7 +37,7 @@ from flamingo_jax.train import flops, optim, state
 from flamingo_jax.train.step import make_train_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; made where it is missing.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; may be gs://BUCKET/FOLDER.")
 _EMBED_FROZEN = flags.DEFINE_bool(
     "embed_frozen", False, "Write the frozen parts into the model too, not where they come from."
 )
@@ -42,19 +46,22 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> int:
     """Trains to `config.steps`, then writes model and report."""
-    config, workdir = _CONFIG.value, cli.local_path("--workdir", _WORKDIR.value)
+    with Workdir.given("--workdir", _WORKDIR.value) as workdir:
+        return train(_CONFIG.value, workdir)
+
+
+def train(config: Any, workdir: Workdir) -> int:
+    """The run that a recipe asks for; the exit status."""
+    began = time.monotonic()
     if config.data.dir is not None:
         cli.local_path("data.dir", config.data.dir)
     with cli.user_input():
-        clock = run_report.Clock.start(workdir)
         processes.start()
+        clock = run_start.clock(workdir, began)
         setup = run_setup.check(config)
-        tokenizer = parts.tokenizer(setup.card, config.init_from)
+        tokenizer = parts.tokenizer(setup.card, setup.init_from)
     card, mesh, execution = setup.card, setup.mesh, setup.execution
-    workdir.mkdir(parents=True, exist_ok=True)
-    if processes.is_first():
-        clock.save()
-    processes.check_shared(clock.path)
+    run_start.open_for_all(workdir, clock)
     trainable, frozen, features = starting_params.make(config, setup, tokenizer)
 
     # State: fresh, or the newest checkpoint with its place in the data.
@@ -93,7 +100,7 @@ def main() -> int:
     )
 
     log = RunLog(
-        workdir,
+        workdir.folder,
         start,
         share=share,
         flops=flops.train_step(
@@ -135,7 +142,7 @@ def main() -> int:
     params = params if execution.scan else reroll(params)
     saved = processes.to_host(params if whole else model_directory.own_params(params, also))
     if processes.is_first():
-        model_directory.save(workdir / "model", card, tokenizer, saved, embed_frozen=whole)
+        model_directory.save(workdir.folder / "model", card, tokenizer, saved, embed_frozen=whole)
     del saved
     report = run_report.make(config, card, params, mesh, tokenizer, features, place, clock)
     if processes.part():

@@ -155,7 +155,15 @@ def read_params(directory: str | pathlib.Path, where: Tree | None = None) -> Tre
 
 
 def find(directory: str | pathlib.Path) -> pathlib.Path:
-    """The model directory itself, where a training workdir is given."""
+    """The model directory itself, where a training workdir is given.
+
+    ModelDirectoryError for the address of a bucket, which only commands copy from.
+    """
+    if "://" in str(directory):
+        raise ModelDirectoryError(
+            f"{directory} is an address: copy the folder to this machine (gcloud storage cp -r), "
+            "or give the address to a command, which does so"
+        )
     directory = pathlib.Path(directory)
     inner = directory / "model"
     return inner if not (directory / CARD).is_file() and (inner / CARD).is_file() else directory

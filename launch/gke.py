@@ -1,8 +1,8 @@
 r"""A run on Google Kubernetes Engine: on TPU slices or GPU nodes, started again when they are lost.
 
     python -m launch.gke apply --name=flamingo --image=IMAGE --tpu=v5p:4x4x4 --spot \
-        --mount=gs://BUCKET:/mnt/shared -- python -m experiments.train \
-        --config=experiments/configs/flamingo.py:3b --workdir=/mnt/shared/runs/3b
+        -- python -m experiments.train \
+        --config=experiments/configs/flamingo.py:3b --workdir=gs://BUCKET/runs/3b
     python -m launch.gke status --name=flamingo
     python -m launch.gke logs --name=flamingo
     python -m launch.gke delete --name=flamingo

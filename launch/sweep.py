@@ -152,6 +152,10 @@ def _status_before(job: Job, options: argparse.Namespace) -> str:
 
 def _folder(text: str) -> pathlib.Path:
     """A folder's path, as a type of an argument."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a sweep reads its points' reports here, so give a path (a mounted bucket's)"
+        )
     if not text or (pathlib.Path(text).exists() and not pathlib.Path(text).is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder")
     return pathlib.Path(text)

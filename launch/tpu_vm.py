@@ -4,7 +4,7 @@ r"""A TPU slice by name: rented, set up, started on all hosts, watched, given ba
     python -m launch.tpu_vm status --name=flamingo --zone=us-east5-a --queued
     python -m launch.tpu_vm install --name=flamingo --zone=us-east5-a
     python -m launch.tpu_vm run --name=flamingo --zone=us-east5-a -- python -m experiments.train \
-        --config=experiments/configs/flamingo.py:3b --workdir=/mnt/shared/runs/3b
+        --config=experiments/configs/flamingo.py:3b --workdir=gs://BUCKET/runs/3b
     python -m launch.tpu_vm tail --name=flamingo --zone=us-east5-a
     python -m launch.tpu_vm stop --name=flamingo --zone=us-east5-a
     python -m launch.tpu_vm delete --name=flamingo --zone=us-east5-a --queued
@@ -169,7 +169,7 @@ def _parser() -> arguments.Parser:
     parser.add_argument("--spot", action="store_true", help="create: cheaper, taken away any time")
     parser.add_argument("--valid_for", help="create --queued: give up after this time, such as 6h")
     parser.add_argument("--num_slices", type=arguments.positive, default=1)
-    parser.add_argument("--extras", default="demo,tpu", help="install: parts of setup.py")
+    parser.add_argument("--extras", default="demo,gcs,tpu", help="install: parts of setup.py")
     parser.add_argument("--worker", default="0", help="tail: the number of a host")
     parser.add_argument("--dry_run", action="store_true", help="print the commands, run none")
     return parser

@@ -3,15 +3,15 @@
     python -m experiments.train --config=experiments/configs/finetune.py:/models/open_flamingo_3b \
         --workdir=runs/mine --config.data.dir=/data
 
-Behind the colon stands a model directory or the workdir of a run. The tokenizer is the model's own,
-so its new tokens keep their rows; so is the precision. Data are pages and pairs as of `public.py`;
-text sees the picture before it, as in a prompt and in OpenFlamingo's training.
+Behind the colon stands a model directory or the workdir of a run, also one in a bucket. The
+tokenizer is the model's own, so its new tokens keep their rows; so is the precision. Data are pages
+and pairs as of `public.py`; text sees the picture before it, as in a prompt and in OpenFlamingo's
+training.
 """
-
-import pathlib
 
 import ml_collections
 
+from experiments import bucket, finished_model
 from experiments.configs import base
 from flamingo_jax import model_directory
 from flamingo_jax.config import to_dict
@@ -22,14 +22,14 @@ def get_config(directory: str = "") -> ml_collections.ConfigDict:
     """The recipe; ValueError where no model is named, ModelDirectoryError where none is there."""
     if not directory:
         raise ValueError("no model to train on from: write finetune.py:MODEL_DIRECTORY")
-    found = model_directory.find(directory)
+    found = model_directory.find(finished_model.folder("the recipe's model", directory))
     card = model_directory.read_card(found)
     c = base.base()
     c.variant = "finetune"
     c.model = to_dict(card.config)
     c.frozen = {"language_model": _name(card.language_model), "vision": _name(card.vision)}
     c.seed = max(card.language_model.seed, card.vision.seed)  # random parts are drawn from it
-    c.init_from = str(pathlib.Path(found).absolute())
+    c.init_from = directory if bucket.is_address(directory) else str(found.absolute())
     c.caption_template = card.caption_template
     c.dtypes = to_dict(card.dtypes)
     c.steps = 2_000

@@ -1,6 +1,7 @@
 """The end of a run: its clock, and an evaluation that survives what the data holds."""
 
 import json
+import time
 import types
 
 import numpy as np
@@ -14,24 +15,24 @@ from flamingo_jax.config import ImagePreprocessing
 
 
 def test_a_clock_goes_on_from_the_time_that_was_kept(tmp_path):
-    first = Clock.start(tmp_path)
+    first = Clock.start(tmp_path, time.monotonic())
     first.save()
     kept_s = json.loads(first.path.read_text())["wall_s"]
     assert kept_s > 0
-    assert Clock.start(tmp_path).wall_s() > kept_s
+    assert Clock.start(tmp_path, time.monotonic()).wall_s() > kept_s
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"wall_s": null}'])
 def test_a_clock_that_is_damaged_says_what_to_do(tmp_path, text):
-    clock = Clock.start(tmp_path)
+    clock = Clock.start(tmp_path, time.monotonic())
     clock.path.write_text(text)
     with pytest.raises(ValueError, match=r"clock\.json is damaged: delete it"):
-        Clock.start(tmp_path)
+        Clock.start(tmp_path, time.monotonic())
 
 
 def test_saving_never_cuts_the_file_that_a_restart_would_read(tmp_path):
     """A file that is written over in place is empty for a moment, and a kill then leaves it so."""
-    clock = Clock.start(tmp_path)
+    clock = Clock.start(tmp_path, time.monotonic())
     clock.save()
     whole = clock.path.read_text()
     with clock.path.open() as before:

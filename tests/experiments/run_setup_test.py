@@ -98,10 +98,10 @@ def test_a_checkpoint_behind_the_last_step_is_named():
 
 
 @pytest.mark.parametrize("value", ["", "gs://bucket/run"])
-def test_a_workdir_that_is_no_folder_is_refused(value):
+def test_what_is_no_folder_is_refused(value):
     """An empty one would fill the current folder."""
-    with pytest.raises(cli.UserError, match=r"^--workdir"):
-        cli.local_path("--workdir", value)
+    with pytest.raises(cli.UserError, match=r"^--out"):
+        cli.local_path("--out", value)
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])

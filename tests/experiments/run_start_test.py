@@ -7,6 +7,7 @@ import pytest
 from experiments import parts, run_config, run_start
 from experiments.cli import UserError
 from experiments.configs import flamingo
+from experiments.workdir import Workdir
 from flamingo_jax.model_directory import ModelCard
 
 
@@ -28,9 +29,10 @@ def goes_on(monkeypatch, tmp_path):
     monkeypatch.setattr(run_start, "Checkpoints", Kept)
     recipe, card = _micro()
     run_config.write(tmp_path, recipe, card)
+    workdir = Workdir.given("--workdir", str(tmp_path))
 
     def go_on(**changes):
-        return run_start.restore(recipe, tmp_path, "fresh", _micro(**changes)[1])[1]
+        return run_start.restore(recipe, workdir, "fresh", _micro(**changes)[1])[1]
 
     return go_on
 

@@ -48,7 +48,7 @@ def test_json_has_the_promised_keys_an_object_a_prompt_and_the_models_answers(
         (["--prompt={prompts}", "--model={model}", "--decode=bem"], "<greedy|beam|sample>"),
         (["--prompt={prompts}", "--model={model}", "--top_k=999"], "the model has 261 tokens"),
         (["--prompt={prompts}", "--model={model}", "--top_p=nan"], "top_p=nan: use more than 0"),
-        (["--prompt={prompts}", "--model=gs://b/m"], "--model=gs://b/m: mount the bucket"),
+        (["--prompt={prompts}", "--model=s3://bucket/m"], "give gs://BUCKET/FOLDER, or a path"),
     ],
 )
 def test_what_a_user_can_mend_gets_one_line_and_status_2(

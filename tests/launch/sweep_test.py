@@ -216,6 +216,7 @@ def test_a_signal_lets_all_save_and_starts_no_other(number, tmp_path):
         (("--grid=a=1", "--parallel=0", "--", "true"), "'0' is no whole number of 1 or more"),
         (("--grid=a=1", f"--workdir={__file__}", "--", "true"), "is no folder"),
         (("--grid=a=1", "--workdir=", "--", "true"), "'' is no folder"),
+        (("--grid=a=1", "--workdir=gs://bucket/a", "--", "true"), "so give a path"),
         (("--file=no-such-file", "--", "true"), "--file=no-such-file: cannot be read"),
     ],
 )

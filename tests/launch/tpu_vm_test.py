@@ -70,7 +70,7 @@ def test_install_brings_the_last_commit_to_every_host(capsys):
     assert copy[3:8] == ["tpu-vm", "scp", output, "pod:flamingo_jax.tar.gz", "--zone=us-east5-a"]
     for command in (copy, install):
         assert "--worker=all" in command
-    assert "-e '.[demo,tpu]'" in install[-1]
+    assert "-e '.[demo,gcs,tpu]'" in install[-1]
 
 
 def test_what_install_and_run_say_is_a_shells_grammar(capsys):
