@@ -22,7 +22,7 @@ def get_config(directory: str = "") -> ml_collections.ConfigDict:
     """The recipe; ValueError where no model is named, ModelDirectoryError where none is there."""
     if not directory:
         raise ValueError("no model to train on from: write finetune.py:MODEL_DIRECTORY")
-    found = model_directory.find(finished_model.folder("the recipe's model", directory))
+    found = model_directory.find(finished_model.folder("init_from", directory))
     card = model_directory.read_card(found)
     c = base.base()
     c.variant = "finetune"
