@@ -14,6 +14,7 @@ from absl import flags
 
 from experiments import cli, contrastive_evaluation, finished_model
 from flamingo_jax import contrastive_model
+from flamingo_jax.eval import zero_shot
 from flamingo_jax.eval.tasks import catalog
 
 _MODEL = flags.DEFINE_string("model", None, "Workdir of pretrain_contrastive, or its model/.")
@@ -43,6 +44,8 @@ def main() -> None:
         )
         names = list(dict.fromkeys(filter(None, _TASKS.value)))
         tasks = [catalog.read(name, data_dir, _TEMPLATE) for name in names]
+    if out.is_file():
+        raise cli.UserError(f"--out={out} is a file: give a folder")
     if not tasks:
         raise cli.UserError("--tasks is empty: name a benchmark, or jsonl:PATH")
     for task in tasks:
@@ -54,14 +57,10 @@ def main() -> None:
 
 
 def _templates() -> list[str]:
-    """Lines of the file that are not blank; none where none was given."""
+    """Those of the file; none where none was given."""
     if _TEMPLATES.value is None:
         return []
-    path = cli.local_path("--templates", _TEMPLATES.value)
-    found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if not found:
-        raise ValueError(f"{path} is empty: want a description a line, as 'A photo of a {{}}.'")
-    return found
+    return zero_shot.read_templates(cli.local_path("--templates", _TEMPLATES.value))
 
 
 if __name__ == "__main__":

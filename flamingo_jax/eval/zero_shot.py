@@ -5,6 +5,7 @@ Paper: appendix B.1.3, "prompt ensembling": a class is described in several ways
 description; those here are ours, and few.
 """
 
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,6 +39,17 @@ def class_points(
     """The mean direction of every class's descriptions."""
     texts = [template.replace("{}", name) for name in names for template in templates]
     return normalize(embed_texts(texts).reshape(len(names), len(templates), -1).mean(1))
+
+
+def read_templates(path: pathlib.Path) -> list[str]:
+    """Lines of a file that are not blank; ValueError, which names it, where it holds none."""
+    try:
+        found = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None
+    if not found:
+        raise ValueError(f"{path} is empty: want a description a line, as 'A photo of a {{}}.'")
+    return found
 
 
 def check_templates(templates: Sequence[str]) -> None:

@@ -26,3 +26,16 @@ def test_templates_without_one_place_are_refused(templates):
 def test_our_own_have_one():
     for templates in (zero_shot.PICTURES, zero_shot.VIDEOS):
         zero_shot.check_templates(templates)
+
+
+def test_a_file_of_templates(tmp_path):
+    path = tmp_path / "templates.txt"
+    path.write_text("a {}\n\n  ein süßes {} \n", "utf-8")
+    assert zero_shot.read_templates(path) == ["a {}", "ein süßes {}"]
+    for data, message in (
+        (b" \n", "is empty: want a description"),
+        (b"a\xff{}", "UTF-8 at byte 1"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=rf"templates\.txt.*{message}"):
+            zero_shot.read_templates(path)
