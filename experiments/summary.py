@@ -9,7 +9,6 @@ from flax import traverse_util
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 
 from data_pipelines.stream_config import StreamConfig
-from experiments import stages
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict
 from flamingo_jax.core import kernels, partition
 from flamingo_jax.core import params as params_lib
@@ -28,7 +27,11 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     Raises:
       ValueError: a config that does not hold together, or a mesh that does not fit.
     """
-    stages.check(recipe, "flamingo")
+    if recipe.stage != "flamingo":
+        raise ValueError(
+            f"this recipe is of stage={recipe.stage!r}, and Flamingo's alone are summarized: what "
+            "it takes on a TPU slice, experiments.aot_compile says"
+        )
     config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
     vision.check(config.vision)
     execution = from_dict(Execution, recipe.execution.to_dict(), "execution.")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import summary, summary_text
-from experiments.configs import flamingo
+from experiments.configs import contrastive, flamingo
 from flamingo_jax.config import FlamingoConfig, from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import partition
@@ -191,6 +191,13 @@ def test_kernels_of_every_platform_are_taken(micro, attention):
     recipe = micro.copy_and_resolve_references()
     recipe.execution.attention = attention
     assert summary.summarize(recipe)["num_devices"] == 8
+
+
+def test_a_recipe_of_another_stage_is_not_sent_to_train():
+    with pytest.raises(
+        ValueError, match=r"of stage='contrastive', .* experiments\.aot_compile says"
+    ):
+        summary.summarize(contrastive.get_config("micro"))
 
 
 def test_as_typed(tmp_path):
