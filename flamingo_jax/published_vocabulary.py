@@ -145,7 +145,8 @@ def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
     if asked is not None and asked < num_ids:
         raise ValueError(
             f"{path}: ids go up to {num_ids - 1}, and the model's embedding has {asked} rows, "
-            f"behind which are <image> and <EOC>: name the tokenizer it was trained with"
+            "behind which are <image> and <EOC>: name the tokenizer it was trained with, or set "
+            "model.language_model.vocab_size to all its rows"
         )
     return num_ids if asked is None else asked
 
