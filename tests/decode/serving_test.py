@@ -85,7 +85,9 @@ def answers(model, decodings) -> dict:
     }
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize(
+    "name", ["heads cut", pytest.param("key heads whole", marks=pytest.mark.slow)]
+)
 def test_a_mesh_answers_as_one_device(directory, one_device, name):
     sizes, decodings = MESHES[name]
     model = model_directory.load(directory, mesh=partition.make_mesh(**sizes))
@@ -102,6 +104,7 @@ def test_a_mesh_answers_as_one_device(directory, one_device, name):
     )
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_is_cut_gives_the_same(monkeypatch):
     """Of 40 rows and two new ones, which the byte-level tokenizer's 259 never are."""
     params, batch = tiny.random_params(), tiny.random_batch(batch_size=4)

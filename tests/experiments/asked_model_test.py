@@ -44,6 +44,7 @@ def together(module: str, *arguments: object) -> tuple[list[str], str]:
     return [line.removeprefix("[0] ") for line in answers], done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path, micro_model_dir, micro_model):
     file = prompt_files.write(tmp_path, RED, BLUE)
     given = (f"--model={micro_model_dir}", f"--prompt={file}", "--json", "--mesh=data=2,tensor=2")
@@ -57,6 +58,7 @@ def test_two_processes_score_as_one(tmp_path, micro_model_dir, micro_model):
     assert not re.search(r"\[1\] .*readings", errors)  # one of them says how far it is
 
 
+@pytest.mark.slow
 def test_two_processes_write_as_one_on_all_their_devices(tmp_path, micro_model_dir, micro_model):
     file = prompt_files.write(tmp_path, RED, BLUE)
     given = (f"--model={micro_model_dir}", f"--prompt={file}", "--json", "--max_tokens=4")
@@ -67,6 +69,7 @@ def test_two_processes_write_as_one_on_all_their_devices(tmp_path, micro_model_d
     assert [answer["id"] for answer in found] == ["red", "blue"]
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one_and_go_on_where_they_were(tmp_path, micro_model_dir):
     """Only process 0 looks at --out; a torn line and a missing one are made anew, no other."""
     path = drawn_benchmark.write(tmp_path, "captions")

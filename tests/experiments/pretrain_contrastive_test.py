@@ -58,6 +58,7 @@ def test_a_run_leaves_model_report_and_rows(bench, finished):
     assert list(finished.glob("events.out.*"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_weights(bench, finished):
     """From the checkpoint of step 2, as if what came after it had been lost."""
     again = bench.folder / "again"

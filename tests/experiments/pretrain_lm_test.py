@@ -104,7 +104,7 @@ def test_a_recipe_of_another_stage_names_its_command():
             language_model_stage.design(other)
     with pytest.raises(ValueError, match=r"give it to experiments\.pretrain_lm"):
         run_setup.check(language_model.micro())
-    with pytest.raises(ValueError, match=r"give it to experiments\.pretrain_lm"):
+    with pytest.raises(ValueError, match=r"on a TPU slice, experiments\.aot_compile says"):
         summary.summarize(language_model.micro())
 
 

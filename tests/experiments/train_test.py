@@ -248,6 +248,7 @@ def reported_together(bench, recipe, whole):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_report_what_one_does(whole, reported_together):
     found, want = (
         json.loads((workdir / "report.json").read_text()) for workdir in (reported_together, whole)

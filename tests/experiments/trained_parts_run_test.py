@@ -16,6 +16,7 @@ from experiments import cli, export_formats
 from flamingo_jax import model_directory, same_model
 from tests.experiments.training_bench import Bench
 
+pytestmark = pytest.mark.slow
 RECIPE = """
 from experiments.configs import ablations, flamingo
 

@@ -193,6 +193,7 @@ def test_texts_are_read_as_if_their_rows_had_empty_places_for_media():
 
 
 @pytest.mark.parametrize("trained", PARTS, ids="+".join)
+@pytest.mark.slow
 def test_eight_devices_make_the_step_of_one_in_microbatches_too(trained):
     found, row = update(trained, mesh=partition.make_mesh(2, 2, 2), num_microbatches=2)
     want, expected = on_one_device(trained)
