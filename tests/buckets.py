@@ -1,17 +1,14 @@
 """A bucket on this machine: what speaks Cloud Storage's protocol, for code that reads gs://.
 
-TensorFlow's files, which etils takes where TensorFlow is installed, know no other address than
-Google's; in tests etils takes gcsfs, as it does without TensorFlow. Commands do so too when begun
-as `python -m tests.buckets MODULE ...`.
+TensorFlow's client, which etils takes where TensorFlow is installed, knows no other address than
+Google's; here etils takes gcsfs, as it does without TensorFlow and in commands of `experiments`.
 """
 
 import contextlib
 import http
 import os
 import re
-import runpy
 import socket
-import sys
 from collections.abc import Iterator
 from unittest import mock
 
@@ -23,7 +20,7 @@ _NOT_ASKED = {"NO_GCE_CHECK": "true", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "fals
 
 @contextlib.contextmanager
 def serve(bucket: str) -> Iterator[str]:
-    """An empty bucket, `gs://NAME`, until the block ends; commands begun in it see it too."""
+    """An empty bucket, `gs://NAME`, until the block ends."""
     from gcp_storage_emulator import server
 
     with socket.socket() as free:
@@ -35,6 +32,7 @@ def serve(bucket: str) -> Iterator[str]:
     with (
         _completed(),
         _generations(),
+        mock.patch("etils.epath.gpath._is_tf_installed", return_value=False),
         server.create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket),
     ):
         try:
@@ -104,17 +102,3 @@ def _generations() -> Iterator[None]:
         mock.patch.object(objects, "_media_upload", over_what_was_read),
     ):
         yield
-
-
-def read_with_gcsfs() -> None:
-    """From now on etils reads gs:// with gcsfs."""
-    from etils.epath import gpath
-
-    gpath._is_tf_installed = lambda: False
-
-
-if __name__ == "__main__":
-    read_with_gcsfs()
-    _, module, *arguments = sys.argv
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)

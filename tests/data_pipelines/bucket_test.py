@@ -19,6 +19,7 @@ from data_pipelines.versions import newest_versions
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from tests import buckets
+from tests.data_pipelines.batches import assert_same, take
 from tests.data_pipelines.tiny_records import pairs, record
 
 PP = ImagePreprocessing(size_px=8)
@@ -55,16 +56,6 @@ def stream(data_dir: str, *, state=None, process=(0, 1), **changes) -> Stream:
         process_count=process[1],
         state=state,
     )
-
-
-def take(batches, count) -> list:
-    return [next(batches) for _ in range(count)]
-
-
-def assert_same(a, b):
-    for x, y in zip(a, b, strict=True):
-        for name, left, right in zip(x._fields, x, y, strict=True):
-            np.testing.assert_array_equal(left, right, err_msg=name)
 
 
 @pytest.mark.parametrize("pairs_per_row", [1, 2])

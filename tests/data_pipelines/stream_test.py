@@ -15,6 +15,7 @@ from data_pipelines.stream import Stream
 from data_pipelines.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
+from tests.data_pipelines.batches import assert_same, take
 from tests.data_pipelines.tiny_records import pairs, picture, record
 
 TOKENIZER = Tokenizer.byte_level()
@@ -55,16 +56,6 @@ def captions(batch) -> list[str]:
 
 def joined(batches) -> list[str]:
     return list(itertools.chain.from_iterable(map(captions, batches)))
-
-
-def take(batches, count) -> list:
-    return [next(batches) for _ in range(count)]
-
-
-def assert_same(a, b):
-    for x, y in zip(a, b, strict=True):
-        for name, left, right in zip(x._fields, x, y, strict=True):
-            np.testing.assert_array_equal(left, right, err_msg=name)
 
 
 def test_every_example_once_an_epoch_in_an_order_that_only_the_seed_decides(build_dataset):

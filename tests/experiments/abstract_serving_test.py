@@ -17,14 +17,24 @@ from tests.experiments import prompt_files
 ASKED = Asked(prompts=2, tokens=16, media=2, beams=3, max_tokens=4)
 
 
-def test_a_round_of_the_search_reads_the_weights_once_and_each_prompt_once():
+def test_beams_share_what_is_kept_of_their_prompt_and_a_round_of_them_is_counted():
     mesh = partition.make_mesh(data=2, tensor=2, devices=jax.devices()[:4])
     model = abstract_serving.make(flamingo.get_config("micro"), mesh)
-    program = hlo.parse(model.lower_answer(ASKED).compile().as_text())
-    found = cost.of(program, loops.open_loop(program))
-    lm = model.config.language_model
-    one = 2 * lm.vocab_size * lm.width  # of the logits of a row
-    assert found.flops > ASKED.prompts * ASKED.beams * one / 4
+    lowered = model.lower_answer(ASKED)
+    text, rows = lowered.as_text(), ASKED.prompts * ASKED.beams
+    lm, xattn = model.config.language_model, model.config.cross_attention
+    heads = f"{lm.kv_heads}x{lm.head_dim}x"
+    assert f"x{ASKED.prompts}x{ASKED.tokens}x{heads}" in text
+    assert f"x{rows}x{ASKED.max_tokens}x{heads}" in text
+    for num_slots in (ASKED.tokens, ASKED.tokens + ASKED.max_tokens):
+        assert f"x{rows}x{num_slots}x{heads}" not in text
+    visual = ASKED.media * model.config.resampler.num_latents
+    heads = f"{visual}x{xattn.num_heads}x{xattn.head_dim}x"
+    assert f"x{ASKED.prompts}x{heads}" in text
+    assert f"x{rows}x{heads}" not in text
+    program = hlo.parse(lowered.compile().as_text())
+    logits = 2 * rows * lm.vocab_size * lm.width / 4  # of a device
+    assert cost.of(program, loops.open_loop(program)).flops > logits
 
 
 def test_the_80b_lowers_in_its_own_size_and_no_array_is_made():

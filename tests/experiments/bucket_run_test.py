@@ -9,7 +9,6 @@ import signal
 
 import fsspec
 import pytest
-from etils.epath import gpath
 
 from experiments import cli, finished_model, language_model_stage, mirror, pretraining, processes
 from experiments.configs import language_model
@@ -26,8 +25,7 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def store():
     """A bucket, `gs://bucket`, and fsspec's view of it."""
-    with buckets.serve("bucket"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpath, "_is_tf_installed", lambda: False)  # as in commands
+    with buckets.serve("bucket"):
         yield fsspec.filesystem("gs", use_listings_cache=False)
 
 
