@@ -3,8 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from flamingo_jax.batch import Batch
+from flamingo_jax.decode.cache import media_bytes, token_bytes
 from flamingo_jax.decode.steps import prefill, step
 from flamingo_jax.models.flamingo import Flamingo
 from tests import tiny_flamingo as tiny
@@ -63,3 +65,17 @@ def test_padding_on_the_left_changes_nothing(decode):
     bare = text_slice(prompt, slice(PROMPT - pad))
     bare = bare._replace(media_mask=short.media_mask)
     np.testing.assert_allclose(decode(bare, new)[0], alone[0], atol=2e-5)
+
+
+def test_a_step_gives_back_in_place_what_prompts_and_beams_keep(params):
+    """Each prompt its tokens and media once, each beam what it writes."""
+    beams, prompt = 3, text_slice(tiny.random_batch(length=PROMPT), slice(PROMPT))
+    (b, num_media), dtype = prompt.media_mask.shape[:2], "float32"
+    state = jax.eval_shape(tiny.jit(lambda m, p: prefill(m, p, NEW, beams)[1]), params, prompt)
+    graph = tiny.abstract()[0]
+    run = jax.jit(lambda p, *args: step(nnx.merge(graph, p), *args), donate_argnums=2)
+    tokens = jax.ShapeDtypeStruct((beams * b,), np.int32)
+    memory = run.lower(params, tokens, state).compile().memory_analysis()
+    kept = b * (PROMPT + beams * NEW) * token_bytes(tiny.CONFIG, dtype)
+    kept += b * num_media * media_bytes(tiny.CONFIG, dtype)
+    assert kept <= memory.alias_size_in_bytes < 1.1 * kept

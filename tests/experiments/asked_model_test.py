@@ -38,10 +38,11 @@ def together(module: str, *arguments: object) -> tuple[list[str], str]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    # Beside answers there is what Gloo says of its peers, torn where two processes write at once.
-    answers = [line for line in done.stdout.splitlines() if re.search(r"\] (\{|results:)", line)]
-    assert all(line.startswith("[0] ") for line in answers), done.stdout
-    return [line.removeprefix("[0] ") for line in answers], done.stderr
+    # What Gloo says of its peers, whose number may be torn off where two processes write at once.
+    gloo = re.compile(r"(\[\d\] ?)*(.*(Gloo|peer ranks).*|[\d\s.]*)")
+    lines = [line for line in done.stdout.splitlines() if not gloo.fullmatch(line)]
+    assert all(line.startswith("[0] ") for line in lines), done.stdout
+    return [line.removeprefix("[0] ") for line in lines], done.stderr
 
 
 @pytest.mark.slow
