@@ -6,6 +6,7 @@ runs on the first of them and does not notice. `FLAMINGO_TEST_PLATFORM=cuda` run
 the few that ask for one.
 """
 
+import gc
 import os
 
 from tests.quick_compiling import FLAGS
@@ -18,6 +19,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 import pathlib
 
 import pytest
+
+# Looking through all that JAX and TensorFlow keep for garbage would take a twelfth of the time.
+gc.set_threshold(20_000)
 
 LONGEST_FILES = (
     "train_test.py",
@@ -33,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest begin first, so that no worker is left alone with one."""
     place = {name: i for i, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What stands so far stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -212,6 +212,7 @@ def lost(bench, recipe, whole):
     return bench.folder / "lost", (stopped, seconds, last)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_within_a_minute(lost):
     _, ((status, errors), seconds, _) = lost
     assert status == 137
@@ -220,6 +221,7 @@ def test_a_process_that_dies_ends_the_run_within_a_minute(lost):
     assert seconds < 60
 
 
+@pytest.mark.slow
 def test_fewer_processes_go_on_to_the_same_end(bench, whole, lost):
     workdir, (_, _, (status, errors)) = lost
     assert status == 0, errors
