@@ -78,6 +78,8 @@ class LanguageModelConfig:
     rope_base: float = 10_000.0
     rope_dims: int | None = None  # the first dims of a head that rotate; None: all (GPT-NeoX: 1/4)
     rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None  # of tokens that one sees, itself the last; None: all before
+    global_layers: tuple[int, ...] = ()  # that see all, where the others have a window (Gemma 2)
     parallel_residual: bool = False  # the feed-forward reads what attention reads (GPT-NeoX)
     use_bias: bool = False  # on every projection of a block
     qkv_bias: bool = False  # on those to queries, keys and values alone (Qwen2)
@@ -99,6 +101,29 @@ class LanguageModelConfig:
             raise ValueError(
                 f"language_model.width={self.width}: relative positions need an even number"
             )
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        if self.sliding_window is not None:
+            check_sizes(self, "language_model", "sliding_window")
+        elif self.global_layers:
+            raise ValueError(
+                f"language_model.global_layers={self.global_layers}: without a sliding_window all "
+                "layers are: give one, or leave them out"
+            )
+        if not {*self.global_layers} <= {*range(self.num_layers)}:
+            raise ValueError(
+                f"language_model.global_layers={self.global_layers}: the language model has "
+                f"{self.num_layers} layers, so use 0 to {self.num_layers - 1}"
+            )
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that one sees in a layer; None: all before. A graft's layers are numbered on.
+
+        They have a window where all others do.
+        """
+        on_top = layer >= self.num_layers and self.global_layers
+        return None if on_top or layer in self.global_layers else self.sliding_window
 
     @property
     def kv_heads(self) -> int:

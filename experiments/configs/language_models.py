@@ -262,12 +262,21 @@ LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
     "qwen3_1.7b": _qwen3(28, 2048, 16, 6144),
     "qwen3_4b": _qwen3(36, 2560, 32, 9728),
     "qwen3_8b": _qwen3(36, 4096, 32, 12_288, tied=False),
-    "mistral_7b": _newer(32, 4096, (32, 8), 14_336, 32_000, tied_head=False, max_length=4096),
+    "mistral_7b": _newer(
+        *(32, 4096, (32, 8), 14_336, 32_000),
+        sliding_window=4096,
+        tied_head=False,
+        max_length=32_768,
+    ),
     "olmo_2_1b": _olmo_2(16, 2048, 16, 8192),
     "olmo_2_7b": _olmo_2(32, 4096, 32, 11_008),
     "olmo_2_13b": _olmo_2(40, 5120, 40, 13_824),
     "phi_3_mini": _newer(
-        32, 3072, (32, 32), 8192, 32_064, head_dim=96, tied_head=False, max_length=2047
+        *(32, 3072, (32, 32), 8192, 32_064),
+        head_dim=96,
+        sliding_window=2047,
+        tied_head=False,
+        max_length=4096,
     ),
     "phi_4": _newer(
         *(40, 5120, (40, 10), 17_920, 100_352),

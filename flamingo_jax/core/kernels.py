@@ -4,6 +4,9 @@
 logits. `xla` is `core.attention.attend`, which runs everywhere and is what the others are tested
 against. `auto` is the platform's own.
 
+Of a sliding window splash computes what lies inside it; cuDNN gets it as its mask, and computes all
+as XLA does. Layers of one scan that differ in theirs are two programs for splash, and one is run.
+
 A kernel takes what it was written for: no cache, no bias (so no ALiBi and no relative positions),
 rows and key heads that the mesh divides, and for splash whole blocks of 128 tokens, for cuDNN
 16-bit numbers, heads of up to 128 (a multiple of 8) and an even number of tokens. Anything else
@@ -11,6 +14,7 @@ goes through XLA, whatever the name: at the 32 to 256 tokens of the paper's sequ
 small. So does everything on GPUs older than Ampere (a T4, say), which cuDNN's kernel is not for.
 """
 
+import functools
 import re
 from typing import Literal
 
@@ -77,15 +81,22 @@ def attend_causally(
     mask: Array,  # bool[B, T, T], causal, inside segments
     segments: Array,  # i32[B, T], 0 on padding; what padding gets is finite and of no meaning
     kernel: Kernel,  # not `auto`
+    window: int | None = None,  # of tokens that one sees, itself the last; None: all before
+    has_window: Array | None = None,  # bool[], whether there is one; None: where one is given
     *,
     interpret: bool = False,  # Pallas on any platform, slowly: for tests
 ) -> Array:  # [B, T, N, H]
     """Softmax attention of each token to itself and those before in its segment.
 
-    `mask` and `segments` say the same; each kernel takes what it can read.
+    `mask` says what `segments` and the window do; each kernel takes what it can read.
     """
     if kernel == "splash" and _fits_splash(q, k):
-        return _splash(q, k, v, segments, interpret=interpret)
+        near, far = (
+            functools.partial(_splash, window=w, interpret=interpret) for w in (window, None)
+        )
+        if has_window is None:
+            return near(q, k, v, segments)
+        return jax.lax.cond(has_window, near, far, q, k, v, segments)
     if kernel == "cudnn" and _fits_cudnn(q, k):
         return _cudnn(q, k, v, mask)
     return attend(q, k, v, mask)
@@ -120,12 +131,17 @@ def _cudnn(q: Array, k: Array, v: Array, mask: Array) -> Array:
     return partition.on_shards(on_one_device, axes, _AXES)(q, k, v, mask)
 
 
-def _splash(q: Array, k: Array, v: Array, segments: Array, *, interpret: bool) -> Array:
+def _splash(
+    q: Array, k: Array, v: Array, segments: Array, *, window: int | None, interpret: bool
+) -> Array:
     """Padding is a segment of its own, behind or before the real ones."""
 
     def on_one_device(q, k, v, segments):
         t, n = q.shape[1:3]
-        mask = mask_lib.MultiHeadMask([mask_lib.CausalMask((t, t))] * n)
+        mask = mask_lib.CausalMask((t, t))
+        if window is not None:
+            mask = mask_lib.LocalMask((t, t), (window - 1, 0), offset=0)
+        mask = mask_lib.MultiHeadMask([mask] * n)
         block = max(b for b in (_BLOCK, 2 * _BLOCK, 4 * _BLOCK) if t % b == 0)
         sizes = splash_lib.BlockSizes(*[block] * 8)
         kernel = splash_lib.make_splash_mha(

@@ -28,7 +28,6 @@ from flamingo_jax.decode.prompt_batch import padded_length
 from flamingo_jax.decode.steps import prefill
 from flamingo_jax.models import media_mask
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.models.lm_block import POSITIONS, Context
 
 Array = jax.Array
 MAX_PLACES = 256  # side by side at once; more candidates take turns behind the same prompt
@@ -112,9 +111,8 @@ def _hidden(model: Flamingo, tokens: Array, candidate: Array, state: DecodeState
     own = (candidate[:, :, None] == candidate[:, None]) & (place <= place[:, None])
     seen = jnp.broadcast_to(in_prompt[:, None], (b, a, in_prompt.shape[1]))
     mask = jnp.concatenate([seen, own], axis=-1)
-    shared = POSITIONS[lm.config.positions].shared(lm.config, positions, slots)
     segments = mask.any(1).astype(jnp.int32)  # for kernels, and none reads a cache
-    context = Context(positions, shared, mask, segments, state.index, state.prompt)
+    context = lm.placed(positions, slots, mask, segments, state.index, state.prompt)
     attend = model.config.cross_attention.attend
     media = media_mask.text_media_mask(state.media_index[:, None], state.media_mask, attend)
     media = jnp.broadcast_to(media, (b, a, media.shape[-1]))

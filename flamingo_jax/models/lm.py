@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
@@ -24,6 +25,7 @@ from flamingo_jax.models.lm_block import (
     Cache,
     Context,
     LayerCache,
+    Near,
     make_norm,
 )
 
@@ -94,13 +96,14 @@ def walk(
         stacks = [getattr(blocks, name)]
         has_layers = inserted is not None and segment.gated
         prompt = context.prompt and context.prompt[name]
+        has_window = context.near and context.near.layers.get(name)  # a graft's have none
         if has_layers:
             stacks.append(getattr(inserted.layers, name))
 
         def group(
             carry, layers, xs, segment=segment, has_layers=has_layers, stacks=stacks, prompt=prompt
         ):
-            (x, kept), (number, media) = carry, xs
+            (x, kept), (number, has_window, media) = carry, xs
             between = None
             if has_layers:
                 visit = functools.partial(inserted.visit, layers[1], media=media)
@@ -108,17 +111,18 @@ def walk(
                     visit = stacks[1].execution.rematerialise(visit)
                 x, between = (x, visit) if inserted.inside else (visit(x), None)
 
-            def block(carry, blocks, i):
-                x, kept = carry
+            def block(carry, blocks, xs):
+                (x, kept), (i, has_window) = carry, xs
                 own = None if kept is None else LayerCache(kept, (number, i), prompt)
-                x, own = blocks[0](x, context, own, between)
+                x, own = blocks[0](x, context.of_layer(has_window), own, between)
                 return (x, None if own is None else own.whole), None
 
             numbers = None if kept is None else jnp.arange(segment.depth)
-            return fold(block, (x, kept), [layers[0]], numbers)
+            return fold(block, (x, kept), [layers[0]], (numbers, has_window))
 
         xs = (
             None if cache is None else jnp.arange(segment.repeats),
+            has_window,
             inserted.media[name] if has_layers and inserted.media else None,
         )
         carry = x, None if cache is None else cache[name]
@@ -191,11 +195,41 @@ class LanguageModel(nnx.Module):
             now = jax.lax.dynamic_slice_in_dim(segments, index, t, axis=1)
             mask &= now[:, :, None] == segments[:, None]
         positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
-        kind, places = POSITIONS[self.config.positions], (positions, slots)
-        if side_by_side and kind.by_distance:
-            places = index + jnp.arange(t)[None], jnp.arange(num_slots)[None]
+        return self.placed(positions, slots, mask, segments, index, side_by_side=side_by_side)
+
+    def placed(
+        self,
+        positions: Array,  # i32[B, T], of the tokens to run now
+        slots: Array,  # i32[B, S], of those in the cache's slots
+        mask: Array,  # bool[B, T, S], which of them a token sees where no window is in the way
+        segments: Array,  # i32[B, S]
+        index: Array | int = 0,  # as of `context`
+        prompt: dict[str, Cache] | None = None,
+        *,
+        side_by_side: bool = False,
+    ) -> Context:
+        """The context of tokens whose positions are known."""
+        kind, (t, num_slots) = POSITIONS[self.config.positions], mask.shape[1:]
+        numbers = index + jnp.arange(t)[None], jnp.arange(num_slots)[None]
+        places = numbers if side_by_side and kind.by_distance else (positions, slots)
         shared = kind.shared(self.config, *places)
-        return Context(positions, shared, mask, segments, index)
+        context = Context(positions, shared, mask, segments, index, prompt)
+        window = self.config.sliding_window
+        if window is None or num_slots <= window:
+            return context
+        places = numbers if side_by_side else (positions, slots)
+        near = mask & (places[0][:, :, None] - places[1][:, None] < window)
+        if not self.config.global_layers:
+            return context._replace(mask=near, window=window)
+        return context._replace(near=Near(near, window, self._layers_with_window()))
+
+    def _layers_with_window(self) -> dict[str, Array]:
+        """By segment, bool[repeats, depth]."""
+        has = np.array([self.config.window(i) is not None for i in range(self.config.num_layers)])
+        return {
+            s.name: has[s.start :][: s.repeats * s.depth].reshape(s.repeats, s.depth)
+            for s in self.segments
+        }
 
     def check_length(self, num_slots: int) -> None:
         """ValueError where learned positions end before so many tokens."""

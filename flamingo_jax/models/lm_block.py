@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
@@ -71,6 +72,14 @@ class LayerCache(NamedTuple):
         return Cache(*(x.reshape(shape) for x in found))
 
 
+class Near(NamedTuple):
+    """What tokens see in layers with a sliding window, where other layers have none."""
+
+    mask: Array  # bool[B, T, S]
+    window: int  # tokens
+    layers: dict[str, Array]  # by segment, bool[repeats, depth], which layers those are
+
+
 class Context(NamedTuple):
     """What every block needs to know of the sequence."""
 
@@ -80,6 +89,16 @@ class Context(NamedTuple):
     segments: Array  # i32[B, S], texts that do not see each other, from 1; 0 is padding
     index: Array | int = 0  # the cache slot of the first of the T tokens
     prompt: dict[str, Cache] | None = None  # by segment, of a prompt that several rows may share
+    window: int | None = None  # tokens that one sees by `mask`; None: all before
+    has_window: Array | None = None  # bool[], whether this layer has it; None: as all do
+    near: Near | None = None
+
+    def of_layer(self, has_window: Array | None) -> "Context":
+        """This one, as layers with a window see it where `has_window`, bool[]; None: as others."""
+        if self.near is None or has_window is None:
+            return self._replace(near=None)
+        mask = jnp.where(has_window, self.near.mask, self.mask)
+        return self._replace(mask=mask, window=self.near.window, has_window=has_window, near=None)
 
 
 class Attention(nnx.Module):
@@ -119,7 +138,8 @@ class Attention(nnx.Module):
             if not alone:
                 prompt, (k, v) = cache.read_prompt(), cache.read()
         if alone and bias is None:
-            seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel)
+            window = context.window, context.has_window
+            seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel, *window)
         else:
             seen = attend(q, k, v, context.mask, bias=bias, prompt=prompt)
         # For the way back: without it the partitioner brings the output's weights together.

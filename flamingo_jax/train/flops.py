@@ -8,6 +8,7 @@ three, a frozen part that is trained along too. What remat computes again does n
 microbatches do again, each for itself, does: projecting a block's relative positions, once a batch.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterable
@@ -234,11 +235,13 @@ def _language_model(config: FlamingoConfig, b: Batch) -> Passes:
     lm, xattn = config.language_model, config.cross_attention
     below = lm.num_layers if xattn.kind == "graft" else xattn.offset
     if "language_model" in config.trained:
-        return block(lm, b, weights=True) * lm.num_layers
+        return blocks(lm, b, range(lm.num_layers), weights=True)
     below = 0 if config.train_new_inputs else below
-    total = block(lm, b) * (lm.num_layers - below) + block(lm, b, activations=False) * below
+    total = blocks(lm, b, range(below, lm.num_layers))
+    total += blocks(lm, b, range(below), activations=False)
     if below and xattn.kind == "vanilla":  # stands above the attention of its own block
-        total += _self_attention(lm, b, activations=False) + _self_attention(lm, b) * -1
+        own = lm.window(below)
+        total += _self_attention(lm, b, own, activations=False) + _self_attention(lm, b, own) * -1
     return total
 
 
@@ -246,27 +249,45 @@ def _graft(config: FlamingoConfig, b: Batch) -> Passes:
     """Trained blocks of the language model's shape."""
     if config.cross_attention.kind != "graft":
         return Passes()
-    return block(config.language_model, b, weights=True) * config.cross_attention.graft_depth
+    lm = config.language_model
+    layers = range(lm.num_layers, lm.num_layers + config.cross_attention.graft_depth)
+    return blocks(lm, b, layers, weights=True)
 
 
-def block(
-    lm: LanguageModelConfig, b: Batch, *, activations: bool = True, weights: bool = False
+def blocks(
+    lm: LanguageModelConfig,
+    b: Batch,
+    layers: range,
+    *,
+    activations: bool = True,
+    weights: bool = False,
 ) -> Passes:
-    """A block of the language model, with those gradients that are asked for."""
+    """Blocks of the language model, with those gradients that are asked for."""
     ffw = (3 if lm.gated_ffw else 2) * lm.width * lm.ffw_width * b.size * b.num_tokens
-    return _self_attention(lm, b, activations=activations, weights=weights) + _linear(
-        ffw, activations=activations, weights=weights
-    )
+    wanted = {"activations": activations, "weights": weights}
+    total = _linear(ffw, **wanted) * len(layers)
+    for window, times in collections.Counter(map(lm.window, layers)).items():
+        total += _self_attention(lm, b, window, **wanted) * times
+    return total
 
 
 def _self_attention(
-    lm: LanguageModelConfig, b: Batch, *, activations: bool = True, weights: bool = False
+    lm: LanguageModelConfig,
+    b: Batch,
+    window: int | None,
+    *,
+    activations: bool = True,
+    weights: bool = False,
 ) -> Passes:
-    """All pairs of tokens are computed, those that the causal mask hides too."""
+    """All pairs of tokens are computed, those that the causal mask hides too.
+
+    Of a sliding window its width for each token, which is what splash computes; XLA masks more.
+    """
     inner, t = lm.num_heads * lm.head_dim, b.num_tokens
     projections = 2 * lm.width * lm.head_dim * (lm.num_heads + lm.kv_heads) * b.size * t
     total = _linear(projections, activations=activations, weights=weights)
-    total += _attend(t, t, inner, sides=2 * activations) * b.size
+    keys = t if window is None else min(t, window)
+    total += _attend(t, keys, inner, sides=2 * activations) * b.size
     if lm.positions == "relative":  # T distances are projected once a batch
         total += _linear(t * lm.width * inner, activations=False, weights=weights)
         total += _product(b.size * t * t * inner, sides=activations + weights)

@@ -13,7 +13,7 @@ def train_step(config: LanguageModelConfig, datasets: Iterable[flops.Dataset]) -
     total = 0.0
     for dataset in datasets:
         batch = flops.Batch(dataset.batch_size, dataset.num_tokens, num_media=0)
-        blocks = flops.block(config, batch, weights=True) * config.num_layers
+        blocks = flops.blocks(config, batch, range(config.num_layers), weights=True)
         head = 2 * dataset.batch_size * dataset.num_tokens * config.width * config.vocab_size
         total += blocks.total + _PASSES * head
     return total

@@ -133,6 +133,8 @@ def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageMo
     for field in dataclasses.fields(want):
         if field.name == "max_length" and want.positions != "learned":
             continue  # of other positions only a hint how far the model was trained
+        if field.name in ("sliding_window", "global_layers") and _within_window(found, want):
+            continue
         a, b = getattr(found, field.name), getattr(want, field.name)
         if field.name == "num_kv_heads":
             a, b = found.kv_heads, want.kv_heads
@@ -141,6 +143,12 @@ def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageMo
                 f"{path} has {field.name}={a}, the config asks for {b}: set "
                 f"model.language_model.{field.name}={a}, or name other weights"
             )
+
+
+def _within_window(found: LanguageModelConfig, want: LanguageModelConfig) -> bool:
+    """Whether all texts fit into the window that a model made before there were any lacks."""
+    windows = found.sliding_window, want.sliding_window
+    return windows[0] is not None and windows[1] is None and want.max_length <= windows[0]
 
 
 def load_vision(source: Source, config: FlamingoConfig, where: Tree | None = None) -> Tree:

@@ -3,9 +3,8 @@
 A setting that the model here has not is refused by name, not passed over.
 """
 
-import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flamingo_jax.config import LanguageModelConfig, RopeScaling
@@ -14,6 +13,9 @@ from flamingo_jax.weights.errors import BadWeightsFile, naming
 from flamingo_jax.weights.json_settings import JsonSettings
 
 Json = Mapping[str, Any]
+
+_SLIDING, _FULL = "sliding_attention", "full_attention"  # kinds of layers
+_WINDOW = 4096  # in transformers, where a file gives none
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -129,19 +131,40 @@ def _llama(hf: Json) -> dict[str, Any]:
 
 
 def _mistral(hf: Json) -> dict[str, Any]:
-    """Up to the length of its sliding window, within which a token sees all before it."""
-    fields = _llama(hf)
-    return fields | {"max_length": min(hf.get("sliding_window") or math.inf, fields["max_length"])}
+    """A file without the key has its class's window."""
+    return _llama(hf) | {"sliding_window": hf.get("sliding_window", _WINDOW)}
+
+
+def _qwen(hf: Json) -> dict[str, Any]:
+    """Windows are for the layers above the first, and mostly turned off."""
+    if not hf.get("use_sliding_window", False):
+        return _llama(hf)
+    first, num_layers = hf.get("max_window_layers", 28), hf["num_hidden_layers"]
+    kinds = [_SLIDING if i >= first else _FULL for i in range(num_layers)]
+    return _llama(hf) | _windows(hf, kinds)
+
+
+def _windows(hf: Json, kinds: Sequence[str]) -> dict[str, Any]:
+    """`sliding_window` and `global_layers`, of `layer_types` or else these kinds of layers."""
+    kinds, num_layers = hf.get("layer_types") or kinds, hf["num_hidden_layers"]
+    if len(kinds) != num_layers or not {*kinds} <= {_SLIDING, _FULL}:
+        raise BadWeightsFile(
+            f"config.json: layer_types={kinds!r} is not supported, only {num_layers} of "
+            f"{_SLIDING!r} and {_FULL!r} are"
+        )
+    whole = tuple(i for i, kind in enumerate(kinds) if kind == _FULL)
+    window = hf.get("sliding_window", _WINDOW)
+    if window is None or len(whole) == num_layers:
+        return {}
+    return {"sliding_window": window, "global_layers": whole}
 
 
 def _qwen2(hf: Json) -> dict[str, Any]:
-    _refuse(hf, use_sliding_window=False)
-    return _llama(hf) | {"qkv_bias": True}
+    return _qwen(hf) | {"qkv_bias": True}
 
 
 def _qwen3(hf: Json) -> dict[str, Any]:
-    _refuse(hf, use_sliding_window=False)
-    return _llama(hf) | {"qk_norm": True, "qk_norm_by_head": True}
+    return _qwen(hf) | {"qk_norm": True, "qk_norm_by_head": True}
 
 
 def _gemma(hf: Json) -> dict[str, Any]:
@@ -157,10 +180,10 @@ def _olmo2(hf: Json) -> dict[str, Any]:
 
 
 def _phi3(hf: Json) -> dict[str, Any]:
-    """Up to the length of its sliding window, as Mistral."""
     fraction = _rope(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
-    fields = _mistral(hf)
-    return fields | {"rope_dims": int(fields["head_dim"] * fraction)}
+    fields = _llama(hf)
+    rope_dims = int(fields["head_dim"] * fraction)
+    return fields | {"rope_dims": rope_dims, "sliding_window": hf.get("sliding_window")}
 
 
 def _idefics(hf: Json) -> dict[str, Any]:
@@ -272,7 +295,12 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
         *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta"),
         *("rotary_pct", "rotary_emb_base", "expansion_ratio", "mlp_ratio"),
     ),
-    JsonSettings.flag: ("tie_word_embeddings", "use_parallel_residual", "attn_qk_ln"),
+    JsonSettings.flag: (
+        "use_sliding_window",
+        "tie_word_embeddings",
+        "use_parallel_residual",
+        "attn_qk_ln",
+    ),
     JsonSettings.text: ("model_type", "hidden_act", "activation_function"),
 }
 _MAY_BE_NULL = ("num_key_value_heads", "head_dim", "n_inner", "sliding_window")

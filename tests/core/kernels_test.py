@@ -26,9 +26,11 @@ def inputs():
     return q, k, v, segments
 
 
-def mask_of(segments):
+def mask_of(segments, window=None):
     same = segments[:, :, None] == segments[:, None]
-    return np.tril(same & (segments > 0)[:, None])
+    t = segments.shape[1]
+    near = np.tri(t, dtype=bool) & ~np.tri(t, k=-(window or t), dtype=bool)
+    return same & (segments > 0)[:, None] & near
 
 
 def loss(q, k, v, segments, *, mask, **how):
@@ -38,7 +40,7 @@ def loss(q, k, v, segments, *, mask, **how):
 
 
 def values_and_gradients(inputs, **how):
-    how["mask"] = mask_of(inputs[3])
+    how["mask"] = mask_of(inputs[3], how.get("window") if how.get("has_window", True) else None)
     f = jax.value_and_grad(functools.partial(loss, **how), (0, 1, 2), has_aux=True)
     (_, out), grads = jax.jit(f)(*inputs)
     return out, *grads
@@ -56,6 +58,15 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.parametrize("has_window", [None, True, False])
+def test_splash_sees_as_far_as_the_window(inputs, has_window):
+    how = {"window": 9} | ({} if has_window is None else {"has_window": has_window})
+    want = values_and_gradients(inputs, kernel="xla", **how)
+    found = values_and_gradients(inputs, kernel="splash", interpret=True, **how)
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
 @pytest.mark.parametrize("h", [64, 80, 256])
 def test_splash_compiles_for_chips_that_are_not_here(h, monkeypatch):
     """With the TPU's own compiler; nothing may be computed on the way."""
@@ -68,7 +79,9 @@ def test_splash_compiles_for_chips_that_are_not_here(h, monkeypatch):
     rows = partition.batch_sharding(mesh)
 
     def total(q, k, segments):
-        return attend_causally(q, k, k, None, segments, "splash").astype("float32").sum()
+        has_window = (segments > 0).all()  # as of a scanned layer
+        seen = attend_causally(q, k, k, None, segments, "splash", 48, has_window)
+        return seen.astype("float32").sum()
 
     def struct(dtype, *shape):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)

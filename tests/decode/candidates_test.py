@@ -15,7 +15,7 @@ ANSWERS = [
     [[11], [3, 1, tiny.END_OF_CHUNK], [], [12, 13, 14], [3]],
 ]
 CONFIGS = {
-    "rope": tiny.CONFIG,
+    "rope": tiny.changed(lm={"sliding_window": 4, "global_layers": (1, 4)}),
     "alibi": tiny.changed(lm={"positions": "alibi"}),
     "relative": tiny.changed(lm={"positions": "relative", "num_kv_heads": 4}),
     "learned": tiny.changed(lm={"positions": "learned"}),

@@ -33,12 +33,15 @@ KINDS = {
     "chinchilla": dataclasses.replace(SIZES, positions="relative", **PLAIN),
     "llama": dataclasses.replace(SIZES, num_kv_heads=2, tied_head=False),
     "llama_3": dataclasses.replace(SIZES, rope_scaling=RopeScaling(4.0, 0.2, 1.0, 8)),
-    "qwen2": dataclasses.replace(SIZES, num_kv_heads=2, qkv_bias=True),
+    "qwen2": dataclasses.replace(
+        SIZES, num_kv_heads=2, qkv_bias=True, sliding_window=4, global_layers=(0, 1)
+    ),
     "qwen3": dataclasses.replace(SIZES, num_kv_heads=2, qk_norm=True, qk_norm_by_head=True),
     "gemma": dataclasses.replace(
         SIZES, num_kv_heads=1, activation="gelu_tanh", norm_offset=True, scale_embedding=True
     ),
     "olmo_2": dataclasses.replace(SIZES, qk_norm=True, norm_after=True),
+    "mistral": dataclasses.replace(SIZES, num_kv_heads=2, sliding_window=4),
     "mpt": dataclasses.replace(
         SIZES, positions="alibi", norm_bias=False, qk_norm=True, **LAYERNORM
     ),
@@ -118,7 +121,7 @@ def test_cached_decoding_equals_the_full_forward(model, tokens):
     )
 
 
-@pytest.mark.parametrize("model", ["chinchilla", "llama", "mpt", "opt"], indirect=True)
+@pytest.mark.parametrize("model", ["chinchilla", "llama", "qwen2", "mpt", "opt"], indirect=True)
 def test_rows_that_share_a_prompt_equal_the_full_forward(model, tokens):
     """Two rows go on from each prompt, which is padded on the left, and see it and themselves."""
     place, rows = LENGTH - NEW, 2 * BATCH
@@ -164,6 +167,29 @@ def test_no_token_sees_a_later_one(model, tokens):
     difference = np.abs(model(tokens) - model(changed)).max(axis=(0, 2))
     assert (difference[:6] == 0).all()
     assert (difference[6:] > 1e-3).all()
+
+
+def test_a_window_ends_where_it_says(tokens):
+    """Each of four layers sees one token before; the third sees all, where it has no window."""
+    changed = tokens.copy()
+    changed[:, 2] = (changed[:, 2] + 1) % VOCAB
+    for global_layers, last in (((), 6), ((2,), LENGTH - 1)):
+        model = Model(dataclasses.replace(SIZES, sliding_window=2, global_layers=global_layers))
+        differs = np.abs(model(tokens) - model(changed)).max(axis=(0, 2)) > 0
+        assert np.flatnonzero(differs).tolist() == [*range(2, last + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sliding_window": 0}, "sliding_window=0: use 1 or more"),
+        ({"global_layers": (1,)}, "without a sliding_window all layers are"),
+        ({"sliding_window": 4, "global_layers": (4,)}, "has 4 layers, so use 0 to 3"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SIZES, **change)
 
 
 def test_order_matters(model, tokens):

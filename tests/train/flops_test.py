@@ -183,6 +183,17 @@ def test_scanned_layers_and_chunks_of_the_loss_count_as_often_as_they_run():
     assert found == op_count.flops(step, *args) - one_too_many  # the trace cannot know it is empty
 
 
+def test_a_layer_with_a_window_counts_so_many_keys_a_token():
+    b, lm = flops.Batch(2, 64, 0), CONFIGS["no gradient below"].language_model
+    near = dataclasses.replace(lm, sliding_window=16, global_layers=(1,))
+    spared = 2 * 2 * b.size * 64 * (64 - 16) * 8 * 64  # queries with keys, weights with values
+    whole, found = (flops.blocks(one, b, range(3)) for one in (lm, near))
+    assert whole.forward - found.forward == 2 * spared  # of two layers
+    assert whole.activations - found.activations == 2 * 2 * spared
+    assert flops.blocks(near, b, range(3, 5)) == flops.blocks(lm, b, range(3, 5))  # of a graft
+    assert flops.blocks(dataclasses.replace(lm, sliding_window=99), b, range(3)) == whole
+
+
 def test_frozen_parts_have_no_gradient_of_weights_and_trained_ones_have_all():
     batches = map(flops.Batch.of, DATASETS.values())
     parts = flops.step(CONFIGS["no gradient below"], batches, encode_media=True)

@@ -17,7 +17,8 @@ from flamingo_jax.train import state
 from flamingo_jax.train.language_model_optim import LanguageModelOptimizerConfig
 from flamingo_jax.train.language_model_step import make_train_step, text_loss
 
-CONFIG = from_dict(LanguageModelConfig, language_model.micro().model.to_dict() | {"vocab_size": 64})
+CHANGES = {"vocab_size": 64, "sliding_window": 5, "global_layers": (1,)}
+CONFIG = from_dict(LanguageModelConfig, language_model.micro().model.to_dict() | CHANGES)
 
 
 def make(rngs):

@@ -88,7 +88,8 @@ def llama_3(hf):
 
 
 def mistral(hf):
-    return hf.MistralForCausalLM(hf.MistralConfig(**small(), head_dim=16))
+    """A token sees eleven, itself the last."""
+    return hf.MistralForCausalLM(hf.MistralConfig(**small(), head_dim=16, sliding_window=11))
 
 
 def qwen2(hf):
@@ -96,7 +97,10 @@ def qwen2(hf):
 
 
 def qwen3(hf):
-    return hf.Qwen3ForCausalLM(hf.Qwen3Config(**small(), head_dim=16, tie_word_embeddings=True))
+    """Layers above the first have a window."""
+    window = {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}
+    config = hf.Qwen3Config(**small(), **window, head_dim=16, tie_word_embeddings=True)
+    return hf.Qwen3ForCausalLM(config)
 
 
 def gemma(hf):
@@ -184,7 +188,7 @@ def test_log_probs_equal_transformers(make):
     config = read_config(model.config.to_dict())
     segments = plan(config.num_layers, 2, 0)
     tree = hf_lm.language_model(state_dict(model), model.config.model_type, config, segments)
-    for length in (7, LENGTH):  # two position ranges
+    for length in (7, LENGTH):  # two position ranges, within windows and beyond
         want = log_probs(torch, model, tokens[:, :length], mask[:, :length])
         have = ours(config, tree, tokens[:, :length], mask[:, :length], segments)
         real = mask[:, :length]
@@ -334,7 +338,11 @@ def small_qwen(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_sliding_window": True}, "use_sliding_window=True is not supported, only False is"),
+        (
+            {"use_sliding_window": True, "layer_types": ["chunked_attention"]},
+            "layer_types=.'chunked_attention'. is not supported, only 1 of 'sliding_attention' and",
+        ),
+        ({"use_sliding_window": True, "max_window_layers": "0"}, "damaged .*: fetch it again"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_type='yarn' is not supported"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "config.json of qwen2: no key 'factor'"),
         ({"model_type": "gemma", "hidden_activation": "silu"}, "hidden_activation='silu' is not"),
@@ -358,10 +366,23 @@ def test_what_a_newer_family_may_have_and_is_not_here_is_refused(change, message
         read_config(small_qwen(**change))
 
 
-def test_mistral_is_read_up_to_its_sliding_window():
-    mistral = small_qwen(model_type="mistral")
-    lengths = [read_config(mistral | {"sliding_window": n}).max_length for n in (None, 16, 4096)]
-    assert lengths == [64, 16, 64]
+def test_which_layers_have_a_window():
+    """As transformers' classes have it, in files with and without `layer_types`."""
+
+    def windows(**changes):
+        config = read_config(small_qwen(num_hidden_layers=3, **changes))
+        return config.sliding_window, config.global_layers
+
+    assert windows(model_type="mistral") == (4096, ())
+    assert windows(model_type="mistral", sliding_window=None) == (None, ())
+    assert windows(model_type="phi3", sliding_window=2047) == (2047, ())
+    assert windows(model_type="phi3") == (None, ())
+    window = {"sliding_window": 16, "max_window_layers": 2}
+    assert windows(**window, use_sliding_window=False) == (None, ())
+    assert windows(**window, use_sliding_window=True) == (16, (0, 1))
+    assert windows(**window | {"max_window_layers": 3}, use_sliding_window=True) == (None, ())
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    assert windows(**window, use_sliding_window=True, layer_types=kinds) == (16, (1,))
 
 
 def test_an_old_file_of_gemma_says_gelu_and_means_the_approximation():
