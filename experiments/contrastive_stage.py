@@ -50,6 +50,7 @@ def design(config: Any, platform: str | None = None) -> Design:
         return TwoTowers(model, execution, dtype=compute, rngs=rngs)
 
     return Design(
+        model,
         make,
         execution.scan,
         compute,

@@ -39,6 +39,7 @@ def design(config: Any, platform: str | None = None) -> Design:
         for name, dataset in config.data[use].items():
             _check_texts(f"data.{use}.{name}", dataset, lm)
     return Design(
+        lm,
         lambda rngs: LanguageModel(lm, execution, rngs=rngs),
         execution.scan,
         config.dtypes.compute,

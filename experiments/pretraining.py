@@ -49,6 +49,7 @@ Tree = Any
 class Design(NamedTuple):
     """What a recipe trains, and how."""
 
+    model: Any  # its config, a dataclass
     make: Callable[[nnx.Rngs], nnx.Module]
     scan: bool  # whether its layers are stacked
     compute_dtype: str
@@ -180,7 +181,7 @@ def run(
     params = params_lib.init(design.make, config.seed, where=where)
     now = state.create(params, design.optimizer, config.seed, mesh)
     del params
-    checkpoints, now, place = run_start.restore(config, workdir, now)
+    checkpoints, now, place = run_start.restore(config, workdir, now, design.model)
     reading = {
         "preprocessing": design.preprocessing,
         "process_index": share,

@@ -3,13 +3,15 @@
 import importlib.metadata
 import pathlib
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from etils import epath
 
 from data_pipelines.whole_files import read_json, write_json
 from flamingo_jax import config as config_lib
 from flamingo_jax.model_directory import ModelCard
+
+T = TypeVar("T")
 
 CONFIG_FILE = "config.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -30,11 +32,15 @@ def write(workdir: pathlib.Path, config: Any, card: ModelCard | None = None) -> 
     write_json(workdir / CONFIG_FILE, values)
 
 
-def read_card(workdir: epath.Path) -> ModelCard | None:
-    """The model of a Flamingo's run; None where nothing is said of it. ValueError for nonsense."""
+def read_model(workdir: epath.Path, kind: type[T]) -> T | None:
+    """What a run trains: a Flamingo's `ModelCard`, or a part's own config as its recipe has it.
+
+    None where nothing is said of it; ValueError for nonsense.
+    """
     path = workdir / CONFIG_FILE
     try:
         values = read_json(path) if path.is_file() else {}
-        return config_lib.from_dict(ModelCard, values["model"]) if "model" in values else None
-    except (ValueError, TypeError) as error:
+        said = values if kind is ModelCard else values.get("config", {})
+        return config_lib.from_dict(kind, said["model"]) if "model" in said else None
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): mend it, or delete it") from error

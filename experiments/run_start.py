@@ -33,12 +33,13 @@ def open_for_all(workdir: Workdir, clock: Clock) -> None:
 
 
 def restore(
-    config: Any, workdir: Workdir, fresh: TrainState, card: ModelCard | None = None
+    config: Any, workdir: Workdir, fresh: TrainState, model: Any
 ) -> tuple[Checkpoints, TrainState, Json | None]:
     """The run's checkpoints, the state to go on from, and its place in the data, if it has one.
 
-    UserError where the recipe asks for fewer steps than are done, or of a Flamingo, which `card`
-    describes, for another model or other frozen parts, which no checkpoint holds.
+    `model` is what the recipe trains: a Flamingo's card, or the config of one of its parts.
+    UserError where fewer steps are asked for than are done, or another model than the run began
+    with, or other frozen parts around it, which no checkpoint holds.
     """
     kept = config.keep_checkpoints, config.keep_every
     checkpoints = Checkpoints(workdir.checkpoints, *kept)
@@ -46,14 +47,14 @@ def restore(
         return checkpoints, fresh, None
     with cli.user_input():
         run_setup.check_steps(config.steps, checkpoints.latest_step)
-        _check_model(workdir, card)
+        _check_model(workdir, model)
     return checkpoints, *checkpoints.restore(fresh)
 
 
-def _check_model(workdir: Workdir, card: ModelCard | None) -> None:
+def _check_model(workdir: Workdir, model: Any) -> None:
     """ValueError where the run trained another model so far, which may have the same shapes."""
-    before = None if card is None else run_config.read_card(workdir.shared)
-    if before and (other := same_model.difference(before, card)):
+    before = run_config.read_model(workdir.shared, type(model))
+    if before and (other := same_model.difference(before, model)):
         key, own, asked = other
         raise ValueError(
             f"{workdir} has trained a model of {key}={own} so far, the config asks for {asked}: "

@@ -2,13 +2,15 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 from flax import traverse_util
 
 from flamingo_jax import config as config_lib
 from flamingo_jax.model_directory import ModelCard, ModelDirectoryError, find, read_card
 from flamingo_jax.weights.frozen_parts import Source
+
+T = TypeVar("T")
 
 
 def check(directory: str | pathlib.Path, card: ModelCard) -> None:
@@ -30,19 +32,23 @@ def check(directory: str | pathlib.Path, card: ModelCard) -> None:
         )
 
 
-def difference(one: ModelCard, other: ModelCard) -> tuple[str, Any, Any] | None:
+def difference(one: T, other: T) -> tuple[str, Any, Any] | None:
     """The first key of architecture and frozen parts in which they differ, and both its values.
 
-    Which of the frozen parts are trained is not compared, nor where they lie.
+    Of two Flamingos' cards, or of two configs of one part. Which of the frozen parts are trained is
+    not compared, nor where they lie.
     """
-    a, b = (
-        {"model": config_lib.to_dict(dataclasses.replace(c.config, trained=()))}
-        | {name: _identity(getattr(c, name)) for name in ("language_model", "vision")}
-        for c in (one, other)
-    )
-    a, b = (traverse_util.flatten_dict(tree, sep=".") for tree in (a, b))
+    a, b = (traverse_util.flatten_dict(_compared(model), sep=".") for model in (one, other))
     differing = (key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key))
     return next(((key, a.get(key), b.get(key)) for key in differing), None)
+
+
+def _compared(model: Any) -> dict[str, Any]:
+    if not isinstance(model, ModelCard):
+        return {"model": config_lib.to_dict(model)}
+    architecture = dataclasses.replace(model.config, trained=())
+    parts = {name: _identity(getattr(model, name)) for name in ("language_model", "vision")}
+    return {"model": config_lib.to_dict(architecture)} | parts
 
 
 def _identity(source: Source) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import pytest
 
 from experiments import parts, run_config, run_start
 from experiments.cli import UserError
-from experiments.configs import flamingo
+from experiments.configs import contrastive, flamingo, language_model
+from experiments.contrastive_stage import towers
+from experiments.language_model_stage import model as of_language
 from experiments.workdir import Workdir
 from flamingo_jax.model_directory import ModelCard
 
@@ -61,6 +63,24 @@ def test_what_is_no_matter_of_the_parameters_may_change(goes_on):
 def test_another_model_of_the_same_shapes_is_refused(goes_on, changes, message):
     with pytest.raises(UserError, match=message):
         goes_on(**changes)
+
+
+@pytest.mark.parametrize(
+    ("micro", "model", "changes", "message"),
+    [
+        (language_model.micro, of_language, {"model.activation": "relu"}, "activation=silu so far"),
+        (contrastive.micro, towers, {"model.vision.preprocessing.fit": "crop"}, "fit=pad so far"),
+    ],
+)
+def test_so_do_the_stages_before(monkeypatch, tmp_path, micro, model, changes, message):
+    monkeypatch.setattr(run_start, "Checkpoints", Kept)
+    workdir, recipe = Workdir.given("--workdir", str(tmp_path)), micro()
+    run_config.write(tmp_path, recipe)
+    recipe.update_from_flattened_dict({"steps": 20, "optim.learning_rate": 1e-4})
+    assert run_start.restore(recipe, workdir, "fresh", model(recipe))[1] == "fresh"
+    recipe.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        run_start.restore(recipe, workdir, "fresh", model(recipe))
 
 
 def test_a_config_that_says_nothing_of_a_model_or_nonsense(goes_on, tmp_path):
