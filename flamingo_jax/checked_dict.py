@@ -47,7 +47,8 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _coerce(next(a for a in args if a is not type(None)), value, path)
+        kinds = [a for a in args if a is not type(None)]
+        return _coerce(kinds[0] if len(kinds) == 1 else _of_kind(kinds, value, path), value, path)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{path}={value!r}: want a list of values")
@@ -62,3 +63,14 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if hint in (int, float, str, bool) and type(value) is not hint:
         raise ValueError(f"{path}={value!r}: want {hint.__name__}, got {type(value).__name__}")
     return value
+
+
+def _of_kind(classes: list[type], value: Any, path: str) -> type:
+    """The dataclass that `value` is of, or that its key `kind` names; the first where none does."""
+    if isinstance(value, tuple(classes)):
+        return type(value)
+    named = {cls.kind: cls for cls in classes}
+    kind = value.get("kind", classes[0].kind) if isinstance(value, typing.Mapping) else None
+    if kind not in named:
+        raise ValueError(f"{path}={value!r}: want a `kind` among its keys, one of {[*named]}")
+    return named[kind]

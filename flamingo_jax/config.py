@@ -11,6 +11,9 @@ from typing import Literal
 from flamingo_jax.checked_dict import from_dict as from_dict
 from flamingo_jax.checked_dict import to_dict as to_dict
 from flamingo_jax.config_checks import check_divides, check_sizes
+from flamingo_jax.rope_config import LinearScaling as LinearScaling
+from flamingo_jax.rope_config import Llama3Scaling as Llama3Scaling
+from flamingo_jax.rope_config import RopeScaling as RopeScaling
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
@@ -33,28 +36,6 @@ class DTypePolicy:
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Slower rotation for texts longer than a model was first trained on (Llama 3.1).
-
-    A pair of dims that turns less than `slow_turns` times in `trained_length` tokens turns `factor`
-    times slower, one that turns more than `fast_turns` times as before, others in between.
-    """
-
-    factor: float
-    slow_turns: float
-    fast_turns: float
-    trained_length: int
-
-    def __post_init__(self):
-        check_sizes(self, "rope_scaling", "factor", "trained_length")
-        if not 0 < self.slow_turns < self.fast_turns:
-            raise ValueError(
-                f"rope_scaling.slow_turns={self.slow_turns}: use more than 0, and less than "
-                f"fast_turns={self.fast_turns}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
     """A decoder-only language model (paper: Chinchilla; public: Llama and its kin)."""
 
@@ -70,6 +51,7 @@ class LanguageModelConfig:
     norm_bias: bool = True  # of layernorm; MPT has none
     norm_offset: bool = False  # norms multiply by 1 + scale (Gemma)
     norm_after: bool = False  # what attention and feed-forward give, not what they take (OLMo 2)
+    sandwich_norm: bool = False  # both, by norms of their own (Gemma 2)
     qk_norm: bool = False  # a norm over all heads' queries, another over the keys (MPT-1B)
     qk_norm_by_head: bool = False  # those norms over each head by itself (Qwen3)
     activation: Activation = "silu"
@@ -80,6 +62,10 @@ class LanguageModelConfig:
     rope_scaling: RopeScaling | None = None
     sliding_window: int | None = None  # of tokens that one sees, itself the last; None: all before
     global_layers: tuple[int, ...] = ()  # that see all, where the others have a window (Gemma 2)
+    local_rope_base: float | None = None  # of layers with a window, unscaled; None: as the others
+    query_pre_attn_scalar: float | None = None  # logits are over its root; None: over head_dim's
+    attention_softcap: float | None = None  # bound of attention's logits (Gemma 2)
+    logits_softcap: float | None = None  # bound of the vocabulary's
     parallel_residual: bool = False  # the feed-forward reads what attention reads (GPT-NeoX)
     use_bias: bool = False  # on every projection of a block
     qkv_bias: bool = False  # on those to queries, keys and values alone (Qwen2)
@@ -101,15 +87,22 @@ class LanguageModelConfig:
             raise ValueError(
                 f"language_model.width={self.width}: relative positions need an even number"
             )
+        if self.norm_after and self.sandwich_norm:
+            raise ValueError("language_model.norm_after and sandwich_norm: set one of them")
+        for name in ("query_pre_attn_scalar", "attention_softcap", "logits_softcap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"language_model.{name}={value}: use more than 0, or None")
         self._check_windows()
 
     def _check_windows(self) -> None:
         if self.sliding_window is not None:
             check_sizes(self, "language_model", "sliding_window")
-        elif self.global_layers:
+        elif self.global_layers or self.local_rope_base is not None:
             raise ValueError(
-                f"language_model.global_layers={self.global_layers}: without a sliding_window all "
-                "layers are: give one, or leave them out"
+                f"language_model.global_layers={self.global_layers}, local_rope_base="
+                f"{self.local_rope_base}: without a sliding_window all layers are global: give "
+                "one, or leave these out"
             )
         if not {*self.global_layers} <= {*range(self.num_layers)}:
             raise ValueError(

@@ -6,7 +6,7 @@ Flamingo's table 4: 1.4B, 7B and 70B parameters with a tied vocabulary of 32,000
 
 from typing import Any
 
-from flamingo_jax.config import LanguageModelConfig, RopeScaling
+from flamingo_jax.config import LanguageModelConfig, LinearScaling, Llama3Scaling
 
 
 def _chinchilla(layers: int, width: int, heads: int, head_dim: int) -> LanguageModelConfig:
@@ -79,7 +79,7 @@ def _llama_3(
         *(layers, width, (heads, 8), ffw_width, 128_256),
         head_dim=width // heads,
         rope_base=500_000.0,
-        rope_scaling=RopeScaling(factor, slow_turns=1.0, fast_turns=4.0, trained_length=8192),
+        rope_scaling=Llama3Scaling(factor, slow_turns=1.0, fast_turns=4.0, trained_length=8192),
         tied_head=tied,
         max_length=131_072,
     )
@@ -120,15 +120,71 @@ def _qwen3(
     )
 
 
-def _gemma(layers: int, width: int, heads: tuple[int, int], ffw_width: int) -> LanguageModelConfig:
+def _gemma(
+    layers: int,
+    width: int,
+    heads: tuple[int, int],
+    ffw_width: int,
+    vocab: int = 256_000,
+    head_dim: int = 256,
+    max_length: int = 8192,
+    **settings: Any,
+) -> LanguageModelConfig:
     return _newer(
-        *(layers, width, heads, ffw_width, 256_000),
-        head_dim=256,
+        *(layers, width, heads, ffw_width, vocab, head_dim),
         norm_eps=1e-6,
         norm_offset=True,
         activation="gelu_tanh",
         scale_embedding=True,
-        max_length=8192,
+        max_length=max_length,
+        **settings,
+    )
+
+
+def _gemma_2(
+    layers: int,
+    width: int,
+    heads: tuple[int, int],
+    ffw_width: int,
+    head_dim: int = 256,
+    scalar: float = 256.0,
+) -> LanguageModelConfig:
+    """Every other layer has a window."""
+    return _gemma(
+        *(layers, width, heads, ffw_width),
+        head_dim=head_dim,
+        sandwich_norm=True,
+        sliding_window=4096,
+        global_layers=tuple(range(1, layers, 2)),
+        query_pre_attn_scalar=scalar,
+        attention_softcap=50.0,
+        logits_softcap=30.0,
+    )
+
+
+def _gemma_3(
+    layers: int,
+    width: int,
+    heads: tuple[int, int],
+    ffw_width: int,
+    head_dim: int = 256,
+    scalar: float = 256.0,
+    *,
+    small: bool = False,  # of text alone, for shorter ones
+) -> LanguageModelConfig:
+    """Of six layers five have a window."""
+    return _gemma(
+        *(layers, width, heads, ffw_width, 262_144 if small else 262_208, head_dim),
+        max_length=32_768 if small else 131_072,
+        sandwich_norm=True,
+        qk_norm=True,
+        qk_norm_by_head=True,
+        sliding_window=512 if small else 1024,
+        global_layers=tuple(range(5, layers, 6)),
+        rope_base=1_000_000.0,
+        rope_scaling=None if small else LinearScaling(8.0),
+        local_rope_base=10_000.0,
+        query_pre_attn_scalar=scalar,
     )
 
 
@@ -286,6 +342,13 @@ LANGUAGE_MODELS: dict[str, LanguageModelConfig] = {
     ),
     "gemma_2b": _gemma(18, 2048, (8, 1), 16_384),
     "gemma_7b": _gemma(28, 3072, (16, 16), 24_576),
+    "gemma_2_2b": _gemma_2(26, 2304, (8, 4), 9216),
+    "gemma_2_9b": _gemma_2(42, 3584, (16, 8), 14_336),
+    "gemma_2_27b": _gemma_2(46, 4608, (32, 16), 36_864, 128, 144.0),
+    "gemma_3_1b": _gemma_3(26, 1152, (4, 1), 6912, small=True),
+    "gemma_3_4b": _gemma_3(34, 2560, (8, 4), 10_240),
+    "gemma_3_12b": _gemma_3(48, 3840, (16, 8), 15_360),
+    "gemma_3_27b": _gemma_3(62, 5376, (32, 16), 21_504, 128, 168.0),
 }
 
 

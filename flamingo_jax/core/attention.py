@@ -8,6 +8,8 @@ softmax open, and the public reproductions zero it).
 import jax
 import jax.numpy as jnp
 
+from flamingo_jax.core import softcap as softcap_lib
+
 Array = jax.Array
 
 
@@ -19,6 +21,7 @@ def attend(
     *,
     bias: Array | None = None,  # f32[B or 1, N, T, P + S], added to the scaled logits
     scale: float | None = None,  # default H ** -0.5
+    softcap: float | None = None,  # bound of the scaled logits
     prompt: tuple[Array, Array] | None = None,  # keys, values [B / n, P, K, H] before those of S
 ) -> Array:  # [B, T, N, H]
     """Softmax attention; each of the K key heads serves N / K neighbouring query heads.
@@ -32,6 +35,7 @@ def attend(
     logits = _scores(q, k)
     if prompt is not None:
         logits = jnp.concatenate([_scores(q, prompt[0]), logits], axis=-1)
+    logits = softcap_lib.softcap(logits, softcap)
     if bias is not None:
         logits += bias.reshape(-1, *logits.shape[1:])
     if mask is not None:

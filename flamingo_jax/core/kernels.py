@@ -9,7 +9,8 @@ as XLA does. Layers of one scan that differ in theirs are two programs for splas
 
 A kernel takes what it was written for: no cache, no bias (so no ALiBi and no relative positions),
 rows and key heads that the mesh divides, and for splash whole blocks of 128 tokens, for cuDNN
-16-bit numbers, heads of up to 128 (a multiple of 8) and an even number of tokens. Anything else
+16-bit numbers, heads of up to 128 (a multiple of 8), an even number of tokens and logits without a
+bound (so not Gemma 2's). Anything else
 goes through XLA, whatever the name: at the 32 to 256 tokens of the paper's sequences logits are
 small. So does everything on GPUs older than Ampere (a T4, say), which cuDNN's kernel is not for.
 """
@@ -84,6 +85,8 @@ def attend_causally(
     window: int | None = None,  # of tokens that one sees, itself the last; None: all before
     has_window: Array | None = None,  # bool[], whether there is one; None: where one is given
     *,
+    scale: float | None = None,  # of the logits; default H ** -0.5
+    softcap: float | None = None,  # their bound
     interpret: bool = False,  # Pallas on any platform, slowly: for tests
 ) -> Array:  # [B, T, N, H]
     """Softmax attention of each token to itself and those before in its segment.
@@ -91,15 +94,14 @@ def attend_causally(
     `mask` says what `segments` and the window do; each kernel takes what it can read.
     """
     if kernel == "splash" and _fits_splash(q, k):
-        near, far = (
-            functools.partial(_splash, window=w, interpret=interpret) for w in (window, None)
-        )
+        how = {"scale": scale, "softcap": softcap, "interpret": interpret}
+        near, far = (functools.partial(_splash, window=w, **how) for w in (window, None))
         if has_window is None:
             return near(q, k, v, segments)
         return jax.lax.cond(has_window, near, far, q, k, v, segments)
-    if kernel == "cudnn" and _fits_cudnn(q, k):
-        return _cudnn(q, k, v, mask)
-    return attend(q, k, v, mask)
+    if kernel == "cudnn" and _fits_cudnn(q, k) and softcap is None:
+        return _cudnn(q, k, v, mask, scale)
+    return attend(q, k, v, mask, scale=scale, softcap=softcap)
 
 
 def _fits_mesh(q: Array, k: Array) -> bool:
@@ -119,20 +121,29 @@ def _fits_cudnn(q: Array, k: Array) -> bool:
     return half and t % 2 == 0 and h % 8 == 0 and h <= 128 and _fits_mesh(q, k)
 
 
-def _cudnn(q: Array, k: Array, v: Array, mask: Array) -> Array:
+def _cudnn(q: Array, k: Array, v: Array, mask: Array, scale: float | None) -> Array:
     """Cut by hand: left to the partitioner, queries and keys that lie otherwise are an error."""
 
     def on_one_device(q, k, v, mask):
         # A token sees itself, so that no row is empty.
         mask = (mask | jnp.eye(q.shape[1], dtype=bool))[:, None]
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+        how = {"mask": mask, "scale": scale, "implementation": "cudnn"}
+        return jax.nn.dot_product_attention(q, k, v, **how)
 
     axes = (_AXES, _KV_AXES, _KV_AXES, ("batch", None, None))
     return partition.on_shards(on_one_device, axes, _AXES)(q, k, v, mask)
 
 
 def _splash(
-    q: Array, k: Array, v: Array, segments: Array, *, window: int | None, interpret: bool
+    q: Array,
+    k: Array,
+    v: Array,
+    segments: Array,
+    *,
+    window: int | None,
+    scale: float | None,
+    softcap: float | None,
+    interpret: bool,
 ) -> Array:
     """Padding is a segment of its own, behind or before the real ones."""
 
@@ -145,9 +156,14 @@ def _splash(
         block = max(b for b in (_BLOCK, 2 * _BLOCK, 4 * _BLOCK) if t % b == 0)
         sizes = splash_lib.BlockSizes(*[block] * 8)
         kernel = splash_lib.make_splash_mha(
-            mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+            mask,
+            block_sizes=sizes,
+            head_shards=1,
+            q_seq_shards=1,
+            attn_logits_soft_cap=softcap,
+            interpret=interpret,
         )
-        q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+        q = q * jnp.asarray(q.shape[-1] ** -0.5 if scale is None else scale, q.dtype)
         heads_first = [x.swapaxes(1, 2) for x in (q, k, v)]
         ids = splash_lib.SegmentIds(segments, segments)
         return jax.vmap(kernel)(*heads_first, ids).swapaxes(1, 2)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flamingo_jax.config import LanguageModelConfig, RopeScaling
+from flamingo_jax.config import LanguageModelConfig, LinearScaling, RopeScaling
 
 Array = jax.Array
 
@@ -96,7 +96,9 @@ def rope_table(
 
 
 def scaled(frequency: Array, scaling: RopeScaling) -> Array:
-    """f32[dims / 2], radians a token, as Llama 3.1 slows them down."""
+    """f32[dims / 2], radians a token, as this kind slows them down."""
+    if isinstance(scaling, LinearScaling):
+        return frequency / scaling.factor
     turns = frequency * scaling.trained_length / (2 * math.pi)
     fast = (turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)
     fast = jnp.clip(fast, 0, 1)

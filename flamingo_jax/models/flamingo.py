@@ -171,6 +171,7 @@ class Flamingo(nnx.Module):
 
     def logits(self, hidden: Array) -> Array:
         """f32[B, T, V + new] of hidden [B, T, D]: the frozen vocabulary, then the new tokens."""
-        frozen = logits(hidden, self.language_model.output_embedding)
-        new = logits(hidden, self.new_tokens.output_embedding)
+        cap = self.config.language_model.logits_softcap
+        frozen = logits(hidden, self.language_model.output_embedding, cap)
+        new = logits(hidden, self.new_tokens.output_embedding, cap)
         return jnp.concatenate([frozen, new], axis=-1)

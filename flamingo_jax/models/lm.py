@@ -5,6 +5,7 @@ cross-attention of `flamingo.py` can stand between them; the bare model is the s
 nothing in between.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core import kernels
 from flamingo_jax.core.layers import embedding_rows
 from flamingo_jax.core.partition import constrain
+from flamingo_jax.core.softcap import softcap
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
 from flamingo_jax.models.lm_block import (
     POSITIONS,
@@ -166,7 +168,7 @@ class LanguageModel(nnx.Module):
             token_mask = jnp.ones(tokens.shape, bool)
         x = self.embedding[...][tokens]
         x, _ = self.hidden(x, self.context(token_mask))
-        return logits(x, self.output_embedding)
+        return logits(x, self.output_embedding, self.config.logits_softcap)
 
     def context(
         self,
@@ -214,14 +216,22 @@ class LanguageModel(nnx.Module):
         places = numbers if side_by_side and kind.by_distance else (positions, slots)
         shared = kind.shared(self.config, *places)
         context = Context(positions, shared, mask, segments, index, prompt)
-        window = self.config.sliding_window
-        if window is None or num_slots <= window:
+        window, base = self.config.sliding_window, self.config.local_rope_base
+        if window is None:
             return context
-        places = numbers if side_by_side else (positions, slots)
-        near = mask & (places[0][:, :, None] - places[1][:, None] < window)
+        if base is not None:
+            local = dataclasses.replace(self.config, rope_base=base, rope_scaling=None)
+            shared = kind.shared(local, *places)
+        if num_slots <= window:
+            window = None
+        else:
+            places = numbers if side_by_side else (positions, slots)
+            mask &= places[0][:, :, None] - places[1][:, None] < window
         if not self.config.global_layers:
-            return context._replace(mask=near, window=window)
-        return context._replace(near=Near(near, window, self._layers_with_window()))
+            return context._replace(shared=shared, mask=mask, window=window)
+        if base is None and window is None:
+            return context
+        return context._replace(near=Near(shared, mask, window, self._layers_with_window()))
 
     def _layers_with_window(self) -> dict[str, Array]:
         """By segment, bool[repeats, depth]."""
@@ -255,7 +265,8 @@ class LanguageModel(nnx.Module):
         return self.final_norm(x), cache
 
 
-def logits(hidden: Array, output_embedding: Array) -> Array:
-    """f32[B, T, V] of hidden [B, T, D] and rows [V, D]."""
+def logits(hidden: Array, output_embedding: Array, cap: float | None = None) -> Array:
+    """f32[B, T, V] of hidden [B, T, D] and rows [V, D], within `cap` (`core.softcap`)."""
     rows = output_embedding.astype(hidden.dtype)
-    return jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("btd,vd->btv", hidden, rows, preferred_element_type=jnp.float32)
+    return softcap(scores, cap)

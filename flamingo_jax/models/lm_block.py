@@ -75,8 +75,9 @@ class LayerCache(NamedTuple):
 class Near(NamedTuple):
     """What tokens see in layers with a sliding window, where other layers have none."""
 
+    shared: Any  # of `core.positions`
     mask: Array  # bool[B, T, S]
-    window: int  # tokens
+    window: int | None  # tokens; None where none are so far apart
     layers: dict[str, Array]  # by segment, bool[repeats, depth], which layers those are
 
 
@@ -95,10 +96,22 @@ class Context(NamedTuple):
 
     def of_layer(self, has_window: Array | None) -> "Context":
         """This one, as layers with a window see it where `has_window`, bool[]; None: as others."""
-        if self.near is None or has_window is None:
+        near = self.near
+        if near is None or has_window is None:
             return self._replace(near=None)
-        mask = jnp.where(has_window, self.near.mask, self.mask)
-        return self._replace(mask=mask, window=self.near.window, has_window=has_window, near=None)
+
+        def choose(near: Any, far: Any) -> Any:
+            if near is far:
+                return far
+            return jax.tree.map(lambda a, b: jnp.where(has_window, a, b), near, far)
+
+        return self._replace(
+            shared=choose(near.shared, self.shared),
+            mask=choose(near.mask, self.mask),
+            window=near.window,
+            has_window=None if near.window is None else has_window,
+            near=None,
+        )
 
 
 class Attention(nnx.Module):
@@ -119,6 +132,9 @@ class Attention(nnx.Module):
         self.query_norm = make_norm(config, widths[0]) if config.qk_norm else None
         self.key_norm = make_norm(config, widths[1]) if config.qk_norm else None
         self.positions = POSITIONS[config.positions](config, rngs=rngs)
+        scalar = config.query_pre_attn_scalar
+        self.scale = None if scalar is None else scalar**-0.5
+        self.softcap = config.attention_softcap
 
     def __call__(
         self, x: Array, context: Context, cache: LayerCache | None
@@ -139,9 +155,11 @@ class Attention(nnx.Module):
                 prompt, (k, v) = cache.read_prompt(), cache.read()
         if alone and bias is None:
             window = context.window, context.has_window
-            seen = attend_causally(q, k, v, context.mask, context.segments, self.kernel, *window)
+            what = q, k, v, context.mask, context.segments, self.kernel, *window
+            seen = attend_causally(*what, scale=self.scale, softcap=self.softcap)
         else:
-            seen = attend(q, k, v, context.mask, bias=bias, prompt=prompt)
+            how = {"bias": bias, "scale": self.scale, "softcap": self.softcap}
+            seen = attend(q, k, v, context.mask, **how, prompt=prompt)
         # For the way back: without it the partitioner brings the output's weights together.
         return self.out(constrain(seen, "batch", None, "heads", None)), cache
 
@@ -150,6 +168,10 @@ def make_norm(config: LanguageModelConfig, width: int) -> Norm:
     return Norm(
         width, config.norm, config.norm_eps, bias=config.norm_bias, offset=config.norm_offset
     )
+
+
+def _as_it_is(x: Array) -> Array:
+    return x
 
 
 def _over_heads(norm: Norm, x: Array) -> Array:
@@ -163,9 +185,12 @@ class Block(nnx.Module):
 
     def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: nnx.Rngs):
         self.parallel_residual, self.norm_after = config.parallel_residual, config.norm_after
+        both = config.sandwich_norm
         self.attention_norm = make_norm(config, config.width)
         self.attention = Attention(config, kernel, rngs=rngs)
+        self.attention_post_norm = make_norm(config, config.width) if both else None
         self.ffw_norm = make_norm(config, config.width)
+        self.ffw_post_norm = make_norm(config, config.width) if both else None
         self.ffw = FeedForward(
             config.width,
             config.ffw_width,
@@ -183,12 +208,16 @@ class Block(nnx.Module):
         between: Callable[[Array], Array] | None = None,  # after attention, for `vanilla`
     ) -> tuple[Array, LayerCache | None]:
         x = constrain(x, *RESIDUAL)
-        seen, cache = self.attention(
-            x if self.norm_after else self.attention_norm(x), context, cache
-        )
-        y = constrain(x + (self.attention_norm(seen) if self.norm_after else seen), *RESIDUAL)
+        before, after = self._norms(self.attention_norm, self.attention_post_norm)
+        seen, cache = self.attention(before(x), context, cache)
+        y = constrain(x + after(seen), *RESIDUAL)
         if between is not None:
             y = between(y)
         z = x if self.parallel_residual else y
-        z = self.ffw_norm(self.ffw(z)) if self.norm_after else self.ffw(self.ffw_norm(z))
-        return y + z, cache
+        before, after = self._norms(self.ffw_norm, self.ffw_post_norm)
+        return y + after(self.ffw(before(z))), cache
+
+    def _norms(self, norm: Norm, post_norm: Norm | None) -> tuple[Callable, Callable]:
+        """Of what a half of the block takes, and of what it gives."""
+        own = (_as_it_is, norm) if self.norm_after else (norm, _as_it_is)
+        return own if post_norm is None else (norm, post_norm)

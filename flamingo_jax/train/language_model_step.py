@@ -29,6 +29,7 @@ def text_loss(graph: nnx.GraphDef, params: Tree, dtype: str, batch: Batch) -> tu
         model.output_embedding,
         batch.tokens,
         batch.loss_mask,
+        cap=model.config.logits_softcap,
         shards=partition.batch_shards(),
     )
 

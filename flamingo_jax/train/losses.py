@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from flamingo_jax.core.partition import constrain
+from flamingo_jax.core.softcap import softcap
 
 Array = jax.Array
 
@@ -35,6 +36,7 @@ def next_token_loss(
     tokens: Array,  # i32[B, T]
     loss_mask: Array,  # bool[B, T], True where the prediction of this token counts
     *,
+    cap: float | None = None,  # bound of the scores (`core.softcap`)
     shards: int = 1,  # among which B is cut
     chunk_tokens: int = CHUNK_TOKENS,  # of a shard, whose scores are held at a time; at most
 ) -> tuple[Array, Array]:
@@ -49,7 +51,7 @@ def next_token_loss(
         return constrain(x, "batch", *[None] * (x.ndim - 1))
 
     hidden, targets, weights = map(of_shards, (hidden, targets, weights))
-    return _nll(hidden, new_rows, frozen_rows, targets, weights, size), weights.sum()
+    return _nll(hidden, new_rows, frozen_rows, targets, weights, size, cap), weights.sum()
 
 
 def chunk_size(num_tokens: int, limit: int = CHUNK_TOKENS) -> int:
@@ -60,18 +62,18 @@ def chunk_size(num_tokens: int, limit: int = CHUNK_TOKENS) -> int:
     return min(limit, num_tokens, max(64, -(-num_tokens // 4)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _nll(hidden, new_rows, frozen_rows, targets, weights, size):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _nll(hidden, new_rows, frozen_rows, targets, weights, size, cap):
     """Weighted sum of token losses; differentiable in hidden and new_rows only."""
-    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, grads=False)[0]
+    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, grads=False)[0]
 
 
-def _forward(hidden, new_rows, frozen_rows, targets, weights, size):
-    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, grads=True)
+def _forward(hidden, new_rows, frozen_rows, targets, weights, size, cap):
+    return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, grads=True)
 
 
-def _backward(size, grads, cotangent):
-    del size
+def _backward(size, cap, grads, cotangent):
+    del size, cap
     d_hidden, d_new = grads
     return d_hidden * cotangent.astype(d_hidden.dtype), d_new * cotangent, None, None, None
 
@@ -79,7 +81,7 @@ def _backward(size, grads, cotangent):
 _nll.defvjp(_forward, _backward)
 
 
-def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, *, grads):
+def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, *, grads):
     s, num, d = hidden.shape
     order = jnp.argsort(weights == 0, axis=1, stable=True)  # a shard's targets come first
     num_chunks = -(-num // size)
@@ -95,7 +97,7 @@ def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, *, grads
     def work(carry, xs):
         total, d_new = carry
         h, target, weight = xs
-        scores, new_scores = dot("bcd,vd->bcv", h, frozen), dot("bcd,vd->bcv", h, new)
+        scores, new_scores = (softcap(dot("bcd,vd->bcv", h, rows), cap) for rows in (frozen, new))
         top = jnp.maximum(scores.max(-1, keepdims=True), new_scores.max(-1, keepdims=True))
         odds, new_odds = jnp.exp(scores - top), jnp.exp(new_scores - top)
         z = odds.sum(-1, keepdims=True) + new_odds.sum(-1, keepdims=True)
@@ -113,10 +115,16 @@ def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, *, grads
         if not grads:
             return (total, d_new), None
         hit = jax.nn.one_hot(jnp.where(is_new, new_target, -1)[..., 0], new.shape[0])
-        error_new = ((new_odds / z - hit) * weight).astype(h.dtype)
+        error_new = (new_odds / z - hit) * weight
+        old_weight = jnp.where(is_new, 0.0, weight)
+        if cap is not None:  # the slope of its tanh
+            odds *= 1 - (scores / cap) ** 2
+            error_new *= 1 - (new_scores / cap) ** 2
+            old_weight *= 1 - (right / cap) ** 2
+        error_new = error_new.astype(h.dtype)
         d_h = dot("bcv,vd->bcd", odds.astype(h.dtype), frozen) * (weight / z)
         d_h += dot("bcv,vd->bcd", error_new, new)
-        d_h -= jnp.where(is_new, 0.0, weight) * frozen[old_target[..., 0]].astype(jnp.float32)
+        d_h -= old_weight * frozen[old_target[..., 0]].astype(jnp.float32)
         return (total, d_new + dot("bcv,bcd->vd", error_new, h)), d_h.astype(h.dtype)
 
     def skip(carry, xs):

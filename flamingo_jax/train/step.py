@@ -44,13 +44,16 @@ def batch_loss(
     model = nnx.merge(graph, params.merge(trainable, frozen))
     hidden, targets = model.hidden(batch), (batch.tokens, batch.loss_mask)
     rows, new_rows = model.language_model.output_embedding, model.new_tokens.output_embedding
-    shards = partition.batch_shards()
+    how = {
+        "cap": model.config.language_model.logits_softcap,
+        "shards": partition.batch_shards(),
+    }
     if "language_model" in model.config.trained:
         rows = jnp.concatenate([partition.gathered(rows, ("vocab", "embed")), new_rows])
-        total, own_count = token_loss(hidden, rows, *targets, shards=shards)
+        total, own_count = token_loss(hidden, rows, *targets, **how)
     else:
         rows = jax.lax.stop_gradient(rows)
-        total, own_count = next_token_loss(hidden, rows, new_rows, *targets, shards=shards)
+        total, own_count = next_token_loss(hidden, rows, new_rows, *targets, **how)
     return total / jnp.maximum(own_count if count is None else count, 1.0)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flamingo_jax.core.partition import constrain
+from flamingo_jax.core.softcap import softcap
 from flamingo_jax.train.losses import CHUNK_TOKENS, chunk_size, next_token_targets
 
 Array = jax.Array
@@ -19,6 +20,7 @@ def token_loss(
     tokens: Array,  # i32[B, T]
     loss_mask: Array,  # bool[B, T], True where the prediction of this token counts
     *,
+    cap: float | None = None,  # bound of the scores (`core.softcap`)
     shards: int = 1,  # among which B is cut
     chunk_tokens: int = CHUNK_TOKENS,  # of a shard, whose scores are held at a time; at most
 ) -> tuple[Array, Array]:
@@ -39,6 +41,7 @@ def token_loss(
     @jax.checkpoint
     def of_chunk(table: Array, h: Array, target: Array, weight: Array) -> Array:
         scores = jnp.einsum("scd,vd->scv", h, table, preferred_element_type=jnp.float32)
+        scores = softcap(scores, cap)
         right = jnp.take_along_axis(scores, target[..., None], axis=-1)[..., 0]
         return (weight * (jax.nn.logsumexp(scores, axis=-1) - right)).sum()
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flamingo_jax.config import LanguageModelConfig
-from flamingo_jax.weights import checkpoint_files, hf_lm
+from flamingo_jax.weights import checkpoint_files, hf_lm_names
 from flamingo_jax.weights.conversion import compare_rows
 from flamingo_jax.weights.errors import BadWeightsFile
 
@@ -22,11 +22,11 @@ def read(path: pathlib.Path, family: str) -> dict[str, np.ndarray]:
 
 
 def _kind(name: str, family: str) -> str | None:
-    names = hf_lm.NAMES[family]
+    names = hf_lm_names.NAMES[family]
     kinds = {names.embedding: "embedding", names.head: "head", "lm_head": "head"}
     if names.positions:
         kinds[names.positions] = "positions"
-    return kinds.get(hf_lm.bare_name(name, family).removesuffix(".weight"))
+    return kinds.get(hf_lm_names.bare_name(name, family).removesuffix(".weight"))
 
 
 class EmbeddingTables:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flamingo_jax.weights import checkpoint_files, hf_lm
+from flamingo_jax.weights import checkpoint_files, hf_lm_names
 from flamingo_jax.weights.conversion import compare_rows
 from flamingo_jax.weights.errors import BadWeightsFile
 
@@ -23,13 +23,13 @@ def compare(
     family: str,  # its `model_type`
 ) -> dict[str, float]:
     """The largest difference of each tensor that both have; BadWeightsFile where they differ."""
-    names = {hf_lm.bare_name(name.replace(_WRAPPED, "."), family): name for name in tensors}
+    names = {hf_lm_names.bare_name(name.replace(_WRAPPED, "."), family): name for name in tensors}
     found: dict[str, float] = {}
     if not names:
         return found
-    own = checkpoint_files.tensors(path, lambda name: hf_lm.bare_name(name, family) in names)
+    own = checkpoint_files.tensors(path, lambda name: hf_lm_names.bare_name(name, family) in names)
     for own_name, base in own.items():
-        name = names[hf_lm.bare_name(own_name, family)]
+        name = names[hf_lm_names.bare_name(own_name, family)]
         copy, where = tensors[name], f"{file}: {name}"
         if copy.shape != base.shape:
             raise BadWeightsFile(

@@ -1,30 +1,20 @@
-"""A `config.json` of transformers -> `LanguageModelConfig`, for the families of `weights.hf_lm`.
-
-A setting that the model here has not is refused by name, not passed over.
-"""
+"""A `config.json` of transformers -> `LanguageModelConfig`, for the families of `weights.hf_lm`."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from flamingo_jax.config import LanguageModelConfig, RopeScaling
-from flamingo_jax.weights import checkpoint_files, json_settings
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.weights import (
+    checkpoint_files,
+    hf_gemma_config,
+    hf_llama_config,
+    hf_rope,
+    json_settings,
+)
 from flamingo_jax.weights.errors import BadWeightsFile, naming
+from flamingo_jax.weights.hf_settings import Json, activation, refuse, shape
 from flamingo_jax.weights.json_settings import JsonSettings
-
-Json = Mapping[str, Any]
-
-_SLIDING, _FULL = "sliding_attention", "full_attention"  # kinds of layers
-_WINDOW = 4096  # in transformers, where a file gives none
-
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-}
 
 
 def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
@@ -33,10 +23,12 @@ def read_folder(path: pathlib.Path) -> tuple[str, LanguageModelConfig]:
     Raises BadWeightsFile as `read_config`, and for a value of a type that its key cannot have.
     """
     hf = json_settings.read(path / checkpoint_files.CONFIG)
-    for read, keys in _TYPES.items():
-        for key in keys:
-            if key in hf.values and not (hf.values[key] is None and key in _MAY_BE_NULL):
-                read(hf, key, None)
+    for settings in (hf, hf.section("text_config")):
+        values = settings.values
+        for read, keys in _TYPES.items():
+            for key in keys:
+                if key in values and not (values[key] is None and key in _MAY_BE_NULL):
+                    read(settings, key, None)
     with naming(path):
         return hf.values.get("model_type"), read_config(hf.values)
 
@@ -60,150 +52,19 @@ def read_config(hf: Json) -> LanguageModelConfig:
         raise BadWeightsFile(f"config.json of {kind}: {error}") from error
 
 
-def _refuse(hf: Json, **supported: Any) -> None:
-    for key, value in supported.items():
-        if hf.get(key, value) != value:
-            raise BadWeightsFile(
-                f"config.json: {key}={hf[key]!r} is not supported, only {value!r} is"
-            )
-
-
-def _activation(name: str) -> str:
-    if name not in _ACTIVATIONS:
-        raise BadWeightsFile(f"config.json: activation {name!r}: use one of {list(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def _shape(hf: Json, width: str, layers: str, heads: str) -> dict[str, Any]:
-    return {
-        "vocab_size": hf["vocab_size"],
-        "num_layers": hf[layers],
-        "width": hf[width],
-        "num_heads": hf[heads],
-        "head_dim": hf.get("head_dim") or hf[width] // hf[heads],
-    }
-
-
-def _rope(hf: Json) -> Json:
-    """Rotary settings under their new name, or the empty dict; none but the plain kind."""
-    rope = _rope_settings(hf)
-    _refuse(
-        {"rope_type": rope.get("rope_type", rope.get("type"))} if rope else {}, rope_type="default"
-    )
-    return rope
-
-
-def _rope_settings(hf: Json) -> Json:
-    return hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-
-
-def _rotary(hf: Json) -> dict[str, Any]:
-    """`rope_base` and `rope_scaling`, of the plain kind and of Llama 3.1's."""
-    rope = _rope_settings(hf)
-    if rope.get("rope_type", rope.get("type")) != "llama3":
-        _rope(hf)
-        scaling = None
-    else:
-        scaling = RopeScaling(
-            float(rope["factor"]),
-            float(rope["low_freq_factor"]),
-            float(rope["high_freq_factor"]),
-            rope["original_max_position_embeddings"],
-        )
-    base = float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0)))
-    return {"rope_base": base, "rope_scaling": scaling}
-
-
-def _llama(hf: Json) -> dict[str, Any]:
-    _refuse(hf, attention_bias=False, mlp_bias=False)
-    return (
-        _rotary(hf)
-        | _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
-        | {
-            "num_kv_heads": hf.get("num_key_value_heads"),
-            "ffw_width": hf["intermediate_size"],
-            "norm_eps": hf["rms_norm_eps"],
-            "activation": _activation(hf["hidden_act"]),
-            "tied_head": hf.get("tie_word_embeddings", False),
-            "max_length": hf["max_position_embeddings"],
-        }
-    )
-
-
-def _mistral(hf: Json) -> dict[str, Any]:
-    """A file without the key has its class's window."""
-    return _llama(hf) | {"sliding_window": hf.get("sliding_window", _WINDOW)}
-
-
-def _qwen(hf: Json) -> dict[str, Any]:
-    """Windows are for the layers above the first, and mostly turned off."""
-    if not hf.get("use_sliding_window", False):
-        return _llama(hf)
-    first, num_layers = hf.get("max_window_layers", 28), hf["num_hidden_layers"]
-    kinds = [_SLIDING if i >= first else _FULL for i in range(num_layers)]
-    return _llama(hf) | _windows(hf, kinds)
-
-
-def _windows(hf: Json, kinds: Sequence[str]) -> dict[str, Any]:
-    """`sliding_window` and `global_layers`, of `layer_types` or else these kinds of layers."""
-    kinds, num_layers = hf.get("layer_types") or kinds, hf["num_hidden_layers"]
-    if len(kinds) != num_layers or not {*kinds} <= {_SLIDING, _FULL}:
-        raise BadWeightsFile(
-            f"config.json: layer_types={kinds!r} is not supported, only {num_layers} of "
-            f"{_SLIDING!r} and {_FULL!r} are"
-        )
-    whole = tuple(i for i, kind in enumerate(kinds) if kind == _FULL)
-    window = hf.get("sliding_window", _WINDOW)
-    if window is None or len(whole) == num_layers:
-        return {}
-    return {"sliding_window": window, "global_layers": whole}
-
-
-def _qwen2(hf: Json) -> dict[str, Any]:
-    return _qwen(hf) | {"qkv_bias": True}
-
-
-def _qwen3(hf: Json) -> dict[str, Any]:
-    return _qwen(hf) | {"qk_norm": True, "qk_norm_by_head": True}
-
-
-def _gemma(hf: Json) -> dict[str, Any]:
-    """Whatever its file says, "gelu" too, it was trained with the approximation by tanh."""
-    tanh = "gelu_pytorch_tanh"
-    _refuse({"hidden_activation": hf.get("hidden_activation") or tanh}, hidden_activation=tanh)
-    fields = _llama({"tie_word_embeddings": True} | dict(hf) | {"hidden_act": tanh})
-    return fields | {"norm_offset": True, "scale_embedding": True}
-
-
-def _olmo2(hf: Json) -> dict[str, Any]:
-    return _llama(hf) | {"qk_norm": True, "norm_after": True}
-
-
-def _phi3(hf: Json) -> dict[str, Any]:
-    fraction = _rope(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
-    fields = _llama(hf)
-    rope_dims = int(fields["head_dim"] * fraction)
-    return fields | {"rope_dims": rope_dims, "sliding_window": hf.get("sliding_window")}
-
-
-def _idefics(hf: Json) -> dict[str, Any]:
-    """The language model inside; a key that transformers leaves out has its class's value."""
-    defaults = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
-    return _llama(defaults | dict(hf))
-
-
 def _gpt_neox(hf: Json) -> dict[str, Any]:
-    _refuse(hf, attention_bias=True)
-    rope, shape = _rope(hf), _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
+    refuse(hf, attention_bias=True)
+    rope = hf_rope.plain(hf)
+    sizes = shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads")
     fraction = rope.get("partial_rotary_factor", hf.get("rotary_pct", 0.25))
-    return shape | {
+    return sizes | {
         "ffw_width": hf["intermediate_size"],
         "norm": "layernorm",
         "norm_eps": hf["layer_norm_eps"],
-        "activation": _activation(hf["hidden_act"]),
+        "activation": activation(hf["hidden_act"]),
         "gated_ffw": False,
         "rope_base": float(rope.get("rope_theta", hf.get("rotary_emb_base", 10_000.0))),
-        "rope_dims": int(shape["head_dim"] * fraction),
+        "rope_dims": int(sizes["head_dim"] * fraction),
         "parallel_residual": hf["use_parallel_residual"],
         "use_bias": True,
         "tied_head": hf.get("tie_word_embeddings", False),
@@ -213,19 +74,19 @@ def _gpt_neox(hf: Json) -> dict[str, Any]:
 
 def _mpt(hf: Json) -> dict[str, Any]:
     attention = hf.get("attn_config") or {}
-    _refuse(hf, no_bias=True, logit_scale=None)
-    _refuse(attention, alibi=True, alibi_bias_max=8, clip_qkv=None, softmax_scale=None, qk_ln=False)
+    refuse(hf, no_bias=True, logit_scale=None)
+    refuse(attention, alibi=True, alibi_bias_max=8, clip_qkv=None, softmax_scale=None, qk_ln=False)
     return _alibi(hf, hf["expansion_ratio"], qk_norm=False)
 
 
 def _mosaic_gpt(hf: Json) -> dict[str, Any]:
-    _refuse(hf, no_bias=True, logit_scale=None, alibi=True, alibi_bias_max=8)
-    _refuse(hf, attn_clip_qkv=None, softmax_scale=None)
+    refuse(hf, no_bias=True, logit_scale=None, alibi=True, alibi_bias_max=8)
+    refuse(hf, attn_clip_qkv=None, softmax_scale=None)
     return _alibi(hf, hf["mlp_ratio"], qk_norm=hf["attn_qk_ln"])
 
 
 def _alibi(hf: Json, ratio: int, *, qk_norm: bool) -> dict[str, Any]:
-    return _shape(hf, "d_model", "n_layers", "n_heads") | {
+    return shape(hf, "d_model", "n_layers", "n_heads") | {
         "ffw_width": ratio * hf["d_model"],
         "norm": "layernorm",
         "norm_eps": hf.get("layer_norm_epsilon", 1e-5),
@@ -239,12 +100,12 @@ def _alibi(hf: Json, ratio: int, *, qk_norm: bool) -> dict[str, Any]:
 
 
 def _opt(hf: Json) -> dict[str, Any]:
-    _refuse(hf, do_layer_norm_before=True, _remove_final_layer_norm=False, enable_bias=True)
-    _refuse(hf, word_embed_proj_dim=hf["hidden_size"], layer_norm_elementwise_affine=True)
-    return _shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads") | {
+    refuse(hf, do_layer_norm_before=True, _remove_final_layer_norm=False, enable_bias=True)
+    refuse(hf, word_embed_proj_dim=hf["hidden_size"], layer_norm_elementwise_affine=True)
+    return shape(hf, "hidden_size", "num_hidden_layers", "num_attention_heads") | {
         "ffw_width": hf["ffn_dim"],
         "norm": "layernorm",
-        "activation": _activation(hf["activation_function"]),
+        "activation": activation(hf["activation_function"]),
         "gated_ffw": False,
         "positions": "learned",
         "use_bias": True,
@@ -253,12 +114,12 @@ def _opt(hf: Json) -> dict[str, Any]:
 
 
 def _gpt2(hf: Json) -> dict[str, Any]:
-    _refuse(hf, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
-    return _shape(hf, "n_embd", "n_layer", "n_head") | {
+    refuse(hf, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False)
+    return shape(hf, "n_embd", "n_layer", "n_head") | {
         "ffw_width": hf.get("n_inner") or 4 * hf["n_embd"],
         "norm": "layernorm",
         "norm_eps": hf["layer_norm_epsilon"],
-        "activation": _activation(hf["activation_function"]),
+        "activation": activation(hf["activation_function"]),
         "gated_ffw": False,
         "positions": "learned",
         "use_bias": True,
@@ -267,14 +128,17 @@ def _gpt2(hf: Json) -> dict[str, Any]:
 
 
 _READERS = {
-    "llama": _llama,
-    "mistral": _mistral,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gemma": _gemma,
-    "olmo2": _olmo2,
-    "phi3": _phi3,
-    "idefics": _idefics,
+    "llama": hf_llama_config.llama,
+    "mistral": hf_llama_config.mistral,
+    "qwen2": hf_llama_config.qwen2,
+    "qwen3": hf_llama_config.qwen3,
+    "gemma": hf_gemma_config.gemma,
+    "gemma2": hf_gemma_config.gemma2,
+    "gemma3": hf_gemma_config.gemma3,
+    "gemma3_text": hf_gemma_config.gemma3_text,
+    "olmo2": hf_llama_config.olmo2,
+    "phi3": hf_llama_config.phi3,
+    "idefics": hf_llama_config.idefics,
     "gpt_neox": _gpt_neox,
     "mpt": _mpt,
     "mosaic_gpt": _mosaic_gpt,
@@ -286,7 +150,7 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
     JsonSettings.whole: (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
         *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
-        "sliding_window",
+        *("sliding_window", "sliding_window_pattern"),
         *("d_model", "n_heads", "n_layers", "max_seq_len"),
         *("n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
         *("ffn_dim", "word_embed_proj_dim"),
@@ -294,6 +158,8 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
     JsonSettings.positive: (
         *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta"),
         *("rotary_pct", "rotary_emb_base", "expansion_ratio", "mlp_ratio"),
+        *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+        "rope_local_base_freq",
     ),
     JsonSettings.flag: (
         "use_sliding_window",
@@ -303,4 +169,7 @@ _TYPES: dict[Callable[..., Any], tuple[str, ...]] = {
     ),
     JsonSettings.text: ("model_type", "hidden_act", "activation_function"),
 }
-_MAY_BE_NULL = ("num_key_value_heads", "head_dim", "n_inner", "sliding_window")
+_MAY_BE_NULL = (
+    *("num_key_value_heads", "head_dim", "n_inner", "sliding_window"),
+    *("attn_logit_softcapping", "final_logit_softcapping"),
+)

@@ -30,6 +30,7 @@ from flamingo_jax.weights import (
     clip_tower,
     hf_lm,
     hf_lm_config,
+    hf_lm_names,
     idefics_names,
     json_settings,
     name_table,
@@ -57,7 +58,7 @@ def convert(folder: pathlib.Path) -> Conversion:
     Of the frozen parts only the tables are read, where the files are of safetensors.
     """
     tensors = checkpoint_files.tensors(folder)
-    beside = hf_lm.NAMES["idefics"].beside
+    beside = hf_lm_names.NAMES["idefics"].beside
     trained = {name: a for name, a in tensors.items() if name.startswith(beside[1:])}
     buffers = [name for name in tensors if name.endswith(_BUFFERS)]
     left = {name: a for name, a in trained.items() if name not in buffers}

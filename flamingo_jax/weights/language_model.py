@@ -29,7 +29,9 @@ LAYER: dict[str, tuple[str, ...]] = {
     "q_norm": ("attention", "query_norm", "scale"),  # [N * H], or [H]
     "k_norm": ("attention", "key_norm", "scale"),  # [K * H], or [H]
     "o": ("attention", "out", "kernel"),  # [N, H, D]
+    "attn_post_norm": ("attention_post_norm", "scale"),  # [D], with `sandwich_norm`
     "ffw_norm": ("ffw_norm", "scale"),  # [D]
+    "ffw_post_norm": ("ffw_post_norm", "scale"),  # [D]
     "gate": ("ffw", "gate", "kernel"),  # [D, F]
     "up": ("ffw", "up", "kernel"),  # [D, F]
     "down": ("ffw", "down", "kernel"),  # [F, D]

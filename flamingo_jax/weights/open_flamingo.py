@@ -26,7 +26,7 @@ from flamingo_jax.tokenizer import END_OF_CHUNK, IMAGE
 from flamingo_jax.weights import (
     finite,
     frozen_copies,
-    hf_lm,
+    hf_lm_names,
     name_table,
     open_flamingo_names,
 )
@@ -82,7 +82,7 @@ def convert(
     if tables.lacks_head:
         new["head"] = drawn_head(family, checkpoint.path, num_new, lm.width)
     tables.check_tied()
-    buffers = {name for name in inner if name.endswith(hf_lm.NAMES[family].buffers)}
+    buffers = {name for name in inner if name.endswith(hf_lm_names.NAMES[family].buffers)}
     frozen = {name: a for name, a in inner.items() if name not in tables.taken | buffers}
     repeated = frozen_copies.compare(checkpoint.path, frozen, lm_path, family)
     known = {f"lm.{name}" for name in tables.taken | buffers | repeated.keys()}

@@ -20,12 +20,14 @@ def inputs():
     return q, k, v, mask
 
 
-def direct(q, k, v, mask, bias=None, scale=H**-0.5):
+def direct(q, k, v, mask, bias=None, scale=H**-0.5, softcap=np.inf):
     """Query head n reads key head n // (N / K), one query at a time."""
     out = np.zeros_like(q)
     for b, t, n in np.ndindex(B, T, N):
         kv = n // (N // K)
         logits = k[b, :, kv] @ q[b, t, n] * scale
+        if softcap < np.inf:
+            logits = softcap * np.tanh(logits / softcap)
         if bias is not None:
             logits = logits + bias[b % len(bias), n, t]
         weights = np.exp(logits - logits.max()) * mask[b, t]
@@ -43,10 +45,11 @@ def test_without_a_mask_everything_is_seen(inputs):
 
 
 @pytest.mark.parametrize("rows", [1, B])
-def test_bias_and_scale(inputs, rows):
+def test_bias_scale_and_softcap(inputs, rows):
     bias = np.random.default_rng(1).normal(size=(rows, N, T, S)).astype(np.float32)
-    found = attend(*inputs, bias=jnp.asarray(bias), scale=0.3)
-    np.testing.assert_allclose(found, direct(*inputs, bias=bias, scale=0.3), atol=1e-6)
+    for how in ({"scale": 0.3}, {"scale": 0.9, "softcap": 0.5}):
+        found = attend(*inputs, bias=jnp.asarray(bias), **how)
+        np.testing.assert_allclose(found, direct(*inputs, bias=bias, **how), atol=1e-6)
 
 
 @pytest.mark.parametrize("beams", [1, 2])

@@ -59,8 +59,9 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
 
 
 @pytest.mark.parametrize("has_window", [None, True, False])
-def test_splash_sees_as_far_as_the_window(inputs, has_window):
-    how = {"window": 9} | ({} if has_window is None else {"has_window": has_window})
+def test_splash_sees_as_far_as_the_window_and_bounds_logits(inputs, has_window):
+    how = {"window": 9, "scale": 0.2, "softcap": 1.5}
+    how |= {} if has_window is None else {"has_window": has_window}
     want = values_and_gradients(inputs, kernel="xla", **how)
     found = values_and_gradients(inputs, kernel="splash", interpret=True, **how)
     for a, b in zip(found, want, strict=True):

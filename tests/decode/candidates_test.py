@@ -15,7 +15,15 @@ ANSWERS = [
     [[11], [3, 1, tiny.END_OF_CHUNK], [], [12, 13, 14], [3]],
 ]
 CONFIGS = {
-    "rope": tiny.changed(lm={"sliding_window": 4, "global_layers": (1, 4)}),
+    "rope": tiny.changed(
+        lm={
+            "sliding_window": 4,
+            "global_layers": (1, 4),
+            "local_rope_base": 10.0,
+            "attention_softcap": 1.0,
+            "logits_softcap": 2.0,
+        }
+    ),
     "alibi": tiny.changed(lm={"positions": "alibi"}),
     "relative": tiny.changed(lm={"positions": "relative", "num_kv_heads": 4}),
     "learned": tiny.changed(lm={"positions": "learned"}),

@@ -33,8 +33,9 @@ def test_language_models_of_transformers(tmp_path, make, monkeypatch):
     model.save_pretrained(path)
     write_tokenizer(path)
     part, unneeded = convert("hf_lm", path)
-    assert unneeded == {}
-    assert part.mapped == len({t.data_ptr() for t in model.state_dict().values()})
+    beside = unneeded.pop("another part's", 0)
+    assert (unneeded, beside > 0) == ({}, make is hf_lm_test.gemma3)
+    assert part.mapped + beside == len({t.data_ptr() for t in model.state_dict().values()})
     assert part.tokenizer.base_vocab_size == NUM_IDS + 3
 
 

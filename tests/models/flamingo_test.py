@@ -59,6 +59,19 @@ def test_scanned_and_unrolled_agree():
     np.testing.assert_allclose(*found, atol=2e-5)
 
 
+def test_the_loss_is_of_bounded_logits():
+    """The chunked one, of frozen and new rows, against all logits at once."""
+    config = tiny.changed(lm={"logits_softcap": 1.0})
+    params, batch = tiny.random_params(config), tiny.random_batch()
+    trained, frozen = params_lib.split(params, config.trained)
+    graph = tiny.abstract(config)[0]
+    found = jax.jit(lambda t, f: batch_loss(graph, t, f, batch))(trained, frozen)
+    logits = tiny.jit(Flamingo.__call__, config)(params, batch)
+    assert 0.9 < np.abs(logits).max() <= 1
+    scores = np.take_along_axis(jax.nn.log_softmax(logits[:, :-1]), batch.tokens[:, 1:, None], -1)
+    np.testing.assert_allclose(found, -scores[..., 0][batch.loss_mask[:, 1:]].mean(), rtol=1e-5)
+
+
 def test_logits_reach_over_frozen_and_new_tokens(logits):
     assert logits(tiny.random_batch()).shape == (2, 12, tiny.VOCAB + 2)
 

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from experiments.configs.language_models import LANGUAGE_MODELS
-from flamingo_jax.config import LanguageModelConfig, RopeScaling
+from flamingo_jax.config import LanguageModelConfig, LinearScaling, Llama3Scaling
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
-from flamingo_jax.models.lm import LanguageModel
+from flamingo_jax.models.lm import LanguageModel, logits
 from flamingo_jax.models.lm_block import Cache
 
 BATCH, LENGTH, VOCAB, NEW = 2, 12, 40, 3
@@ -32,13 +32,32 @@ LAYERNORM = {"norm": "layernorm", **PLAIN}
 KINDS = {
     "chinchilla": dataclasses.replace(SIZES, positions="relative", **PLAIN),
     "llama": dataclasses.replace(SIZES, num_kv_heads=2, tied_head=False),
-    "llama_3": dataclasses.replace(SIZES, rope_scaling=RopeScaling(4.0, 0.2, 1.0, 8)),
+    "llama_3": dataclasses.replace(SIZES, rope_scaling=Llama3Scaling(4.0, 0.2, 1.0, 8)),
     "qwen2": dataclasses.replace(
         SIZES, num_kv_heads=2, qkv_bias=True, sliding_window=4, global_layers=(0, 1)
     ),
     "qwen3": dataclasses.replace(SIZES, num_kv_heads=2, qk_norm=True, qk_norm_by_head=True),
     "gemma": dataclasses.replace(
         SIZES, num_kv_heads=1, activation="gelu_tanh", norm_offset=True, scale_embedding=True
+    ),
+    "gemma_2": dataclasses.replace(
+        SIZES,
+        sandwich_norm=True,
+        sliding_window=4,
+        global_layers=(1, 3),
+        query_pre_attn_scalar=4.0,
+        attention_softcap=2.0,
+        logits_softcap=3.0,
+    ),
+    "gemma_3": dataclasses.replace(
+        SIZES,
+        sandwich_norm=True,
+        qk_norm=True,
+        qk_norm_by_head=True,
+        sliding_window=4,
+        global_layers=(3,),
+        local_rope_base=10.0,
+        rope_scaling=LinearScaling(4.0),
     ),
     "olmo_2": dataclasses.replace(SIZES, qk_norm=True, norm_after=True),
     "mistral": dataclasses.replace(SIZES, num_kv_heads=2, sliding_window=4),
@@ -100,7 +119,7 @@ class Model:
         if shared:
             context = context._replace(index=start - (known.shape[1] - NEW), prompt=prompt)
         hidden, cache = model.hidden(model.embedding[...][tokens], context, cache)
-        return hidden @ model.output_embedding.T, cache
+        return logits(hidden, model.output_embedding, self.config.logits_softcap), cache
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -183,11 +202,14 @@ def test_a_window_ends_where_it_says(tokens):
     ("change", "message"),
     [
         ({"sliding_window": 0}, "sliding_window=0: use 1 or more"),
-        ({"global_layers": (1,)}, "without a sliding_window all layers are"),
+        ({"local_rope_base": 1e4}, "without a sliding_window all layers are global"),
+        ({"attention_softcap": 0.0}, "attention_softcap=0.0: use more than 0, or None"),
+        ({"norm_after": True, "sandwich_norm": True}, "set one of them"),
+        ({"global_layers": (1,)}, "without a sliding_window all layers are global"),
         ({"sliding_window": 4, "global_layers": (4,)}, "has 4 layers, so use 0 to 3"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(change, message):
+def test_what_cannot_be_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SIZES, **change)
 
@@ -258,6 +280,13 @@ def test_parameter_counts_are_the_published_ones(name, published):
         ("phi_4", 14_659_507_200),
         ("gemma_2b", 2_506_172_416),
         ("gemma_7b", 8_537_680_896),
+        ("gemma_2_2b", 2_614_341_888),
+        ("gemma_2_9b", 9_241_705_984),
+        ("gemma_2_27b", 27_227_128_320),
+        ("gemma_3_1b", 999_885_952),
+        ("gemma_3_4b", 3_880_263_168),
+        ("gemma_3_12b", 11_766_034_176),
+        ("gemma_3_27b", 27_009_346_304),
     ],
 )
 def test_parameter_counts_are_the_published_ones_to_the_last(name, published):

@@ -16,20 +16,23 @@ TOKENS = jnp.asarray(RNG.integers(0, V, (B, T)), jnp.int32)
 MASK = jnp.asarray(RNG.random((B, T)) < 0.6)
 
 
-def direct(hidden, rows):
+def direct(hidden, rows, cap):
     """Column t predicts token t + 1."""
     scores = hidden[:, :-1] @ rows.T
+    scores = scores if cap is None else cap * jnp.tanh(scores / cap)
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, TOKENS[:, 1:])
     return (losses * MASK[:, 1:]).sum()
 
 
-@pytest.mark.parametrize(("shards", "chunk_tokens"), [(1, 512), (2, 512), (1, 5)])
-def test_loss_and_both_gradients_are_those_of_all_scores_at_once(shards, chunk_tokens):
+@pytest.mark.parametrize(
+    ("shards", "chunk_tokens", "cap"), [(1, 512, None), (2, 512, 2.0), (1, 5, None)]
+)
+def test_loss_and_both_gradients_are_those_of_all_scores_at_once(shards, chunk_tokens, cap):
     def chunked(hidden, rows):
         split = {"shards": shards, "chunk_tokens": chunk_tokens}
-        return token_loss(hidden, rows, TOKENS, MASK, **split)[0]
+        return token_loss(hidden, rows, TOKENS, MASK, cap=cap, **split)[0]
 
-    want, wanted = jax.value_and_grad(direct, (0, 1))(HIDDEN, ROWS)
+    want, wanted = jax.value_and_grad(direct, (0, 1))(HIDDEN, ROWS, cap)
     found, grads = jax.value_and_grad(chunked, (0, 1))(HIDDEN, ROWS)
     np.testing.assert_allclose(found, want, rtol=1e-6)
     for grad, want_grad in zip(grads, wanted, strict=True):

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.configs import language_models
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.weights import hf_lm
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.hf_lm_config import read_config, read_folder
+from flamingo_jax.weights.hf_lm_names import bare_name
 from tests.torch_reference import import_torch
 
 VOCAB, LENGTH = 61, 40
@@ -107,6 +109,40 @@ def gemma(hf):
     return hf.GemmaForCausalLM(hf.GemmaConfig(**small(), head_dim=16))
 
 
+def gemma2(hf):
+    """Of three layers the second sees all; logits reach their bounds."""
+    caps = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 1.0}
+    own = {"sliding_window": 11, "head_dim": 16, "query_pre_attn_scalar": 24}
+    return hf.Gemma2ForCausalLM(hf.Gemma2Config(**small(), **own, **caps))
+
+
+GEMMA_3 = {
+    "sliding_window": 11,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "sliding_window_pattern": 3,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+}
+
+
+def gemma3_text(hf):
+    """The third layer sees all, and turns slower."""
+    return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**small(), **GEMMA_3))
+
+
+def gemma3(hf):
+    """With a tower for pictures beside it, which is another part's."""
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    tower |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = hf.Gemma3Config(
+        text_config=hf.Gemma3TextConfig(**small(), **GEMMA_3),
+        vision_config=hf.SiglipVisionConfig(**tower, vision_use_head=False),
+        mm_tokens_per_image=4,
+        image_token_index=VOCAB - 1,
+    )
+    return hf.Gemma3ForConditionalGeneration(config)
+
+
 def olmo2(hf):
     return hf.Olmo2ForCausalLM(hf.Olmo2Config(**small()))
 
@@ -134,6 +170,7 @@ def mpt_six_heads(hf):
 FAMILIES = (
     *(gpt2, opt, pythia, redpajama, mpt, mpt_six_heads),
     *(llama, llama_3, mistral, qwen2, qwen3, gemma, olmo2, phi3, phi3_partial),
+    *(gemma2, gemma3_text, gemma3),
 )
 
 
@@ -347,6 +384,10 @@ def small_qwen(**changes):
         ({"rope_parameters": {"rope_type": "llama3"}}, "config.json of qwen2: no key 'factor'"),
         ({"model_type": "gemma", "hidden_activation": "silu"}, "hidden_activation='silu' is not"),
         (
+            {"model_type": "gemma3_text", "use_bidirectional_attention": True},
+            "use_bidirectional_attention=True is not supported, only False is",
+        ),
+        (
             {
                 "rope_parameters": {
                     "rope_type": "llama3",
@@ -383,6 +424,41 @@ def test_which_layers_have_a_window():
     assert windows(**window | {"max_window_layers": 3}, use_sliding_window=True) == (None, ())
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     assert windows(**window, use_sliding_window=True, layer_types=kinds) == (16, (1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("gemma_3_4b", {"hidden_size": 2560, "intermediate_size": 10_240, "num_hidden_layers": 34}),
+        (
+            "gemma_3_27b",
+            {
+                "hidden_size": 5376,
+                "intermediate_size": 21_504,
+                "num_hidden_layers": 62,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 16,
+                "head_dim": 128,
+                "query_pre_attn_scalar": 168,
+            },
+        ),
+    ],
+)
+def test_a_gemma_that_reads_pictures_names_what_differs_from_its_class(tmp_path, name, values):
+    rope = {"factor": 8.0, "rope_type": "linear"}
+    text = values | {"rope_scaling": rope, "sliding_window": 1024}
+    hf = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}}
+    assert read_config(hf) == language_models.get(name)
+    (tmp_path / "config.json").write_text(json.dumps(hf | {"text_config": {"hidden_size": "8"}}))
+    with pytest.raises(BadWeightsFile, match=r"text_config\.hidden_size is '8', want"):
+        read_folder(tmp_path)
+
+
+def test_the_language_model_inside_gemma_3_under_old_names_and_new():
+    old, new = (
+        f"{above}.layers.0.mlp" for above in ("language_model.model", "model.language_model")
+    )
+    assert bare_name(old, "gemma3") == bare_name(new, "gemma3") == "layers.0.mlp"
 
 
 def test_an_old_file_of_gemma_says_gelu_and_means_the_approximation():
