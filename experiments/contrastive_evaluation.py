@@ -7,7 +7,7 @@ among all captions of all pictures, and each caption its own picture.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,8 @@ from data_pipelines import progress_bar
 from data_pipelines.whole_files import write_json, write_whole
 from experiments.cli import UserError
 from experiments.evaluation import frames
+from experiments.kept_points import KeptPoints
+from experiments.workdir import Workdir
 from flamingo_jax import __version__
 from flamingo_jax.contrastive_model import ContrastiveModel
 from flamingo_jax.decode.prompt_batch import VideoSampling
@@ -29,6 +31,7 @@ from flamingo_jax.eval.seeding import first_queries
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.eval.wilson import wilson_share
 from flamingo_jax.prompts import VideoPart
+from flamingo_jax.weights import checkpoint_files, stage_folder
 
 CLASSES, CAPTIONS = ("top1", "top1_top5"), "cider"  # metrics of the tasks that there are
 SAMPLING = VideoSampling(num_frames=8, fps=1.0)  # as in training on videos
@@ -68,10 +71,15 @@ def run(
     directory: pathlib.Path,
     tasks: Sequence[Task],
     settings: Settings,
-    out: pathlib.Path,
+    out: Workdir,
     command: Sequence[str],
 ) -> list[Json]:
-    """Scores every task, and writes results.json and results.md after each."""
+    """Scores every task, and writes results.json and results.md into `out` after each.
+
+    Of a benchmark's pictures and videos those are embedded that no earlier command has left there.
+    """
+    weights = checkpoint_files.sha256(directory / stage_folder.WEIGHTS)
+    made_with = [weights, repr(model.config), repr(SAMPLING)]
     about = {
         "model": str(directory),
         "versions": {"flamingo_jax": __version__, "jax": jax.__version__},
@@ -80,17 +88,24 @@ def run(
     }
     rows: list[Json] = []
     for task in tasks:
-        rows += evaluate(model, task, settings)
-        write_json(out / "results.json", about | {"results": rows})
-        write_whole(out / "results.md", _markdown(directory, rows).encode())
+        of_task = [*made_with, task.fingerprint]
+        kept = KeptPoints(out.folder / "points", task.name, of_task, out.keep)
+        rows += evaluate(model, task, settings, kept)
+        write_json(out.folder / "results.json", about | {"results": rows})
+        write_whole(out.folder / "results.md", _markdown(directory, rows).encode())
+        out.keep()
     return rows
 
 
-def evaluate(model: ContrastiveModel, task: Task, settings: Settings) -> list[Json]:
+def evaluate(
+    model: ContrastiveModel, task: Task, settings: Settings, kept: KeptPoints
+) -> list[Json]:
     """A row for each score of the task; UserError where too much of it cannot be read."""
     check(task)
     queries = first_queries(task.queries, settings.num_queries)
-    points, reasons = media_points(model, task.name, queries)
+    if len({query.id for query in queries}) < len(queries):
+        raise UserError(f"{task.name}: two queries have one id, so the files are damaged")
+    points, reasons = media_points(model, task.name, queries, kept)
     queries, skipped = frames.usable(
         task.name, "queries", queries, lambda e: reasons.get(e.path), settings.max_skipped_share
     )
@@ -114,15 +129,16 @@ def evaluate(model: ContrastiveModel, task: Task, settings: Settings) -> list[Js
 
 
 def media_points(
-    model: ContrastiveModel, name: str, examples: Iterable[Example]
+    model: ContrastiveModel, name: str, examples: Sequence[Example], kept: KeptPoints
 ) -> tuple[Mapping[Any, np.ndarray], Mapping[Any, str]]:
     """By path, f32[J] of what can be read, and why the others cannot.
 
     While the devices embed some, the host decodes the next.
     """
-    media = {e.path: e.media for e in examples}
+    ids = {e.path: e.id for e in examples}  # of those with one picture the last one's
+    points = {path: kept.points[id] for path, id in ids.items() if id in kept.points}
+    media = {e.path: e.media for e in examples if e.path not in points}
     how = model.config.vision.preprocessing, SAMPLING
-    points: dict[Any, np.ndarray] = {}
     reasons: dict[Any, str] = {}
 
     def embed(chunk: Sequence[Any], reading: Sequence[Future]) -> None:
@@ -134,13 +150,16 @@ def media_points(
             else:
                 good[path] = own
         if good:
-            points.update(zip(good, model.embed_media(list(good.values())), strict=True))
+            new = dict(zip(good, model.embed_media(list(good.values())), strict=True))
+            points.update(new)
+            kept.add({ids[path]: point for path, point in new.items()})
         bar.update(len(chunk))
 
     with (
         ThreadPoolExecutor(frames.THREADS) as pool,
-        progress_bar.bar(len(media), f"{name}: embedding media", "media") as bar,
+        progress_bar.bar(len(ids), f"{name}: embedding media", "media") as bar,
     ):
+        bar.update(len(points))
         waiting: list[tuple[Sequence[Any], list[Future]]] = []
         for chunk in frames.chunks(list(media), media, _PICTURES_AT_ONCE):
             reading = [pool.submit(frames.look, media[path], *how) for path in chunk]
@@ -149,6 +168,7 @@ def media_points(
                 embed(*waiting.pop(0))
         for last in waiting:
             embed(*last)
+    kept.write()
     return points, reasons
 
 

@@ -17,6 +17,7 @@ from absl import flags
 from experiments import asked_model, cli, parts, processes
 from experiments.evaluation import evaluation
 from experiments.evaluation.settings import Settings
+from experiments.workdir import Workdir
 from flamingo_jax import model_directory
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.eval.metrics import METRICS
@@ -27,7 +28,9 @@ flags.adopt_module_key_flags(asked_model)  # so that --help lists them
 _TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
 _SHOTS = flags.DEFINE_list("shots", ["0", "4", "8", "16", "32"], "Numbers of examples.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
-_OUT = flags.DEFINE_string("out", None, "Folder for results and predictions.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder for results and predictions; may be gs://BUCKET/FOLDER."
+)
 _RETRIEVAL = flags.DEFINE_enum(
     "retrieval", "random", ["random", "rices"], "Examples: at random, or the most similar."
 )
@@ -49,8 +52,15 @@ flags.mark_flags_as_required(["tasks", "out"])
 
 def main() -> None:
     """Scores every task with every number of shots."""
+    with Workdir.given("--out", _OUT.value) as out:
+        _evaluate(out)
+        first = processes.part()
+    if first:
+        print(f"results: {out}/results.md")
+
+
+def _evaluate(out: Workdir) -> None:
     shots, names = _shots(), list(dict.fromkeys(filter(None, _TASKS.value)))
-    out = cli.local_path("--out", _OUT.value)
     with cli.user_input():
         settings = Settings(
             _RETRIEVAL.value,
@@ -64,6 +74,7 @@ def main() -> None:
         for name in names:
             catalog.check(name)
     asked_model.join()
+    out.bring()
     if processes.is_first():
         evaluation.check_folder(out)
     directory = asked_model.folder()
@@ -73,8 +84,6 @@ def main() -> None:
     _check_names(tasks)
     _prepare_scores(tasks)
     evaluation.run(asked_model.load(), directory, tasks, shots, settings, out, sys.argv)
-    if processes.part():
-        print(f"results: {out / 'results.md'}")
 
 
 def _shots() -> list[int]:

@@ -5,7 +5,8 @@ r"""Scores a contrastive model on benchmarks by its two towers alone, without ex
 
 Of tasks with classes (imagenet, kinetics700, or jsonl:PATH with labels) the nearest class is the
 answer; of tasks with captions (coco, flickr30k, vatex, youcook2, or jsonl:PATH) it is recall at 1,
-5 and 10 in both directions. docs/evaluation.md says which files each task reads.
+5 and 10 in both directions. docs/evaluation.md says which files each task reads. Stopped, the same
+command goes on with the pictures that it had not embedded yet.
 """
 
 import sys
@@ -13,6 +14,7 @@ import sys
 from absl import flags
 
 from experiments import cli, contrastive_evaluation, finished_model
+from experiments.workdir import Workdir
 from flamingo_jax import contrastive_model
 from flamingo_jax.eval import zero_shot
 from flamingo_jax.eval.tasks import catalog
@@ -20,7 +22,7 @@ from flamingo_jax.eval.tasks import catalog
 _MODEL = flags.DEFINE_string("model", None, "Workdir of pretrain_contrastive, or its model/.")
 _TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
-_OUT = flags.DEFINE_string("out", None, "Folder for the results.")
+_OUT = flags.DEFINE_string("out", None, "Folder for the results; may be gs://BUCKET/FOLDER.")
 _NUM_QUERIES = flags.DEFINE_integer("num_queries", None, "Of each task; all if not given.", 1)
 _TEMPLATES = flags.DEFINE_string("templates", None, "File of descriptions, a line each, with {}.")
 _MAX_SKIPPED_SHARE = flags.DEFINE_float(
@@ -35,7 +37,12 @@ _TEMPLATE = "{}"  # of captions, which here nothing is written around
 
 def main() -> None:
     """Scores every task."""
-    out = cli.local_path("--out", _OUT.value)
+    with Workdir.given("--out", _OUT.value) as out:
+        _evaluate(out)
+    print(f"results: {out}/results.md")
+
+
+def _evaluate(out: Workdir) -> None:
     directory = finished_model.folder("--model", _MODEL.value)
     data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
     with cli.user_input():
@@ -44,16 +51,18 @@ def main() -> None:
         )
         names = list(dict.fromkeys(filter(None, _TASKS.value)))
         tasks = [catalog.read(name, data_dir, _TEMPLATE) for name in names]
-    if out.is_file():
+    if out.folder.is_file():
         raise cli.UserError(f"--out={out} is a file: give a folder")
     if not tasks:
         raise cli.UserError("--tasks is empty: name a benchmark, or jsonl:PATH")
     for task in tasks:
         contrastive_evaluation.check(task)
+    directory = contrastive_model.find(directory)
     model = contrastive_model.load(directory)
-    out.mkdir(parents=True, exist_ok=True)
+    out.bring()
+    out.folder.mkdir(parents=True, exist_ok=True)
+    out.begin()
     contrastive_evaluation.run(model, directory, tasks, settings, out, sys.argv)
-    print(f"results: {out / 'results.md'}")
 
 
 def _templates() -> list[str]:

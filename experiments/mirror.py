@@ -42,22 +42,19 @@ class Mirror:
         self._store, self._path = bucket.connect(address)
         self._record = {}  # by name: size and time here, and the version there, as of the last copy
 
-    def bring(self, names: Iterable[str]) -> None:
-        """Copies down those of `names` that another machine has written since; once, at first.
+    def bring(self, names: Iterable[str] | None = None) -> None:
+        """Copies down what another machine has written since, of `names` or all; once, at first.
 
         Where the bucket has none of them, what lies here is of a run that was deleted there, and is
         deleted too.
         """
-        found = {}
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                found[name] = version(self._store.info(self._remote(name)))
+        found = self._versions(names)
         if not found:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError, ValueError):  # of a torn one
             self._record = json.loads((self.folder / _RECORD).read_text())
-        for name in names:
+        for name in {*found, *self._record} if names is None else names:
             here = self.folder / name
             there = found.get(name)
             if there is None:
@@ -69,7 +66,20 @@ class Mirror:
                 self._store.get_file(self._remote(name), str(partial))
                 partial.replace(here)
                 self._record[name] = [*_stamp(here), there]
-        self._save_record()
+        if self._record:  # else the folder stays empty
+            self._save_record()
+
+    def _versions(self, names: Iterable[str] | None) -> dict[str, str]:
+        """Of those that the bucket has."""
+        if names is None:
+            there = self._store.find(self._path, detail=True)
+            base = self._remote("")
+            return {path.removeprefix(base): version(info) for path, info in there.items()}
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = version(self._store.info(self._remote(name)))
+        return found
 
     def changed(self) -> dict[str, tuple[int, int]]:
         """Size and time of every file that the bucket has not as it is here, by name.

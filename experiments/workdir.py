@@ -1,9 +1,9 @@
-"""The folder of a run: on disk, or in a bucket, `--workdir=gs://BUCKET/runs/mine`.
+"""The folder that a command writes: on disk, or in a bucket, `--workdir=gs://BUCKET/runs/mine`.
 
-Into a bucket the checkpoints are written by orbax itself, by all processes. The rest process 0
+Into a bucket a run's checkpoints are written by orbax itself, by all processes. The rest process 0
 writes to a local folder, below the cache folder, which is copied up (`mirror.Mirror`) when a run
 begins, in the background after each checkpoint, and at its end. So a run goes on from the bucket
-alone, on any machine.
+alone, on any machine; and so does an evaluation.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _CHECKPOINTS = "checkpoints"
 
 
 class Workdir:
-    """Around a whole run: `folder` is where this process writes, `place` what the user gave.
+    """Around a whole command: `folder` is where this process writes, `place` what the user gave.
 
     What the last copy could not bring into the bucket is an error, unless the block ends with one.
     """
@@ -36,7 +36,7 @@ class Workdir:
         self._mirrored, self._mirror = mirrored, None
         self._background = ThreadPoolExecutor(1, "workdir")
         self._copying: Future | None = None
-        self._failures, self._shared = 0, False
+        self._failures, self._begun = 0, False
 
     @classmethod
     def given(cls, name: str, value: str) -> Self:
@@ -62,8 +62,8 @@ class Workdir:
     def __str__(self) -> str:
         return self.place
 
-    def bring(self, names: Iterable[str]) -> None:
-        """Those files of a run in a bucket that goes on; all processes call it.
+    def bring(self, names: Iterable[str] | None = None) -> None:
+        """Those files, or all, of what goes on in a bucket; all processes call it.
 
         UserError for a bucket that cannot be read.
         """
@@ -73,17 +73,18 @@ class Workdir:
                 self._mirror.bring(names)
         processes.gather(None)  # they are there, for all processes of this machine
 
-    def share(self, name: str) -> None:
-        """Copies up what there is, with `name`, and fails unless every process sees it.
-
-        All processes call it. UserError for a bucket that cannot be written.
-        """
+    def begin(self) -> None:
+        """Copies up what there is; UserError for a bucket that cannot be written."""
         if self._mirror:
             with bucket.reached(self.place):
                 self._mirror.copy(tries=1)
+        self._begun = True
+
+    def share(self, name: str) -> None:
+        """Begins, with `name` there, and fails unless every process sees it; all call it."""
+        self.begin()
         with bucket.reached(self.place) if self._mirrored else contextlib.nullcontext():
             processes.check_shared(self.shared / name)
-        self._shared = True
 
     def keep(self) -> Future | None:
         """Has what changed copied up in the background, at once or behind a copy under way.
@@ -113,7 +114,7 @@ class Workdir:
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         self._background.shutdown()
-        if not self._mirror or not self._shared or kind is KeyboardInterrupt:
+        if not self._mirror or not self._begun or kind is KeyboardInterrupt:
             return
         if kind is not None:
             self._copy()

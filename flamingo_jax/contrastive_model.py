@@ -37,9 +37,7 @@ def load(directory: str | pathlib.Path) -> "ContrastiveModel":
 
     BadWeightsFile where there is none, or a damaged one.
     """
-    directory = pathlib.Path(directory)
-    if (directory / "model" / two_towers.CONFIG).is_file():
-        directory = directory / "model"
+    directory = find(directory)
     config = two_towers.read_config(directory)
     try:
         tokenizer = Tokenizer.from_file(directory / stage_folder.TOKENIZER)
@@ -47,6 +45,13 @@ def load(directory: str | pathlib.Path) -> "ContrastiveModel":
     except (OSError, ValueError) as error:
         raise BadWeightsFile(f"{directory}: {error}: copy the folder anew") from error
     return ContrastiveModel(config, stage_folder.read_params(directory), tokenizer)
+
+
+def find(directory: str | pathlib.Path) -> pathlib.Path:
+    """The folder of the model itself, where a workdir is given."""
+    directory = pathlib.Path(directory)
+    inner = directory / "model"
+    return inner if (inner / two_towers.CONFIG).is_file() else directory
 
 
 class ContrastiveModel:

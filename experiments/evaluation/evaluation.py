@@ -18,12 +18,15 @@ from experiments.evaluation.media import Media
 from experiments.evaluation.prediction_file import PredictionFile
 from experiments.evaluation.results import Result
 from experiments.evaluation.settings import Settings
+from experiments.workdir import Workdir
 from flamingo_jax import __version__
 from flamingo_jax.eval import few_shot, metrics
 from flamingo_jax.eval.seeding import first_queries
 from flamingo_jax.eval.task import Example, Task
 from flamingo_jax.model import Model
 from flamingo_jax.prompts import Part
+
+PREDICTIONS = "predictions"
 
 
 def run(
@@ -32,14 +35,15 @@ def run(
     tasks: Sequence[Task],
     shots: Sequence[int],
     asked_for: Settings,
-    out: pathlib.Path,
+    out: Workdir,
     command: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Evaluates, writes everything below `out`, and gives the rows of results.json.
+    """Evaluates, writes everything into `out`, and gives the rows of results.json.
 
-    All processes must call it; process 0 alone looks at `out`, and has the rows.
+    All processes must call it; process 0 alone looks at that folder, and has the rows. UserError
+    where it holds what was made otherwise, or lies in a bucket that cannot be written.
     """
-    folder, writes = out / "predictions", processes.is_first()
+    folder, writes = out.folder / PREDICTIONS, processes.is_first()
     identity = settings.model_identity(model_directory)
     if writes:
         check_folder(out)
@@ -48,6 +52,7 @@ def run(
         _check_support(task, shots)
         if writes:
             settings.check(folder, identity, asked_for, task, shots)
+    out.begin()
     about = {
         "model": {"directory": str(model_directory), **identity},
         "settings": {
@@ -60,15 +65,17 @@ def run(
     }
     media, found, rows = Media(model), [], []
     for task in tasks:
-        one = _Evaluation(model, identity, task, shots, asked_for, media, folder)
+        one = _Evaluation(model, identity, task, shots, asked_for, media, out)
         for result in one.results():
             found.append(result)
             if writes:
-                rows = results.write(out, about, found)
+                rows = results.write(out.folder, about, found)
+                out.keep()
     if not writes:
         return []
-    name = model_directory.resolve()
-    figure.draw(rows, (name.parent if name.name == "model" else name).name, out / "results.png")
+    path = model_directory.resolve()
+    name = (path.parent if path.name == "model" else path).name
+    figure.draw(rows, name, out.folder / "results.png")
     return rows
 
 
@@ -83,10 +90,10 @@ class _Evaluation:
         shots: Sequence[int],
         asked_for: Settings,
         media: Media,
-        folder: pathlib.Path,
+        out: Workdir,
     ):
         self._model, self._task, self._shots, self._settings = model, task, shots, asked_for
-        self._media, self._folder = media, folder
+        self._media, self._out, self._folder = media, out, out.folder / PREDICTIONS
         self._closed = metrics.METRICS[task.metric].closed
         drawing = _drawing(task, shots)
         queries = first_queries(task.queries, asked_for.num_queries)
@@ -112,7 +119,7 @@ class _Evaluation:
             if drawing
         }
         if processes.is_first():
-            settings.check(folder, identity, asked_for, task, shots, left_out)
+            settings.check(self._folder, identity, asked_for, task, shots, left_out)
 
     def results(self) -> Iterator[Result]:
         """A result for each number of shots, as it is there."""
@@ -150,8 +157,13 @@ class _Evaluation:
         file = PredictionFile(self._folder / f"{task.name}_{num_shots}.jsonl")
         total = len(self._queries) * len(seeds)
         with progress.bar(total, f"{task.name}, {num_shots} shots", "queries") as bar:
+
+            def written(number: int) -> None:
+                self._out.keep()
+                bar.update(number)
+
             for seed in seeds:
-                row.predict(self._model, task, asked[seed], seed, self._media, file, bar.update)
+                row.predict(self._model, task, asked[seed], seed, self._media, file, written)
         about["example_prompt"] = self._as_text(asked[0][0].prompts[0])
         try:
             score = row.score(task, self._queries, seeds, file)
@@ -201,10 +213,11 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def check_folder(out: pathlib.Path) -> None:
+def check_folder(out: Workdir) -> None:
     """UserError where `out` holds other things than an evaluation's."""
-    if out.is_file() or (
-        out.is_dir() and any(out.iterdir()) and not (out / "predictions").is_dir()
+    folder = out.folder
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not (folder / PREDICTIONS).is_dir()
     ):
         raise UserError(f"{out} holds other files: give another --out")
 

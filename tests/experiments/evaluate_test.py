@@ -54,7 +54,7 @@ ENDS = [
     (["--tasks=jsonl:{label},jsonl:{label}", "--shots=0,x"], "--shots: 'x' is no number"),
     (["--tasks=,"], "--tasks is empty"),
     (["--tasks=jsonl:{label}", "--model={full}"], "{full} holds no model.json"),
-    (["--tasks=jsonl:{label}", "--out=gs://b/x"], "--out=gs://b/x: mount the bucket"),
+    (["--tasks=jsonl:{label}", "--out=gs://b/x"], "--out=gs://b/x: give gs://BUCKET/FOLDER"),
     (["--tasks=jsonl:{label}", "--out={full}"], "{full} holds other files: give another --out"),
     (
         ["--tasks=jsonl:{label}", "--permutations=0"],

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -12,16 +13,18 @@ from experiments.evaluation import asking, evaluation, figure
 from experiments.evaluation import row as row_lib
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
+from experiments.workdir import Workdir
 from flamingo_jax.eval import caption_tokenizer, cider, few_shot
 from flamingo_jax.eval.tasks import jsonl
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Prompt, TextPart
+from tests import buckets
 from tests.experiments.evaluation import drawn_benchmark
 
 
 def run(model, directory, path, out, shots, **settings):
-    task = jsonl.read(path, model.caption_template)
-    return evaluation.run(model, directory, [task], shots, Settings(**settings), out)
+    task, place = jsonl.read(path, model.caption_template), Workdir.given("--out", str(out))
+    return evaluation.run(model, directory, [task], shots, Settings(**settings), place)
 
 
 def lines_of(path) -> dict:
@@ -143,6 +146,43 @@ def test_a_stopped_command_goes_on_where_it_was(captions, model, model_dir, tmp_
             assert line["support"] == found[name]["support"]
             assert line["written"] == found[name]["written"]
     assert [row["shots"] for row in again] == sorted(rows)  # rows of the first command stay
+
+
+def test_from_a_bucket_another_machine_goes_on(captions, model, model_dir, tmp_path, monkeypatch):
+    folder, before, _ = captions
+    task = jsonl.read(folder / "captions.jsonl", model.caption_template)
+    monkeypatch.setattr(row_lib, "_AT_ONCE", 4)
+    asked, generate = [], model.generate
+
+    def until_it_dies(prompts, *args):
+        asked.append(len(prompts))
+        if len(asked) == 2:
+            raise RuntimeError("died")
+        return generate(prompts, *args)
+
+    monkeypatch.setattr(model, "generate", until_it_dies)
+
+    def evaluate(machine: str) -> None:
+        monkeypatch.setenv("FLAMINGO_JAX_CACHE", str(tmp_path / machine))
+        with Workdir.given("--out", "gs://bucket/scores") as out:
+            out.bring()
+            evaluation.run(model, model_dir, [task], [2], Settings(), out)
+
+    with buckets.serve("bucket"):
+        with pytest.raises(RuntimeError, match="died"):
+            evaluate("first")
+        evaluate("second")
+        store = fsspec.filesystem("gs", use_listings_cache=False)
+        store.get("bucket/scores", str(tmp_path / "copy"), recursive=True)
+    assert asked == [4, 2, 2]
+    name = "predictions/captions_2.jsonl"
+    found, want = (lines_of(place / name) for place in (tmp_path / "copy", before))
+    assert {n: line["written"] for n, line in found.items()} == {
+        n: line["written"] for n, line in want.items()
+    }
+    written = {path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    files = {"results.json", "results.md", "results.png", "settings.json", "captions_2.jsonl"}
+    assert written == files
 
 
 def test_predictions_made_otherwise_are_not_mixed(captions, labels, model, model_dir):
