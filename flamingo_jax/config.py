@@ -13,7 +13,9 @@ from flamingo_jax.checked_dict import to_dict as to_dict
 from flamingo_jax.config_checks import check_divides, check_sizes
 from flamingo_jax.rope_config import LinearScaling as LinearScaling
 from flamingo_jax.rope_config import Llama3Scaling as Llama3Scaling
+from flamingo_jax.rope_config import LongRopeScaling as LongRopeScaling
 from flamingo_jax.rope_config import RopeScaling as RopeScaling
+from flamingo_jax.rope_config import YarnScaling as YarnScaling
 
 Initializer = Literal["random", "zeros", "identity"]  # of a linear map
 Activation = Literal["squared_relu", "gelu", "gelu_tanh", "relu", "silu"]
@@ -83,6 +85,8 @@ class LanguageModelConfig:
                 f"language_model.rope_dims={rotated}: use an even number up to "
                 f"head_dim={self.head_dim}"
             )
+        if isinstance(self.rope_scaling, LongRopeScaling):
+            self.rope_scaling.check_dims(rotated)
         if self.positions == "relative" and self.width % 2:
             raise ValueError(
                 f"language_model.width={self.width}: relative positions need an even number"

@@ -44,4 +44,48 @@ class LinearScaling:
         check_sizes(self, "rope_scaling", "factor")
 
 
-RopeScaling = Llama3Scaling | LinearScaling
+@dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """As Llama 3.1's, but in between a ramp over the pairs, not their speed (Peng et al. 2023).
+
+    Cosines and sines are `attention_factor` times as large, so logits its square.
+    """
+
+    factor: float
+    trained_length: int
+    attention_factor: float
+    slow_turns: float = 1.0
+    fast_turns: float = 32.0
+    whole_pairs: bool = True  # the ramp begins and ends at one (not gpt-oss's)
+    kind: Literal["yarn"] = "yarn"
+
+    def __post_init__(self):
+        check_sizes(self, "rope_scaling", "factor", "trained_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class LongRopeScaling:
+    """Each pair of dims by a factor of its own, found by search (Ding et al. 2024; Phi-3).
+
+    Texts longer than `trained_length` have other factors than those up to it.
+    """
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    trained_length: int
+    attention_factor: float
+    kind: Literal["longrope"] = "longrope"
+
+    def __post_init__(self):
+        check_sizes(self, "rope_scaling", "trained_length")
+
+    def check_dims(self, dims: int) -> None:
+        """ValueError unless there is a factor for each pair of so many dims."""
+        for name in ("short_factors", "long_factors"):
+            if (found := len(getattr(self, name))) != dims // 2:
+                raise ValueError(
+                    f"rope_scaling.{name} are {found}: {dims} dims that rotate want {dims // 2}"
+                )
+
+
+RopeScaling = Llama3Scaling | LinearScaling | YarnScaling | LongRopeScaling

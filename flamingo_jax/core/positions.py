@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flamingo_jax.config import LanguageModelConfig, LinearScaling, RopeScaling
+from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.rope import rope_table, rotate
 
 Array = jax.Array
 
@@ -35,6 +36,7 @@ class Unmarked(nnx.Module):
         config: LanguageModelConfig,
         positions: Array,  # i32[B, T], or [1, T] where rows are alike
         slots: Array,  # i32[B, S], or [1, S]
+        lengths: Array | None = None,  # i32[B, T or 1], tokens of each one's text, where asked for
     ) -> Any:
         """What all blocks use alike; here nothing."""
 
@@ -49,12 +51,12 @@ class Unmarked(nnx.Module):
 
 
 class Rotary(Unmarked):
-    """Rotary embedding (Su et al. 2021) of the first `rope_dims` dims of each head."""
+    """Rotary embedding (`core.rope`) of the first `rope_dims` dims of each head."""
 
     @staticmethod
-    def shared(config, positions, slots):
+    def shared(config, positions, slots, lengths=None):
         dims = config.rope_dims or config.head_dim
-        return rope_table(positions, dims, config.rope_base, config.rope_scaling)
+        return rope_table(positions, dims, config.rope_base, config.rope_scaling, lengths)
 
     def __call__(self, q, k, shared):
         return rotate(q, shared), rotate(k, shared), None
@@ -66,7 +68,7 @@ class Alibi(Unmarked):
     by_distance = True
 
     @staticmethod
-    def shared(config, positions, slots):
+    def shared(config, positions, slots, lengths=None):
         return positions, slots
 
     def __call__(self, q, k, shared):
@@ -82,36 +84,3 @@ def alibi_slopes(num_heads: int) -> np.ndarray:
     if whole != num_heads:
         slopes = np.concatenate([slopes[1::2], slopes[::2]])[:num_heads]
     return slopes.astype(np.float32)
-
-
-def rope_table(
-    positions: Array, dims: int, base: float, scaling: RopeScaling | None = None
-) -> tuple[Array, Array]:
-    """Cosines and sines f32[B, T, dims / 2] of rotary embedding at `positions` i32[B, T]."""
-    frequency = base ** (-jnp.arange(0, dims, 2, dtype=jnp.float32) / dims)
-    if scaling is not None:
-        frequency = scaled(frequency, scaling)
-    angle = positions[..., None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def scaled(frequency: Array, scaling: RopeScaling) -> Array:
-    """f32[dims / 2], radians a token, as this kind slows them down."""
-    if isinstance(scaling, LinearScaling):
-        return frequency / scaling.factor
-    turns = frequency * scaling.trained_length / (2 * math.pi)
-    fast = (turns - scaling.slow_turns) / (scaling.fast_turns - scaling.slow_turns)
-    fast = jnp.clip(fast, 0, 1)
-    return frequency * (fast + (1 - fast) / scaling.factor)
-
-
-def rotate(x: Array, table: tuple[Array, Array]) -> Array:
-    """Rotates the first dims of x [B, T, N, H], as many as the table has; the others pass.
-
-    The halves convention (Llama as transformers stores it).
-    """
-    cos, sin = (part[:, :, None].astype(jnp.float32) for part in table)
-    half = cos.shape[-1]
-    first, second = jnp.split(x[..., : 2 * half].astype(jnp.float32), 2, axis=-1)
-    out = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return jnp.concatenate([out.astype(x.dtype), x[..., 2 * half :]], axis=-1)

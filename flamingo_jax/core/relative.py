@@ -49,7 +49,7 @@ class Relative(Unmarked):
         self.position_bias = nnx.Param(jnp.zeros((n, h)), logical_axes=("heads", None))
 
     @staticmethod
-    def shared(config, positions, slots):
+    def shared(config, positions, slots, lengths=None):
         """Both ways agree where the real tokens of a row stand side by side."""
         t, s = positions.shape[1], slots.shape[1]
         distance = sinusoids(jnp.arange(s)[::-1], config.width) if t == s else None

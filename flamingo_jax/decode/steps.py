@@ -53,8 +53,9 @@ def step(model: Flamingo, tokens: Array, state: DecodeState) -> tuple[Array, Dec
     written = jnp.broadcast_to(jnp.arange(state.num_slots) <= state.index, (rows, state.num_slots))
     slot_mask = jnp.concatenate([beams(state.prompt_mask), written], axis=1)
     place = prompt_slots + state.index
-    context = model.language_model.context(slot_mask, place, 1, side_by_side=True)
-    context = context._replace(index=state.index, prompt=state.prompt)
+    lm = model.language_model
+    context = lm.context(slot_mask, place, 1, prompt=state.prompt, side_by_side=True)
+    context = context._replace(index=state.index)
     mask = beams(_mask(model, state.media_index[:, None], state.media_mask))
     hidden, cache = model.decode(tokens[:, None], context, state.media_keys, mask, state.cache)
     state = state._replace(cache=_laid_out(cache), index=state.index + 1)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.config import LanguageModelConfig, LongRopeScaling
 from flamingo_jax.core import kernels
 from flamingo_jax.core.layers import embedding_rows
 from flamingo_jax.core.partition import constrain
@@ -177,6 +177,7 @@ class LanguageModel(nnx.Module):
         num_tokens: int | None = None,  # T, the tokens to run now; default all S
         segments: Array | None = None,  # i32[B, S] of packed rows; None: a row is one text
         *,
+        prompt: dict[str, Cache] | None = None,  # of slots before those of the cache
         side_by_side: bool = False,  # no padding stands between a row's real tokens
     ) -> Context:
         """Positions count real tokens only, so padding on either side changes nothing.
@@ -197,7 +198,8 @@ class LanguageModel(nnx.Module):
             now = jax.lax.dynamic_slice_in_dim(segments, index, t, axis=1)
             mask &= now[:, :, None] == segments[:, None]
         positions = jax.lax.dynamic_slice_in_dim(slots, index, t, axis=1)
-        return self.placed(positions, slots, mask, segments, index, side_by_side=side_by_side)
+        what = positions, slots, mask, segments, index, prompt
+        return self.placed(*what, side_by_side=side_by_side)
 
     def placed(
         self,
@@ -214,7 +216,10 @@ class LanguageModel(nnx.Module):
         kind, (t, num_slots) = POSITIONS[self.config.positions], mask.shape[1:]
         numbers = index + jnp.arange(t)[None], jnp.arange(num_slots)[None]
         places = numbers if side_by_side and kind.by_distance else (positions, slots)
-        shared = kind.shared(self.config, *places)
+        lengths = None
+        if isinstance(self.config.rope_scaling, LongRopeScaling):
+            lengths = text_lengths(segments, index, t, prompt)
+        shared = kind.shared(self.config, *places, lengths)
         context = Context(positions, shared, mask, segments, index, prompt)
         window, base = self.config.sliding_window, self.config.local_rope_base
         if window is None:
@@ -263,6 +268,23 @@ class LanguageModel(nnx.Module):
             x = x + self.position_embedding[...].astype(x.dtype)[context.positions]
         x, cache = walk(self.segments, self.blocks, x, context, cache, inserted)
         return self.final_norm(x), cache
+
+
+def text_lengths(
+    segments: Array,  # i32[B, S]
+    index: Array | int,
+    num_tokens: int,  # T
+    prompt: dict[str, Cache] | None,
+) -> Array:
+    """i32[B, T or 1], tokens of the text that each of T tokens from slot `index` on is in.
+
+    Of the prompt where there is one: what goes on from it is rotated as its keys were.
+    """
+    if prompt is not None:
+        num_slots = next(iter(prompt.values())).key.shape[3]
+        return (segments[:, :num_slots] > 0).sum(1, keepdims=True)
+    now = jax.lax.dynamic_slice_in_dim(segments, index, num_tokens, axis=1)
+    return (now[:, :, None] == segments[:, None]).sum(-1)
 
 
 def logits(hidden: Array, output_embedding: Array, cap: float | None = None) -> Array:

@@ -52,8 +52,12 @@ def olmo2(hf: Json) -> dict[str, Any]:
 
 
 def phi3(hf: Json) -> dict[str, Any]:
-    fraction = hf_rope.plain(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
-    fields = llama(hf)
+    """What its old files call `su` or `yarn` is LongRoPE."""
+    rope = dict(hf_rope.settings(hf))
+    if rope.get("rope_type", rope.get("type")) in ("su", "yarn"):
+        rope["rope_type"] = "longrope"
+    fraction = rope.get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
+    fields = llama({"original_max_position_embeddings": 4096, **hf, "rope_parameters": rope})
     rope_dims = int(fields["head_dim"] * fraction)
     return fields | {"rope_dims": rope_dims, "sliding_window": hf.get("sliding_window")}
 

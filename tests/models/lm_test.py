@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from experiments.configs.language_models import LANGUAGE_MODELS
-from flamingo_jax.config import LanguageModelConfig, LinearScaling, Llama3Scaling
+from flamingo_jax.config import LanguageModelConfig, LinearScaling, Llama3Scaling, LongRopeScaling
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel, logits
@@ -27,6 +27,7 @@ SIZES = LanguageModelConfig(
     ffw_width=48,
     max_length=64,
 )
+LONG_ROPE = LongRopeScaling((1.0, 1.0, 1.0, 1.0), (1.0, 2.0, 4.0, 8.0), 1, attention_factor=1.2)
 PLAIN = {"gated_ffw": False, "activation": "gelu"}
 LAYERNORM = {"norm": "layernorm", **PLAIN}
 KINDS = {
@@ -34,7 +35,12 @@ KINDS = {
     "llama": dataclasses.replace(SIZES, num_kv_heads=2, tied_head=False),
     "llama_3": dataclasses.replace(SIZES, rope_scaling=Llama3Scaling(4.0, 0.2, 1.0, 8)),
     "qwen2": dataclasses.replace(
-        SIZES, num_kv_heads=2, qkv_bias=True, sliding_window=4, global_layers=(0, 1)
+        SIZES,
+        num_kv_heads=2,
+        qkv_bias=True,
+        sliding_window=4,
+        global_layers=(0, 1),
+        rope_scaling=LONG_ROPE,
     ),
     "qwen3": dataclasses.replace(SIZES, num_kv_heads=2, qk_norm=True, qk_norm_by_head=True),
     "gemma": dataclasses.replace(
@@ -115,9 +121,10 @@ class Model:
     def _step(self, params, cache, tokens, known, start, prompt=None):
         model = nnx.merge(self.graph, params)
         shared = prompt is not None
-        context = model.context(known, start, tokens.shape[1], side_by_side=shared)
+        how = {"prompt": prompt, "side_by_side": shared}
+        context = model.context(known, start, tokens.shape[1], **how)
         if shared:
-            context = context._replace(index=start - (known.shape[1] - NEW), prompt=prompt)
+            context = context._replace(index=start - (known.shape[1] - NEW))
         hidden, cache = model.hidden(model.embedding[...][tokens], context, cache)
         return logits(hidden, model.output_embedding, self.config.logits_softcap), cache
 
@@ -143,22 +150,38 @@ def test_cached_decoding_equals_the_full_forward(model, tokens):
 @pytest.mark.parametrize("model", ["chinchilla", "llama", "qwen2", "mpt", "opt"], indirect=True)
 def test_rows_that_share_a_prompt_equal_the_full_forward(model, tokens):
     """Two rows go on from each prompt, which is padded on the left, and see it and themselves."""
-    place, rows = LENGTH - NEW, 2 * BATCH
     mask = np.ones(tokens.shape, bool)
     mask[0, :3] = False
-    prompt = model.step(
-        model.params, model.cache(BATCH, place), tokens[:, :place], mask[:, :place], 0
-    )[1]
     whole, mask = np.repeat(tokens, 2, axis=0), np.repeat(mask, 2, axis=0)
-    whole[1::2, place:] = whole[1::2, place:][:, ::-1]
-    cache, found = model.cache(rows, NEW), []
+    whole[1::2, -NEW:] = whole[1::2, -NEW:][:, ::-1]
+    want = model(whole, mask)[:, -NEW:]
+    np.testing.assert_allclose(written_on(model, whole, mask, 2), want, atol=2e-5)
+
+
+def written_on(model, tokens, mask, beams):
+    """Logits [rows, NEW, V] of the last tokens of rows, `beams` of which share what is before."""
+    place = LENGTH - NEW
+    first, known = tokens[::beams, :place], mask[::beams, :place]
+    cache = model.cache(len(first), place)
+    prompt = model.step(model.params, cache, first, known, 0)[1]
+    cache, found = model.cache(len(tokens), NEW), []
     for i in range(place, LENGTH):
         known = mask & (np.arange(LENGTH) <= i)
-        step = model.step(model.params, cache, whole[:, i : i + 1], known, i, prompt)
+        step = model.step(model.params, cache, tokens[:, i : i + 1], known, i, prompt)
         cache = step[1]
         found.append(step[0])
-    want = model(whole, mask)[:, place:]
-    np.testing.assert_allclose(np.concatenate(found, axis=1), want, atol=2e-5)
+    return np.concatenate(found, axis=1)
+
+
+def test_a_text_that_grows_long_turns_as_its_prompt_did(tokens):
+    """Prompts of 9 tokens are short, and their keys in the cache; 12 in one text would be long."""
+    short = dataclasses.replace(LONG_ROPE, trained_length=LENGTH - NEW)
+    always = dataclasses.replace(short, long_factors=short.short_factors)
+    mask = np.ones(tokens.shape, bool)
+    one, other = (Model(dataclasses.replace(SIZES, rope_scaling=s)) for s in (short, always))
+    want = other(tokens)
+    np.testing.assert_allclose(written_on(one, tokens, mask, 1), want[:, -NEW:], atol=2e-5)
+    assert np.abs(one(tokens) - want)[:, 1:].max() > 1e-2
 
 
 def test_a_gap_before_decoding_changes_nothing(model, tokens):

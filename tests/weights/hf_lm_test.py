@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from experiments.configs import language_models
+from flamingo_jax.config import YarnScaling
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
@@ -95,7 +96,10 @@ def mistral(hf):
 
 
 def qwen2(hf):
-    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**small()))
+    """The first pairs of dims turn as before, others slower."""
+    rope = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}
+    rope |= {"beta_fast": 1.0, "beta_slow": 0.1, "original_max_position_embeddings": 24}
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**small(), rope_parameters=rope))
 
 
 def qwen3(hf):
@@ -152,9 +156,11 @@ def phi3(hf, **kwargs):
 
 
 def phi3_partial(hf):
-    """Two thirds of a head turn."""
-    rope = {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 2 / 3}
-    return phi3(hf, rope_parameters=rope, tie_word_embeddings=True)
+    """Two thirds of a head turn, slower in texts of more than 24 tokens."""
+    rope = {"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 2 / 3}
+    rope |= {"short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [1.5, 2.0, 3.0, 8.0]}
+    lengths = {"original_max_position_embeddings": 24, "max_position_embeddings": 96}
+    return phi3(hf, rope_parameters=rope, tie_word_embeddings=True, **lengths)
 
 
 def mpt(hf, heads=4):
@@ -380,7 +386,7 @@ def small_qwen(**changes):
             "layer_types=.'chunked_attention'. is not supported, only 1 of 'sliding_attention' and",
         ),
         ({"use_sliding_window": True, "max_window_layers": "0"}, "damaged .*: fetch it again"),
-        ({"rope_scaling": {"type": "yarn"}}, "rope_type='yarn' is not supported"),
+        ({"rope_scaling": {"type": "dynamic"}}, "rope_type='dynamic' is not supported"),
         ({"rope_parameters": {"rope_type": "llama3"}}, "config.json of qwen2: no key 'factor'"),
         ({"model_type": "gemma", "hidden_activation": "silu"}, "hidden_activation='silu' is not"),
         (
@@ -424,6 +430,25 @@ def test_which_layers_have_a_window():
     assert windows(**window | {"max_window_layers": 3}, use_sliding_window=True) == (None, ())
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     assert windows(**window, use_sliding_window=True, layer_types=kinds) == (16, (1,))
+
+
+def test_rotary_scalings_have_the_values_that_files_leave_out():
+    """As transformers' `modeling_rope_utils` has them."""
+
+    def scaling(rope, **changes):
+        return read_config(small_qwen(rope_scaling=rope, **changes)).rope_scaling
+
+    yarn = {"type": "yarn", "original_max_position_embeddings": 16}
+    by_length = scaling(yarn)  # 64 of 16
+    assert by_length == scaling(yarn | {"factor": 4.0}) == YarnScaling(4.0, 16, 1.1386294361119891)
+    assert scaling(yarn | {"attention_factor": 1, "truncate": False}).attention_factor == 1.0
+    deepseek = scaling(yarn | {"mscale": 1.0, "mscale_all_dim": 0.5})
+    assert deepseek.attention_factor == pytest.approx(1.1386294361 / 1.0693147181)
+    factors = {"short_factor": [1, 2], "long_factor": [3, 4]}
+    phi3 = {"model_type": "phi3", "original_max_position_embeddings": 16}
+    found = scaling({"type": "su", **factors}, **phi3)
+    assert (found.short_factors, found.long_factors) == ((1.0, 2.0), (3.0, 4.0))
+    assert (found.trained_length, found.attention_factor) == (16, pytest.approx(1.5**0.5))
 
 
 @pytest.mark.parametrize(
