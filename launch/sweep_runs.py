@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from launch.sweep_folder import OUTPUT, Folder
+from launch.sweep_folder import Folder
 
 SLOT = "{slot}"  # stands for 0 to N-1 in a command: which of the N at a time it is
 _KILLED = 128  # a shell's status of a process that a signal ended is this and the signal's number
@@ -80,9 +80,9 @@ class Runs:
                 signal.signal(number, handler)
 
     def _start(self, job: Job, slot: int) -> None:
-        job.folder.path.mkdir(parents=True, exist_ok=True)
+        job.folder.here.mkdir(parents=True, exist_ok=True)
         command = [word.replace(SLOT, str(slot)) for word in job.command]
-        with (job.folder.path / OUTPUT).open("ab") as output:
+        with job.folder.output.open("ab") as output:
             try:
                 fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -92,7 +92,11 @@ class Runs:
                 return
             except OSError:
                 pass  # a file system without locks
-            job.folder.begin()
+            try:
+                job.folder.begin()
+            except OSError as error:
+                self._queue.put(Ended(job, slot, 1, why=str(error)))
+                return
             try:
                 process = subprocess.Popen(
                     command,

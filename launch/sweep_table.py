@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import pathlib
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from launch.sweep_folder import Folder, write_whole
+from launch.places import Place
+from launch.sweep_folder import Folder, Outcome
 
-FINISHED = "finished"
 _BESIDE = ("_low", "_high")  # of intervals, whose middles are enough for a table
 _LOSS, _HELDOUT = "loss", "heldout"
 
@@ -20,14 +19,19 @@ class Row:
 
     folder: Folder
     status: str
+    outcome: Outcome | None  # of a finished one
 
     def value(self, metric: str) -> float | None:
         """A number of a finished point."""
-        return self.folder.value(metric) if self.status == FINISHED else None
+        return self.outcome and self.outcome.value(metric)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return self.outcome.report if self.outcome else {}
 
 
 def write(
-    workdir: pathlib.Path, rows: Sequence[Row], command: Sequence[str], metric: str, largest: bool
+    workdir: Place, rows: Sequence[Row], command: Sequence[str], metric: str, largest: bool
 ) -> None:
     """Both files, with the points in the order of the metric; those without it come last."""
     with_it = [row for row in rows if row.value(metric) is not None]
@@ -39,21 +43,20 @@ def write(
         "largest_first": largest,
         "points": [_json(row, metric) for row in ordered],
     }
-    write_whole(workdir / "sweep.json", json.dumps(values, indent=2) + "\n")
-    write_whole(workdir / "sweep.md", _markdown(ordered, command, metric, largest))
+    workdir.write("sweep.json", json.dumps(values, indent=2) + "\n")
+    workdir.write("sweep.md", _markdown(ordered, command, metric, largest))
 
 
 def _json(row: Row, metric: str) -> dict[str, Any]:
-    report = (row.folder.report() if row.status == FINISHED else None) or {}
     return {
         "name": row.folder.point.name,
         "overrides": dict(row.folder.point.overrides),
-        "workdir": str(row.folder.path),
+        "workdir": str(row.folder.place),
         "status": row.status,
         metric: row.value(metric),
         _LOSS: row.value(_LOSS),
-        _HELDOUT: report.get(_HELDOUT),
-        "wall_s": report.get("wall_s"),
+        _HELDOUT: row.report.get(_HELDOUT),
+        "wall_s": row.report.get("wall_s"),
     }
 
 
@@ -84,7 +87,7 @@ def _heldout(rows: Sequence[Row]) -> list[str]:
     """The held-out numbers that any point has, by their paths in the report."""
     found = []
     for row in rows:
-        heldout = (row.folder.report() or {}).get(_HELDOUT) if row.status == FINISHED else None
+        heldout = row.report.get(_HELDOUT)
         found += [
             f"{_HELDOUT}.{name}"
             for name in heldout or {}

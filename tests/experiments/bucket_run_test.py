@@ -68,7 +68,8 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_goes_on_from_the_bucket_alone(store, lose_machine, whole, tmp_path, monkeypatch):
-    place, there = "gs://bucket/runs/mine", "bucket/runs/mine"
+    place = "gs://bucket/runs/a=1e-4,b.c=+2"  # as a sweep names its points
+    there = place.removeprefix("gs://")
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         assert run(place) == 128 + signal.SIGTERM

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import pytest
 
 from launch import sweep
+from tests import buckets
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Writes what experiments.train writes; `a=3` fails, and it adds itself to a list of what was run.
@@ -32,7 +34,7 @@ heldout = {"nll_right": nll, "rank1": 1 / (1 + nll), "rank1_low": 0.0, "num_quer
 COMMAND = ("--", sys.executable, "-S", "-c", STAND_IN)
 
 
-def run(workdir: pathlib.Path, *own: str, command=COMMAND) -> int:
+def run(workdir: pathlib.Path | str, *own: str, command=COMMAND) -> int:
     return sweep.main([f"--workdir={workdir}", *own, *command])
 
 
@@ -72,6 +74,44 @@ def test_the_metric_and_its_direction(tmp_path):
     assert list(table(tmp_path)) == ["a=2", "a=1", "a=0"]
     assert run(tmp_path, "--grid=a=0,2,1", "--metric=loss", "--largest_first") == 0
     assert list(table(tmp_path)) == ["a=0", "a=1", "a=2"]
+
+
+# As the other one, where a workdir is a folder of a bucket; `a=2` leaves its report in another run.
+IN_BUCKET = """
+import sys
+import fsspec
+flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+store, workdir = fsspec.core.url_to_fs(flags["workdir"])
+a = int(flags["config.a"])
+if a == 2 and not store.exists(workdir + "/metrics.jsonl"):
+    store.pipe_file(workdir + "/metrics.jsonl", b'{"loss": 0.5}')
+    sys.exit("error: out of time")
+store.pipe_file(workdir + "/report.json", b'{"heldout": {"nll_right": %d}}' % a)
+"""
+
+
+def test_points_in_a_bucket_are_found_there_again(tmp_path, monkeypatch, capfd):
+    place, grid = "gs://bucket/sweeps/a", "--grid=a=1,2"
+    command = ("--", sys.executable, "-c", IN_BUCKET)
+    with buckets.serve("bucket"):
+        store = fsspec.filesystem("gs", use_listings_cache=False)
+        for machine, status, due in (("first", 1, 2), ("second", 0, 1), ("third", 0, 0)):
+            monkeypatch.setenv("FLAMINGO_JAX_CACHE", str(tmp_path / machine))
+            assert run(place, grid, command=command) == status
+            out, errors = capfd.readouterr()
+            assert out == f"{place}/sweep.md\n"
+            assert f"sweep: 2 points, {due} to run, 1 at a time\n" in errors
+            assert ("a=2: failed (1), status 1: error: out of time" in errors) == bool(status)
+        points = json.loads(store.cat("bucket/sweeps/a/sweep.json"))["points"]
+        assert [(p["name"], p["status"], p["loss"]) for p in points] == [
+            ("a=1", "finished", None),
+            ("a=2", "finished", 0.5),
+        ]
+        assert points[0]["workdir"] == f"{place}/a=1"
+        assert (tmp_path / "first/sweeps/bucket/sweeps/a/a=2/output.log").is_file()
+        with pytest.raises(SystemExit):
+            run("gs://another/a", grid, command=command)
+    assert "gs://another/a: there is no such bucket: make it first" in capfd.readouterr().err
 
 
 def test_a_metric_that_no_report_has_is_said(tmp_path, capfd):
@@ -216,7 +256,7 @@ def test_a_signal_lets_all_save_and_starts_no_other(number, tmp_path):
         (("--grid=a=1", "--parallel=0", "--", "true"), "'0' is no whole number of 1 or more"),
         (("--grid=a=1", f"--workdir={__file__}", "--", "true"), "is no folder"),
         (("--grid=a=1", "--workdir=", "--", "true"), "'' is no folder"),
-        (("--grid=a=1", "--workdir=gs://bucket/a", "--", "true"), "so give a path"),
+        (("--grid=a=1", "--workdir=s3://bucket/a", "--", "true"), "give gs://BUCKET/FOLDER"),
         (("--file=no-such-file", "--", "true"), "--file=no-such-file: cannot be read"),
     ],
 )
