@@ -7,6 +7,7 @@ tests run. Of arrays, orbax's tensorstore has a client of its own, with the same
 
 import contextlib
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,6 +45,7 @@ def connect(address: str) -> tuple[Any, str]:
     """fsspec's file system, which remembers no listing, and the address's path there."""
     import fsspec  # not above: it comes with the extra
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # prints what it raises, too
     return fsspec.core.url_to_fs(address, use_listings_cache=False)
 
 

@@ -7,6 +7,7 @@ since runs elsewhere write there too.
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -82,6 +83,7 @@ class Place:
     def _connect(self) -> tuple[Any, str]:
         import fsspec  # not above: it comes with the extra
 
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # prints what it raises, too
         return fsspec.core.url_to_fs(self.given, use_listings_cache=False)
 
     @contextlib.contextmanager
