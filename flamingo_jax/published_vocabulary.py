@@ -23,7 +23,8 @@ from flamingo_jax.tokenizer_models import (
 
 _CONTROL = 3  # GGUF token type of special tokens
 # Base models part documents with this token and have seen nothing else around plain text; files of
-# chat-tuned ones name their turn marks as bos and eos instead.
+# chat-tuned ones name their turn marks as bos and eos instead. Where it is the eos that they name
+# their bos is believed too: Phi-3's is another.
 _DOCUMENT_SEPARATOR = "<|endoftext|>"
 
 
@@ -43,16 +44,17 @@ def of_huggingface(
 ) -> Vocabulary:
     """For `Tokenizer.from_huggingface`."""
     directory = pathlib.Path(directory)
-    if (directory / SENTENCEPIECE_FILE).is_file():
-        return of_sentencepiece(directory / SENTENCEPIECE_FILE, base_vocab_size)
+    pieces = directory / SENTENCEPIECE_FILE
+    if pieces.is_file() and not (directory / BYTE_PAIRS_FILE).is_file():
+        return of_sentencepiece(pieces, base_vocab_size)
     try:
         values = json.loads((directory / BYTE_PAIRS_FILE).read_text("utf-8"))
+        names = _special_names(directory)
         added = values.get("added_tokens") or []
-        if new_are_there:
-            added = [token for token in added if token["id"] < base_vocab_size]
+        if base_vocab_size is not None:
+            added = [t for t in added if _has_row(t, base_vocab_size, new_are_there, names)]
         control = {token["id"]: token["content"] for token in added if token["special"]}
         model = tokenizers.Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
-        names = _special_names(directory)
     except Exception as error:  # `tokenizers` raises bare Exception
         raise ValueError(
             f"{directory}: no tokenizer can be read there ({error}): want {BYTE_PAIRS_FILE} or "
@@ -67,12 +69,16 @@ def of_huggingface(
             )
     by_name = {name: i for i, name in control.items()}
     separator = by_name.get(_DOCUMENT_SEPARATOR)
+    if separator is None and pieces.is_file() and not {"bos_token", "eos_token"} <= names.keys():
+        own = of_sentencepiece(pieces, None)
+        named = {"bos_token": own.bos_id, "eos_token": own.eos_id}
+        names = {name: own.control_tokens[i] for name, i in named.items()} | names
     bos, eos = (by_name.get(names.get(n), separator) for n in ("bos_token", "eos_token"))
-    if separator is not None:
+    if eos != separator is not None:
         bos = eos = separator
     if bos is None or eos is None:
         raise ValueError(f"{directory}: no bos or no eos among {sorted(by_name)}")
-    size = max([*model.get_vocab(not new_are_there).values(), *control]) + 1
+    size = max([*model.get_vocab(False).values(), *(token["id"] for token in added)]) + 1
     return Vocabulary(
         BytePairs(model),
         base_vocab_size=_rows(directory / BYTE_PAIRS_FILE, size, base_vocab_size),
@@ -81,6 +87,17 @@ def of_huggingface(
         pad_id=by_name.get(names.get("pad_token"), eos),
         control_tokens=control,
     )
+
+
+def _has_row(
+    token: Mapping[str, Any], num_rows: int, new_are_there: bool, names: Mapping[str, str]
+) -> bool:
+    """False for an added token that no text gives and no row of the embedding is for.
+
+    Gemma 3 of 1B has one, for its bigger kin's pictures.
+    """
+    unused = token["special"] and token["content"] not in names.values()
+    return token["id"] < num_rows or not (new_are_there or unused)
 
 
 def of_gguf(fields: Mapping[str, Any]) -> Vocabulary:

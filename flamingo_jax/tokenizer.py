@@ -202,13 +202,16 @@ class Tokenizer:
         *,
         new_are_there: bool = False,
     ) -> "Tokenizer":
-        """From a checkpoint folder of transformers: `tokenizer.model`, or else `tokenizer.json`.
+        """From a checkpoint folder of transformers: `tokenizer.json`, or else `tokenizer.model`.
+
+        As transformers does: the first has tokens that were added later, such as Phi-3's `<|end|>`.
 
         `new_are_there`: ids from `base_vocab_size` on are special tokens that a Flamingo was given.
 
         `base_vocab_size` is the number of the model's embedding rows, where it has more than the
         tokenizer (MPT, Pythia). Of a `tokenizer.json` the special tokens become ids that no text
-        gives; the document separator, where there is one, is both bos and eos.
+        gives; the document separator, where there is one, is eos, and bos too unless the folder
+        names it as its eos beside another bos.
         """
         found = published_vocabulary.of_huggingface(directory, base_vocab_size, new_are_there)
         return cls(**found._asdict())

@@ -231,10 +231,65 @@ def test_ids_that_would_mean_image_are_refused(tmp_path):
     assert Tokenizer.from_huggingface(folder, 16).image_id == 16
     with pytest.raises(ValueError, match=r"json: ids go up to 7, .* has 7 rows, .* <image>"):
         Tokenizer.from_huggingface(folder, 7)
+    (folder / "tokenizer.json").unlink()
     _train_sentencepiece(tmp_path / "tokenizer.model")
     size = Tokenizer.from_huggingface(folder).base_vocab_size
     with pytest.raises(ValueError, match=rf"tokenizer\.model: ids go up to {size - 1}, "):
         Tokenizer.from_huggingface(folder, size - 1)
+
+
+def test_a_special_token_without_a_row_is_left_out(tmp_path):
+    folder = _huggingface(tmp_path, [*_SPECIAL, (7, "<s>", True)])
+    tokenizer = Tokenizer.from_huggingface(folder, 7)
+    assert (tokenizer.image_id, tokenizer.token_text(7)) == (7, "<image>")
+    assert tokenizer.encode("<b>") == [3, 1, 4]
+    with pytest.raises(ValueError, match="ids go up to 6, "):  # its eos, which is needed
+        Tokenizer.from_huggingface(folder, 6)
+
+
+@pytest.mark.parametrize(
+    ("named", "bos", "eos"),
+    [
+        ({"bos_token": "<b>", "eos_token": "<c>"}, "<|endoftext|>", "<|endoftext|>"),  # a chat's
+        ({"bos_token": "<b>", "eos_token": "<|endoftext|>"}, "<b>", "<|endoftext|>"),  # Phi-3's
+        ({"bos_token": None, "eos_token": "<|endoftext|>"}, "<|endoftext|>", "<|endoftext|>"),
+    ],
+)
+def test_documents_end_with_their_separator(tmp_path, named, bos, eos):
+    folder = _huggingface(tmp_path, [*_SPECIAL, (7, "<|endoftext|>", True)])
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    tokenizer = Tokenizer.from_huggingface(folder)
+    found = tokenizer.token_text(tokenizer.bos_id), tokenizer.token_text(tokenizer.eos_id)
+    assert found == (bos, eos)
+
+
+@pytest.mark.reference
+def test_of_two_tokenizers_in_a_folder_the_one_that_transformers_reads(tmp_path):
+    import_torch()
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+    _train_sentencepiece(tmp_path / "tokenizer.model")
+    alone = Tokenizer.from_huggingface(tmp_path)
+    file = str(tmp_path / "tokenizer.model")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=file)
+    vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+    cuts = [(piece[:i], piece[i:]) for piece in vocabulary for i in range(1, len(piece))]
+    merges = [pair for pair in cuts if {*pair} <= vocabulary.keys()]
+    made = hf.LlamaTokenizer(vocabulary, merges)
+    made.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    made.add_tokens(["flaming"])
+    made.save_pretrained(tmp_path)
+    assert {"tokenizer.json", "tokenizer.model"} <= {path.name for path in tmp_path.iterdir()}
+    theirs, ours = hf.AutoTokenizer.from_pretrained(tmp_path), Tokenizer.from_huggingface(tmp_path)
+    assert (ours.bos_id, ours.eos_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert ours.base_vocab_size == len(theirs) == alone.base_vocab_size + 2
+    for text in ("a picture of flamingo\nnumber é 12", "two  spaces", "flaming"):
+        ids = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == text
+    assert ours.encode("a picture of cat") == alone.encode("a picture of cat")
+    (tmp_path / "tokenizer_config.json").unlink()  # then tokenizer.model knows what begins and ends
+    unnamed = Tokenizer.from_huggingface(tmp_path)
+    assert (unnamed.bos_id, unnamed.eos_id) == (alone.bos_id, alone.eos_id)
 
 
 def test_folders_and_files_that_hold_no_tokenizer(tmp_path):
