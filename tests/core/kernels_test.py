@@ -58,7 +58,7 @@ def test_splash_equals_plain_attention(inputs, on_mesh):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize("has_window", [None, True, False])
+@pytest.mark.parametrize("has_window", [None, False])
 def test_splash_sees_as_far_as_the_window_and_bounds_logits(inputs, has_window):
     how = {"window": 9, "scale": 0.2, "softcap": 1.5}
     how |= {} if has_window is None else {"has_window": has_window}
@@ -81,7 +81,7 @@ def test_splash_compiles_for_chips_that_are_not_here(h, monkeypatch):
 
     def total(q, k, segments):
         has_window = (segments > 0).all()  # as of a scanned layer
-        seen = attend_causally(q, k, k, None, segments, "splash", 48, has_window)
+        seen = attend_causally(q, k, k, None, segments, "splash", 48, has_window, softcap=50.0)
         return seen.astype("float32").sum()
 
     def struct(dtype, *shape):

@@ -1,6 +1,7 @@
 """Properties of the language model that hold for every kind of it."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,14 @@ import pytest
 from flax import nnx
 
 from experiments.configs.language_models import LANGUAGE_MODELS
-from flamingo_jax.config import LanguageModelConfig, LinearScaling, Llama3Scaling, LongRopeScaling
+from flamingo_jax.config import (
+    LanguageModelConfig,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    from_dict,
+    to_dict,
+)
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel, logits
@@ -33,7 +41,9 @@ LAYERNORM = {"norm": "layernorm", **PLAIN}
 KINDS = {
     "chinchilla": dataclasses.replace(SIZES, positions="relative", **PLAIN),
     "llama": dataclasses.replace(SIZES, num_kv_heads=2, tied_head=False),
-    "llama_3": dataclasses.replace(SIZES, rope_scaling=Llama3Scaling(4.0, 0.2, 1.0, 8)),
+    "llama_3": dataclasses.replace(
+        SIZES, rope_scaling=Llama3Scaling(4.0, 0.2, 1.0, 8), sliding_window=4
+    ),
     "qwen2": dataclasses.replace(
         SIZES,
         num_kv_heads=2,
@@ -42,12 +52,12 @@ KINDS = {
         global_layers=(0, 1),
         rope_scaling=LONG_ROPE,
     ),
-    "qwen3": dataclasses.replace(SIZES, num_kv_heads=2, qk_norm=True, qk_norm_by_head=True),
-    "gemma": dataclasses.replace(
-        SIZES, num_kv_heads=1, activation="gelu_tanh", norm_offset=True, scale_embedding=True
-    ),
     "gemma_2": dataclasses.replace(
         SIZES,
+        num_kv_heads=1,
+        activation="gelu_tanh",
+        norm_offset=True,
+        scale_embedding=True,
         sandwich_norm=True,
         sliding_window=4,
         global_layers=(1, 3),
@@ -57,6 +67,7 @@ KINDS = {
     ),
     "gemma_3": dataclasses.replace(
         SIZES,
+        num_kv_heads=2,
         sandwich_norm=True,
         qk_norm=True,
         qk_norm_by_head=True,
@@ -66,7 +77,6 @@ KINDS = {
         rope_scaling=LinearScaling(4.0),
     ),
     "olmo_2": dataclasses.replace(SIZES, qk_norm=True, norm_after=True),
-    "mistral": dataclasses.replace(SIZES, num_kv_heads=2, sliding_window=4),
     "mpt": dataclasses.replace(
         SIZES, positions="alibi", norm_bias=False, qk_norm=True, **LAYERNORM
     ),
@@ -320,6 +330,20 @@ def count(name):
     config = LANGUAGE_MODELS[name]
     _, shapes, _ = params.abstract(lambda rngs: LanguageModel(config, Execution(), rngs=rngs))
     return params.count(shapes)
+
+
+def test_configs_go_to_json_and_back():
+    for config in (*LANGUAGE_MODELS.values(), *KINDS.values()):
+        assert from_dict(LanguageModelConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_rotary_scalings_are_known_by_their_kind():
+    """One without was written before there were others than Llama 3.1's."""
+    values = to_dict(KINDS["llama_3"])
+    del values["rope_scaling"]["kind"]
+    assert from_dict(LanguageModelConfig, values) == KINDS["llama_3"]
+    with pytest.raises(ValueError, match=r"rope_scaling=.*: want a `kind` among its keys, one of"):
+        from_dict(LanguageModelConfig, values | {"rope_scaling": {"kind": "dynamic"}})
 
 
 def test_every_position_kind_is_tested():

@@ -449,6 +449,11 @@ def test_rotary_scalings_have_the_values_that_files_leave_out():
     found = scaling({"type": "su", **factors}, **phi3)
     assert (found.short_factors, found.long_factors) == ((1.0, 2.0), (3.0, 4.0))
     assert (found.trained_length, found.attention_factor) == (16, pytest.approx(1.5**0.5))
+    factors = {name: values[:1] for name, values in factors.items()}
+    half = small_qwen(
+        **phi3, partial_rotary_factor=0.5, rope_scaling={"type": "longrope", **factors}
+    )
+    assert read_config(half).rope_dims == 2
 
 
 @pytest.mark.parametrize(
