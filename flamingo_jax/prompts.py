@@ -214,11 +214,15 @@ def _load(text: str, where: str) -> Any:
 
     try:
         return json.loads(text, object_pairs_hook=unique)
+    except PromptError:
+        raise
     except json.JSONDecodeError as e:
         line = f" line {e.lineno}" if "\n" in text.strip() else ""
         raise PromptError(f"{where}:{line} not JSON at column {e.colno} ({e.msg})") from None
     except RecursionError:
         raise PromptError(f"{where}: brackets in brackets, too many to be a prompt") from None
+    except ValueError:  # Python's own limit
+        raise PromptError(f"{where}: a number of too many digits; texts stand in quotes") from None
 
 
 def _suggest(key: str, valid: Sequence[str]) -> str:

@@ -79,6 +79,7 @@ T = '{"text": "x"}'
         ('{"prompt": [{"text": "a\\ud800"}]}', r"part 1: text: \\ud800 is half a character"),
         (f'{{"prompt": [{T}], "candidates": ["\\udc00"]}}', r"candidate .*\\udc00 is half"),
         ("[" * 100_000, "bad.jsonl:2: brackets in brackets"),
+        (f'{{"prompt": [{{"text": {"1" * 5000}}}]}}', "bad.jsonl:2: a number of too many digits"),
         (f'{{"id": 3, "prompt": [{T}]}}', "bad.jsonl:2: id must be a string, got 3"),
         (f'{{"id": "ok", "prompt": [{T}]}}', "bad.jsonl:2: id 'ok' was used before"),
         (f'{{"prompt": [{T}], "candidates": [1]}}', "candidates must be a list of strings"),
