@@ -39,11 +39,13 @@ def restore(
 
     `model` is what the recipe trains: a Flamingo's card, or the config of one of its parts.
     UserError where fewer steps are asked for than are done, or another model than the run began
-    with, or other frozen parts around it, which no checkpoint holds.
+    with, or other frozen parts around it, which no checkpoint holds. CheckpointError where none can
+    be read, or the disk of a run that begins has no room for one.
     """
     kept = config.keep_checkpoints, config.keep_every
     checkpoints = Checkpoints(workdir.checkpoints, *kept)
     if checkpoints.latest_step is None:
+        checkpoints.check_room(fresh)
         return checkpoints, fresh, None
     with cli.user_input():
         run_setup.check_steps(config.steps, checkpoints.latest_step)

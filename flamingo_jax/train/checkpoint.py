@@ -8,6 +8,8 @@ run leaves whole ones only.
 
 import contextlib
 import dataclasses
+import re
+import shutil
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ from flamingo_jax.train.state import TrainState
 Tree = Any
 _ASIDE = "unreadable"
 _PATIENCE_S = 60.0  # for what a checkpoint is to come after
+_MIB = 1 << 20
+_SYSTEM_ERROR = re.compile(r": ([^:]+) \[os_error_code")  # at the end of what tensorstore says
 
 
 class _Patience(NamedTuple):
@@ -60,7 +64,7 @@ class _DataRestore(ocp.args.JsonRestore):
 
 
 class CheckpointError(Exception):
-    """No checkpoint of the folder can be read; the message says what to do."""
+    """No checkpoint of the folder can be read, or none written; the message says what to do."""
 
 
 class Checkpoints:
@@ -100,16 +104,34 @@ class Checkpoints:
         """Copies the state off the devices and returns; the files are written in the background.
 
         The checkpoint is visible once `after` is done too, if that takes no more than a minute.
+
+        Raises:
+          CheckpointError: there is no room for it, or the one before could not be written.
         """
         step = int(state.step)
         if step == self.latest_step:
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()), data=_DataSave(data, after)
-            ),
-        )
+        with self._written():
+            self._manager.wait_until_finished()
+            self.check_room(state)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state._asdict()), data=_DataSave(data, after)
+                ),
+            )
+
+    def check_room(self, state: TrainState) -> None:
+        """CheckpointError where the disk has not the room for one more; buckets always have."""
+        if "://" in str(self.directory):
+            return
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / _MIB
+        free = shutil.disk_usage(self.directory).free / _MIB
+        if free < needed:
+            raise CheckpointError(
+                f"{self.directory}: a checkpoint takes {needed:.1f} MiB, and {free:.1f} are free: "
+                "make room, and give the same command again"
+            )
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that is whole, with the shapes, dtypes and shardings of `like`.
@@ -173,8 +195,9 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Until every save is on disk."""
-        self._manager.wait_until_finished()
+        """Until every save is on disk; CheckpointError where one could not be written."""
+        with self._written():
+            self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def finished_on(self, errors: tuple[type[Exception], ...]) -> Iterator[None]:
@@ -186,9 +209,24 @@ class Checkpoints:
             raise
 
     def close(self) -> None:
-        """Waits, then ends the background threads."""
-        self._manager.wait_until_finished()
+        """Waits, then ends the background threads; CheckpointError as `wait`."""
+        self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Around what tells of a save: what tensorstore met becomes a CheckpointError."""
+        try:
+            yield
+        except ValueError as error:
+            if "Error writing" not in str(error):
+                raise
+            system = _SYSTEM_ERROR.search(str(error))
+            raise CheckpointError(
+                f"{self.directory}: a checkpoint could not be written "
+                f"({system[1] if system else ' '.join(str(error).split())[:120]}): mend that, and "
+                "give the same command again"
+            ) from error
 
 
 def _anywhere(here: bool) -> bool:

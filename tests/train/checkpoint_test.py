@@ -1,5 +1,8 @@
 """Checkpoints: a round trip to the last bit, a damaged newest one, nothing but damage."""
 
+import collections
+import resource
+import shutil
 import time
 from concurrent import futures
 
@@ -136,4 +139,35 @@ def test_another_config_is_told_and_deletes_nothing(folder):
     )
     with pytest.raises(CheckpointError, match=message):
         Checkpoints(folder).restore(make_state(0, width=5))
+    assert Checkpoints(folder).latest_step == 2
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_clear_line_and_costs_none(folder, monkeypatch):
+    usage = collections.namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=3 << 20))
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(make_state(3), place(3))
+    with pytest.raises(CheckpointError, match="takes 6.0 MiB, and 3.0 are free: make room") as error:
+        checkpoints.save(make_state(4, width=1 << 19), place(4))
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+    checkpoints.close()
+    assert Checkpoints(folder).latest_step == 3
+
+
+def test_what_cannot_be_written_is_one_clear_line_too(folder):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = jax.random.normal(jax.random.key(0), 1 << 19)  # which is not to be compressed
+    state = make_state(3, width=1 << 19)
+    state = state._replace(trainable=jax.tree.map(lambda x: x + noise, state.trainable))
+    checkpoints = Checkpoints(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # as a quota
+    try:
+        with pytest.raises(CheckpointError, match="could not be written .*File too large") as error:
+            checkpoints.save(state, place(3))
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    checkpoints.close()
     assert Checkpoints(folder).latest_step == 2
