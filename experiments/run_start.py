@@ -25,8 +25,11 @@ def clock(workdir: Workdir, began: float) -> Clock:
 
 
 def open_for_all(workdir: Workdir, clock: Clock) -> None:
-    """Makes the folder, and fails unless it is the same one for all processes, who call it."""
-    workdir.folder.mkdir(parents=True, exist_ok=True)
+    """Makes the folder, this run's alone, and the same one for all processes, who call it.
+
+    UserError where another run is in it, OSError where it is not the same one.
+    """
+    workdir.hold()
     if processes.is_first():
         clock.save()
     workdir.share(CLOCK_FILE)

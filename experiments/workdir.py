@@ -7,6 +7,7 @@ alone, on any machine; and so does an evaluation.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -37,6 +38,7 @@ class Workdir:
         self._background = ThreadPoolExecutor(1, "workdir")
         self._copying: Future | None = None
         self._failures, self._begun = 0, False
+        self._lock: int | None = None
 
     @classmethod
     def given(cls, name: str, value: str) -> Self:
@@ -72,6 +74,26 @@ class Workdir:
                 self._mirror = Mirror(self.place, self.folder)
                 self._mirror.bring(names)
         processes.gather(None)  # they are there, for all processes of this machine
+
+    def hold(self) -> None:
+        """Makes the folder, and keeps other runs on this machine out of it until the block ends.
+
+        All processes call it. UserError where one is in it. Of a disk that knows no such locks
+        nobody is kept out.
+        """
+        taken = False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if processes.is_first():
+            self._lock = os.open(self.folder, os.O_RDONLY)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                taken = isinstance(error, BlockingIOError)
+        if processes.gather(taken)[0]:
+            raise cli.UserError(
+                f"another process trains in {self}: stop it or wait for its end, or give another "
+                "workdir"
+            )
 
     def begin(self) -> None:
         """Copies up what there is; UserError for a bucket that cannot be written."""
@@ -114,6 +136,14 @@ class Workdir:
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         self._background.shutdown()
+        try:
+            self._finish(kind)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+
+    def _finish(self, kind: type[BaseException] | None) -> None:
+        """The last copy."""
         if not self._mirror or not self._begun or kind is KeyboardInterrupt:
             return
         if kind is not None:

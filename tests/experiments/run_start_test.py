@@ -1,6 +1,7 @@
 """A run goes on with the model it began with, whatever shapes another would have."""
 
 import json
+import time
 
 import pytest
 
@@ -92,3 +93,20 @@ def test_a_config_that_says_nothing_of_a_model_or_nonsense(goes_on, tmp_path):
         file.write_text(nonsense)
         with pytest.raises(UserError, match=r"config\.json cannot be read .*: mend it, or delete"):
             goes_on()
+
+
+def test_a_workdir_is_one_runs_alone_until_it_ends(tmp_path):
+    place = str(tmp_path / "new" / "run")
+
+    def begin(seconds: float) -> None:
+        with Workdir.given("--workdir", place) as workdir:
+            run_start.open_for_all(workdir, run_start.clock(workdir, time.monotonic() - seconds))
+
+    with Workdir.given("--workdir", place) as workdir:
+        run_start.open_for_all(workdir, run_start.clock(workdir, time.monotonic()))
+        kept = (workdir.folder / "clock.json").read_text()
+        with pytest.raises(UserError, match=r"another process trains in .*/new/run: stop it or"):
+            begin(100)
+        assert (workdir.folder / "clock.json").read_text() == kept
+    begin(100)
+    assert json.loads((workdir.folder / "clock.json").read_text())["wall_s"] >= 100
