@@ -114,7 +114,8 @@ class _Block:
 def extract(data: bytes, url: str = "", charset: str = "") -> Page:
     """The page in `data`; `charset` is what HTTP said, `url` what relative addresses start from.
 
-    Raises BadRecord with the reason `empty`, `too_large`, `not_html`, or `too_many_images`.
+    Raises BadRecord with the reason `empty`, `too_large`, `not_html`, `too_deep` or
+    `too_many_images`.
     """
     root = _parse(_decode(data, charset))
     base = _base(root, url)
@@ -174,11 +175,15 @@ def _codec(name: str) -> str | None:
 
 
 def _parse(text: str) -> html.HtmlElement:
-    parser = html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    # huge_tree: elements in 2048 others, where libxml2 would end a page at 256 without a word.
+    settings = {"remove_comments": True, "remove_pis": True, "huge_tree": True}
+    parser = html.HTMLParser(encoding="utf-8", **settings)
     try:
         root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except (etree.LxmlError, ValueError, AssertionError) as error:
         raise BadRecord("not_html", f"page cannot be parsed: {error}") from error
+    if parser.error_log.filter_types(etree.ErrorTypes.ERR_RESOURCE_LIMIT):
+        raise BadRecord("too_deep", "elements in over 2000 others, behind which nothing is read")
     if root.find(".//*") is None:
         raise BadRecord("not_html", "page has no elements")
     return root

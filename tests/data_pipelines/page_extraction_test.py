@@ -125,6 +125,8 @@ def test_bytes_of_no_encoding_are_still_a_page():
         (b"<p>" * (MAX_HTML_BYTES // 3 + 1), "too_large"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0", "not_html"),
         (b"<p>x" + b"<img src=a>" * 1001, "too_many_images"),
+        (b"<p>x</p>" + b"<div>" * 20_000 + b"deep" + b"</div>" * 20_000, "too_deep"),
+        (b"<table><tr><td>a<img src=x.png>" * 1000, "too_deep"),
     ],
 )
 def test_what_is_no_page_is_refused(data, reason):
@@ -136,9 +138,9 @@ def test_what_is_no_page_is_refused(data, reason):
 @pytest.mark.parametrize(
     "html",
     [
-        b"<div>" * 20_000 + b"deep" + b"</div>" * 20_000,
+        b"<div>" * 500 + b"deep" + b"</div>" * 500,
         b"<p>a<div>b</p><span>c</div><img src=x.png",
-        b"<table><tr><td>a<img src=x.png>" * 1000,
+        b"<table><tr><td>a<img src=x.png>" * 400,
         b"<p>text &#x110000; &#0; &nosuch; \0 more</p>",
         b"<!DOCTYPE html [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><p>&b;</p>",
         b"plain text with no elements at all",
@@ -148,3 +150,10 @@ def test_broken_pages_are_read_as_far_as_they_go(html):
     page = extract(html, BASE)
     assert isinstance(page.text, str)
     page.text.encode()
+
+
+def test_what_stands_in_and_behind_many_elements_is_not_lost():
+    deep = b"<font>" * 1000 + b"<p>in</p><img src=a.png>" + b"</font>" * 1000
+    page = extract(b"<p>before</p>" + deep + b"<p>behind</p>", BASE)
+    assert page.text == "before\n\nin\n\nbehind"
+    assert [image.position for image in page.images] == [len("before\n\nin")]
