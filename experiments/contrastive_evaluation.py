@@ -66,6 +66,14 @@ def check(task: Task) -> None:
         )
 
 
+def check_folder(out: pathlib.Path) -> None:
+    """UserError where results cannot be written, or would be in the place of another command's."""
+    if out.is_file():
+        raise UserError(f"--out={out} is a file: give a folder")
+    if (out / "predictions").is_dir():
+        raise UserError(f"--out={out} holds results of experiments.evaluate: give another folder")
+
+
 def run(
     model: ContrastiveModel,
     directory: pathlib.Path,

@@ -51,15 +51,14 @@ def _evaluate(out: Workdir) -> None:
         )
         names = list(dict.fromkeys(filter(None, _TASKS.value)))
         tasks = [catalog.read(name, data_dir, _TEMPLATE) for name in names]
-    if out.folder.is_file():
-        raise cli.UserError(f"--out={out} is a file: give a folder")
+    out.bring()
+    contrastive_evaluation.check_folder(out.folder)
     if not tasks:
         raise cli.UserError("--tasks is empty: name a benchmark, or jsonl:PATH")
     for task in tasks:
         contrastive_evaluation.check(task)
     directory = contrastive_model.find(directory)
     model = contrastive_model.load(directory)
-    out.bring()
     out.folder.mkdir(parents=True, exist_ok=True)
     out.begin()
     contrastive_evaluation.run(model, directory, tasks, settings, out, sys.argv)

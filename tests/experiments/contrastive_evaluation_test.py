@@ -183,6 +183,13 @@ def test_from_a_bucket_another_machine_goes_on(tmp_path, monkeypatch):
     assert found == [row["score"] for row in rows(tmp_path, task).values()]
 
 
+def test_results_of_few_shot_prompts_are_not_written_over(tmp_path):
+    contrastive_evaluation.check_folder(tmp_path / "new")
+    (tmp_path / "predictions").mkdir()  # as experiments.evaluate leaves it
+    with pytest.raises(UserError, match=r"holds results of experiments\.evaluate: give another"):
+        contrastive_evaluation.check_folder(tmp_path)
+
+
 def test_the_command_writes_results_of_a_saved_model(tmp_path):
     """Of random towers, with descriptions of one's own; and a wrong file of them is one line."""
     config = from_dict(TwoTowersConfig, contrastive.micro().model.to_dict())
