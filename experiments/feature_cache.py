@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -30,6 +31,7 @@ from flamingo_jax.models.vision import VisionEncoder
 
 Tree = Any
 _PARTIAL = ".partial-"
+_MIB = 1 << 20
 _CHUNK = 64  # pictures decoded and encoded at a time
 _ON_CPU = 2  # pictures a device step there: what fits the cache (see models/efficientnet_lite.py)
 
@@ -107,11 +109,14 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
         left.unlink()
     partial = path.with_name(f"{_PARTIAL}{path.name}")
     shape = (len(pictures), config.num_features, config.width)
-    out = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+    _check_room(path.parent, shape)
     names: list[str] = []
     bar = progress_bar.bar(len(pictures), "encoding pictures", "pictures")
     ids = list(pictures)
-    with ThreadPoolExecutor(2) as pool, bar:
+    with ThreadPoolExecutor(2) as pool, bar, partial.open("wb") as file:
+        # Written, not mapped: a full disk is an error of writing, and of a mapping the end.
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             decoded = list(pool.map(lambda i: _decode(pictures[i], config.preprocessing), chunk))
@@ -120,13 +125,27 @@ def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
                 pixels = np.stack([p for _, p in good])
                 pad = [(0, _CHUNK - len(good)), (0, 0), (0, 0), (0, 0)]
                 features = np.asarray(encode(vision_params, np.pad(pixels, pad)))
-                out[len(names) : len(names) + len(good)] = features[: len(good)]
+                file.write(features[: len(good)].tobytes())
                 names += [i for i, _ in good]
             bar.update(len(chunk))
-    out.flush()
-    del out
+        file.truncate(file.tell() + (len(pictures) - len(names)) * _row_bytes(shape))
     write_json(_names(path), names)
     partial.rename(path)
+
+
+def _check_room(folder: pathlib.Path, shape: tuple[int, int, int]) -> None:
+    """OSError where the disk has not the room for features of this shape."""
+    needed, free = shape[0] * _row_bytes(shape) / _MIB, shutil.disk_usage(folder).free / _MIB
+    if free < needed:
+        raise OSError(
+            f"{folder}: features of {shape[0]} pictures take {needed:.1f} MiB, and {free:.1f} are "
+            "free: make room, or give data.dir on another disk"
+        )
+
+
+def _row_bytes(shape: tuple[int, int, int]) -> int:
+    """Of one picture's features, float16."""
+    return 2 * shape[1] * shape[2]
 
 
 def _decode(data: bytes, preprocessing) -> np.ndarray | None:
