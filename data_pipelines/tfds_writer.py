@@ -1,7 +1,9 @@
 """Writes a TFDS builder's records to TFRecord files, without TFDS's own lines and bars."""
 
 import contextlib
+import errno
 import io
+import os
 import pathlib
 
 import tensorflow_datasets as tfds
@@ -13,7 +15,16 @@ def is_built(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def build(builder: tfds.core.DatasetBuilder) -> None:
-    """Writes all splits, or nothing where they are there. No network is used by TFDS."""
+    """Writes all splits, or nothing where they are there. No network is used by TFDS.
+
+    OSError for a full disk.
+    """
     tfds.disable_progress_bar()  # it draws two bars a split, and the caller has one
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of "downloads of unknown size"
-        builder.download_and_prepare(file_format="tfrecord")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of "downloads of unknown size"
+            builder.download_and_prepare(file_format="tfrecord")
+    except Exception as error:  # TensorFlow's, or a RuntimeError that quotes it
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, full, str(builder.data_dir)) from error
