@@ -79,7 +79,9 @@ def open_or_build(
         sort_keys=True,
     )
     path = root / f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    if not (path.is_file() and _names(path).is_file()):
+    try:
+        return FeatureCache(path)
+    except (OSError, EOFError, ValueError):  # not there, or cut, as when the power fails
         _build(card, vision_params, dataset_dirs, path)
     return FeatureCache(path)
 

@@ -65,3 +65,12 @@ def test_a_disk_without_room_for_it_is_one_line_and_no_file(build, tmp_path, mon
     with pytest.raises(OSError, match=r"features of \d+ pictures take .* are free: make room"):
         build[0](tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_was_cut_is_made_again(build, tmp_path):
+    found, _ = build[0](tmp_path)
+    whole = found.path.read_bytes()
+    for cut in (b"", whole[: len(whole) // 2]):
+        found.path.write_bytes(cut)
+        again, _ = build[0](tmp_path)
+        assert again.path.read_bytes() == whole
