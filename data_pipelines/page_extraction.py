@@ -7,16 +7,15 @@ GIMP's manual. What is dropped: elements that HTML or ARIA call navigation and t
 class or id does; blocks that are mostly links; what is hidden.
 """
 
-import codecs
 import dataclasses
 import re
 from urllib.parse import urljoin, urlsplit
 
 from lxml import etree, html
 
+from data_pipelines import page_encoding
 from data_pipelines.errors import BadRecord
 
-MAX_HTML_BYTES = 16 << 20
 _MAX_IMAGES = 1000  # of one page; what has more is a catalogue
 _LINK_SHARE = 0.6  # of a block's characters; above it is a list of links
 _GUARD_SHARE = 0.5  # an element with more of the page's text is not dropped for its class or id
@@ -51,17 +50,6 @@ _FURNITURE = re.compile(
     re.IGNORECASE,
 )
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_META_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
-_XML_CHARSET = re.compile(rb"""^\s*<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.:-]+)""")
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# Python has others that no page is in, such as "hex", "punycode" and "unicode_escape".
-_TEXT_CODECS = re.compile(
-    r"ascii|big5.*|cp\d+|euc.*|gb.*|hz|iso.*|johab|koi8.*|mac.*|shift.*|tis.*|utf-(?:8|16|32).*"
-)
 _LAZY = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-url", "src")
 _BREAK = "\n"
 
@@ -117,7 +105,7 @@ def extract(data: bytes, url: str = "", charset: str = "") -> Page:
     Raises BadRecord with the reason `empty`, `too_large`, `not_html`, `too_deep` or
     `too_many_images`.
     """
-    root = _parse(_decode(data, charset))
+    root = _parse(page_encoding.decode(data, charset))
     base = _base(root, url)
     blocks, num_dropped = _blocks(root, base)
     kept = []
@@ -137,41 +125,6 @@ def extract(data: bytes, url: str = "", charset: str = "") -> Page:
         licence=_licence(root, base),
         num_boilerplate_images=num_dropped,
     )
-
-
-def _decode(data: bytes, charset: str) -> str:
-    """Text of any page: what it and HTTP say of its encoding is tried, UTF-8 first of all."""
-    if not data.strip():
-        raise BadRecord("empty", "page of 0 bytes")
-    if len(data) > MAX_HTML_BYTES:
-        raise BadRecord("too_large", f"page of {len(data)} bytes: more than {MAX_HTML_BYTES}")
-    for mark, name in _BOMS:
-        if data.startswith(mark):
-            return data.decode(name, errors="replace").replace("\0", "")
-    if data.count(0, 0, 4096) > 4:
-        raise BadRecord("not_html", f"{len(data)} bytes with zeros among them are no page")
-    try:
-        return data.decode("utf-8").replace("\0", "")
-    except UnicodeDecodeError:
-        pass
-    head = data[:4096]
-    declared = [m[1].decode() for m in (_XML_CHARSET.search(head), _META_CHARSET.search(head)) if m]
-    for name in (charset, *declared, "windows-1252"):
-        codec = _codec(name)
-        if codec and codec != "utf-8":  # UTF-8 it is not, whatever it says
-            break
-    return data.decode(codec, errors="replace").replace("\0", "")
-
-
-def _codec(name: str) -> str | None:
-    """Python's name of a text encoding; None for an unknown one. Browsers read Latin-1 as 1252."""
-    try:
-        found = codecs.lookup(name).name
-    except (LookupError, ValueError):
-        return None
-    if not _TEXT_CODECS.fullmatch(found):
-        return None
-    return "windows-1252" if found in ("iso8859-1", "ascii") else found
 
 
 def _parse(text: str) -> html.HtmlElement:

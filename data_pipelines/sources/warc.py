@@ -20,7 +20,7 @@ from warcio.recordloader import ArcWarcRecord
 
 from data_pipelines.errors import BadRecord
 from data_pipelines.near_duplicates import hash64
-from data_pipelines.page_extraction import MAX_HTML_BYTES
+from data_pipelines.page_encoding import MAX_HTML_BYTES
 from data_pipelines.page_images import MAX_IMAGE_BYTES
 from data_pipelines.sorted_rows import find_rows
 from data_pipelines.sources import pages

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from data_pipelines.errors import BadRecord
-from data_pipelines.page_extraction import MAX_HTML_BYTES, Page, extract
+from data_pipelines.page_encoding import MAX_HTML_BYTES
+from data_pipelines.page_extraction import Page, extract
 
 BASE = "http://a.example/dir/page.html"
 
