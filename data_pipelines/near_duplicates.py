@@ -14,11 +14,15 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from flamingo_jax.config import ImagePreprocessing
+from flamingo_jax.images import decode_image
+
 NUM_BANDS = 14
 ROWS_PER_BAND = 8
 NUM_TEXT_KEYS = 1 + NUM_BANDS
 _SHINGLE_WORDS = 5
 _WORDS_AT_ONCE = 4096  # bounds the memory of a very long text: 112 x 4096 hashes are 4 MB
+_SMALL_PX = 128  # the side of the square on which a picture's colour and hash are computed
 _WORD = re.compile(r"\w+")
 
 _RNG = np.random.default_rng(20220429)
@@ -45,6 +49,17 @@ def text_keys(text: str) -> np.ndarray:  # u64[NUM_TEXT_KEYS]
     signature = _minhash(words).reshape(NUM_BANDS, ROWS_PER_BAND)
     bands = (hash64(f"band {n}", band.tobytes()) for n, band in enumerate(signature))
     return np.array([hash64("text", " ".join(words)), *bands], np.uint64)
+
+
+def small(data: bytes) -> Image.Image:
+    """A picture of a file, RGB and upright, its longer side 128 pixels; BadMedia for none."""
+    found = []
+    decode_image(
+        data,
+        ImagePreprocessing(size_px=_SMALL_PX),
+        augment=lambda image: found.append(image) or image,
+    )
+    return found[0]
 
 
 def perceptual_hash(image: Image.Image) -> int:

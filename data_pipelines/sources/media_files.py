@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from etils import epath
 
+from data_pipelines import evaluation_images, near_duplicates
 from data_pipelines.errors import BadRecord
 from data_pipelines.sources.lines import ARCHIVE_ERRORS
 from data_pipelines.sources.tar_members import MAX_MEMBER_BYTES, Member, members
@@ -48,10 +49,16 @@ def mirror_name(url: str) -> str:
     return f"{parts.hostname}/{unquote(parts.path).lstrip('/')}{query}"
 
 
-def checked_picture(data: bytes, name: str = "") -> bytes:
-    """`data` if it can be decoded; raises BadMedia, with the `name` of what it belongs to."""
+def checked_picture(data: bytes, name: str = "", evaluation: bytes = b"") -> bytes:
+    """`data` if it can be decoded, and is near none of `evaluation` (see `evaluation_images`).
+
+    Raises BadMedia, with the `name` of what it belongs to.
+    """
     with _naming(name):
-        decode_image(data, _SMALL)
+        if evaluation:
+            evaluation_images.check(near_duplicates.small(data), evaluation)
+        else:
+            decode_image(data, _SMALL)
     return data
 
 

@@ -7,7 +7,6 @@ that stand on many pages, are dropped later, when all pages are known.
 """
 
 import dataclasses
-import glob
 import hashlib
 import importlib
 import json
@@ -15,13 +14,12 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
-
+from data_pipelines import evaluation_images
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.page_extraction import Page, PageImage, extract
 from data_pipelines.page_filters import GOPHER, TextFilters, check_text
-from data_pipelines.page_images import ImageFilters, SeenImage, evaluation_hashes, look
+from data_pipelines.page_images import ImageFilters, SeenImage, look
 from data_pipelines.records import Document, media_id
 from data_pipelines.sources.image_files import data_uri, from_folder
 from data_pipelines.sources.media_files import check_folder
@@ -128,8 +126,7 @@ class Pages(Source):
         for url in image.urls:
             try:
                 data = self.image(url, page)
-                evaluation = np.frombuffer(self.evaluation, np.uint64)
-                return data, url, look(data, self.image_filters, evaluation)
+                return data, url, look(data, self.image_filters, self.evaluation)
             except BadMedia as error:
                 # Of several reasons the one that says most: it was there, but no good.
                 if fault.reason in ("no_address", "not_found"):
@@ -143,7 +140,7 @@ def add_flags(parser: Any) -> None:
     add("--language", default="en", help="ISO 639-1 code of pages to keep; 'any' keeps all")
     add("--image_folder", default="", metavar="DIR", help="pictures, called as wget calls them")
     add("--licence", default="", help="of pages that link to none; default: 'not stated'")
-    add("--evaluation_images", metavar="GLOB", help="pictures that must not be trained on")
+    evaluation_images.add_flag(parser)
     add("--explicit", default="", metavar="MODULE:FUNCTION", help="Document to whether to drop it")
     add(
         "--text_limits",
@@ -172,7 +169,7 @@ def flags(args: Any) -> dict[str, Any]:
         "image_folder": args.image_folder,
         "licence": args.licence,
         "explicit": args.explicit,
-        "evaluation": _evaluation(args.evaluation_images),
+        "evaluation": evaluation_images.hashes(args.evaluation_images),
     }
 
 
@@ -198,15 +195,6 @@ def _filters(text: str) -> dict[str, dict[str, Any]]:
         known = [f.name for kind in (TextFilters, ImageFilters) for f in dataclasses.fields(kind)]
         raise ValueError(f"--filters: no filter {sorted(given)[0]!r}: use one of {known}")
     return found
-
-
-def _evaluation(pattern: str | None) -> bytes:
-    if not pattern:
-        return b""
-    paths = sorted(glob.glob(pattern, recursive=True))
-    if not paths:
-        raise ValueError(f"--evaluation_images={pattern}: no such file: check the pattern")
-    return evaluation_hashes(paths).tobytes()
 
 
 def _function(name: str) -> Callable[[Document], bool]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_pipelines import evaluation_images
 from data_pipelines.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
@@ -36,6 +37,7 @@ class WebDataset(NamedByInput):
     """The pairs of tars; `licence` is what metadata say where a sample names none."""
 
     licence: str = "unknown"
+    evaluation: bytes = b""  # pictures to keep out, see `evaluation_images`
 
     def items(self, paths: Sequence[str]) -> Iterator[tuple[str, Sample] | Dropped]:
         for path in paths:
@@ -59,7 +61,7 @@ class WebDataset(NamedByInput):
             id=f"webdataset/{name}",
             text=_caption(name, sample, columns),
             media_positions=(0,),
-            media=(checked_picture(picture.read(), name),),
+            media=(checked_picture(picture.read(), name, self.evaluation),),
             metadata=metadata
             | {
                 "source": "webdataset",
@@ -103,8 +105,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--licence", default="unknown", help="of samples that name none; kept in their metadata"
     )
+    evaluation_images.add_flag(parser)
 
 
 def source(args: argparse.Namespace) -> WebDataset:
-    """The source that the flags describe."""
-    return WebDataset(args.licence)
+    """The source that the flags describe; ValueError."""
+    return WebDataset(args.licence, evaluation_images.hashes(args.evaluation_images))

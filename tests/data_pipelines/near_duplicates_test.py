@@ -1,5 +1,6 @@
 """Similar texts share a key about as often as theory says; similar pictures are few bits apart."""
 
+import argparse
 import io
 import random
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines import evaluation_images
 from data_pipelines.near_duplicates import NUM_BANDS, ROWS_PER_BAND, hash64, text_keys
-from data_pipelines.page_images import ImageFilters, evaluation_hashes, look
+from data_pipelines.page_images import ImageFilters, look
+from data_pipelines.sources import webdataset
 from flamingo_jax.images import BadMedia
+from tests.data_pipelines.sources.converting import converted, write_tar
 
 
 def text(rng: random.Random, count: int = 300) -> list[str]:
@@ -62,7 +66,7 @@ def test_texts_shorter_than_a_shingle_have_keys_of_their_own(short):
 def test_evaluation_pictures_are_found_resized_and_recompressed(tmp_path):
     path = tmp_path / "evaluation.png"
     path.write_bytes(encoded(scene(1)))
-    hashes = evaluation_hashes([path])
+    hashes = evaluation_images.hashes(str(path))
     filters = ImageFilters()
     for copy in (
         encoded(scene(1), "JPEG", quality=50),
@@ -74,6 +78,23 @@ def test_evaluation_pictures_are_found_resized_and_recompressed(tmp_path):
         assert caught.value.reason == "near_evaluation_image"
     for seed in range(2, 20):
         assert look(encoded(scene(seed)), filters, hashes).width == 320
+
+
+def test_pairs_with_a_picture_near_one_of_a_benchmark_are_dropped(tmp_path):
+    """As the paper did with ALIGN and LTIP."""
+    (tmp_path / "asked.png").write_bytes(encoded(scene(1)))
+    near = encoded(scene(1, (640, 480)), "JPEG", quality=50)
+    files = {"a.jpg": near, "a.txt": b"asked", "b.png": encoded(scene(2)), "b.txt": b"other"}
+    parser = argparse.ArgumentParser()
+    webdataset.add_flags(parser)
+    source = webdataset.source(parser.parse_args([f"--evaluation_images={tmp_path}/*.png"]))
+    documents, counts = converted(source, [write_tar(tmp_path / "0.tar", files)])
+    assert [document.text for document in documents] == ["other"]
+    assert counts.dropped == {"near_evaluation_image": 1}
+    assert counts.examples["near_evaluation_image"].startswith("0/a: ")
+    nowhere = parser.parse_args([f"--evaluation_images={tmp_path}/*.gif"])
+    with pytest.raises(ValueError, match=r"--evaluation_images=.*gif: no such file"):
+        webdataset.source(nowhere)
 
 
 @pytest.mark.parametrize(
