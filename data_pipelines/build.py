@@ -70,7 +70,8 @@ def _parse(argv: list[str]):
     add = parser.add_argument
     add("--source", required=True, choices=sorted(SOURCES), help="what kind of input to read")
     add("--input", required=True, metavar="GLOB", help="input files; ** goes into folders")
-    add("--output", required=True, metavar="DIR", help="the dataset's folder, best NAME/1.0.0")
+    output = "the dataset's folder, best NAME/1.0.0"
+    add("--output", required=True, type=commands.place, metavar="DIR", help=output)
     add("--records_per_chunk", type=_positive, default=500, help="lost at most by a kill, a worker")
     add("--shard_mib", type=_positive, default=256, help="size of the dataset's shards")
     if name:

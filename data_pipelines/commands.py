@@ -50,10 +50,18 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
+def place(text: str) -> str:
+    """A folder's path or address, as a type of an argument; without one it would be this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give a folder")
+    return text
+
+
 def add_dataset_flags(parser: Parser) -> None:
     """Flags that say which dataset to open and what sequences to make of it."""
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="a TFDS dataset's folder, or one above it")
+    data = "a TFDS dataset's folder, or one above it"
+    add("--data", required=True, type=place, metavar="DIR", help=data)
     add("--split", default="train", help='TFDS notation, such as "train[:10%%]"')
     add(
         "--kind",

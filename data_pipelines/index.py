@@ -24,7 +24,8 @@ def main() -> None:
         description="Writes where the records of a dataset begin, in files beside its shards.",
         epilog="example: python -m data_pipelines.index --data=gs://BUCKET/data/pages",
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="a TFDS dataset's folder")
+    data = "a TFDS dataset's folder"
+    parser.add_argument("--data", required=True, type=commands.place, metavar="DIR", help=data)
     args = parser.parse_args()
     commands.run(lambda: _index(args))
 

@@ -37,7 +37,9 @@ def main() -> None:
     )
     commands.add_dataset_flags(parser)
     parser.add_argument("--num", type=int, default=8, help="sequences to show")
-    parser.add_argument("--out", required=True, metavar="DIR", help="gets index.html")
+    parser.add_argument(
+        "--out", required=True, type=commands.place, metavar="DIR", help="gets index.html"
+    )
     args = parser.parse_args()
     commands.run(lambda: _inspect(args))
 

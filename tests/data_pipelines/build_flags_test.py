@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from data_pipelines import build, commands
+from data_pipelines import benchmark, build, commands, index, inspect
 
 
 def documented() -> list[list[str]]:
@@ -25,6 +25,27 @@ def test_flags_of_documented_commands_exist(words):
     source = parser.parse_known_args(words)[0].source
     build.SOURCES[source].add_flags(parser)
     build._check_beam_flags(parser.parse_known_args(words)[1])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (build, ["--source=text", "--input=a.jsonl", "--output="]),
+        (inspect, ["--data=data", "--out="]),
+        (inspect, ["--data=", "--out=look"]),
+        (index, ["--data="]),
+        (benchmark, ["--data="]),
+    ],
+)
+def test_an_empty_folder_is_not_taken_for_this_one(monkeypatch, capsys, command, words):
+    """As of a shell variable that is not set."""
+    monkeypatch.setattr("sys.argv", ["command", *words])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert re.fullmatch(
+        r"error: argument --(out|output|data): is empty: give a folder \(see --help\)\n",
+        capsys.readouterr().err,
+    )
 
 
 def test_beam_flags_are_passed_on_and_no_others():
