@@ -19,7 +19,9 @@ from flamingo_jax import contrastive_model
 from flamingo_jax.eval import zero_shot
 from flamingo_jax.eval.tasks import catalog
 
-_MODEL = flags.DEFINE_string("model", None, "Workdir of pretrain_contrastive, or its model/.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Workdir of pretrain_contrastive, or its model/; may be gs://..."
+)
 _TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results; may be gs://BUCKET/FOLDER.")

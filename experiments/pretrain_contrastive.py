@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from experiments import cli, contrastive_stage, pretraining
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; made where it is missing.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; may be gs://BUCKET/FOLDER.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
