@@ -14,12 +14,15 @@ build would grow with its input. The steps and their order:
     shards    candidate records -> shards of the dataset, sorted by hash
 """
 
+import builtins
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -27,7 +30,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from etils import epath
 
-from data_pipelines import deduplication, finishing, staging
+from data_pipelines import bucket_files, deduplication, finishing, folder_lock, staging
 from data_pipelines.counts import Counts
 from data_pipelines.near_duplicates import NUM_TEXT_KEYS
 from data_pipelines.progress import Progress
@@ -55,8 +58,8 @@ _WHERE = re.compile(r" ?\[while running .*$", re.DOTALL)
 def run(job: Job, output: str, options: PipelineOptions) -> Counts:
     """Builds the dataset in `output`, or says what it held if the same build is there already.
 
-    Raises ValueError where `output` or the folder of an unfinished build hold something else, where
-    nothing was kept, and OSError as files do.
+    Raises ValueError where `output` or the folder of an unfinished build hold something else or are
+    being built by another process, where nothing was kept, and OSError as files do.
     """
     about = _about(job)
     finished, folder = epath.Path(output), epath.Path(job.folder)
@@ -66,12 +69,38 @@ def run(job: Job, output: str, options: PipelineOptions) -> Counts:
         return Counts.from_json(read_json(str(finished / "counts.json")))
     # Chunks of another size would be gone on with in the wrong place; what comes of them is equal.
     begun = about | {"records_per_chunk": job.records_per_chunk}
-    if folder.exists():
-        _check_same(folder / "build.json", begun, f"{folder} holds the beginning of")
-    for name in _FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_json(str(folder / "build.json"), begun)
-    counts = _steps(job, functools.partial(_map, options))
+    goes_on = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(job.folder):
+        if goes_on:
+            _check_same(folder / "build.json", begun, f"{folder} holds the beginning of")
+        for name in _FOLDERS:
+            (folder / name).mkdir(exist_ok=True)
+        write_json(str(folder / "build.json"), begun)
+        return _finish(job, finished, about, _steps(job, functools.partial(_map, options)))
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """ValueError where another process of this machine builds in the folder; not of a bucket."""
+    if bucket_files.is_address(folder):
+        yield
+        return
+    try:
+        lock = folder_lock.take(folder)
+    except BlockingIOError:
+        raise ValueError(
+            f"another process builds in {folder}: wait for its end, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _finish(job: Job, finished: epath.Path, about: dict[str, Any], counts: Counts) -> Counts:
+    """Gives what was built its place; ValueError where nothing was kept."""
+    folder = epath.Path(job.folder)
     if not counts.kept:
         folder.rmtree()
         epath.Path(job.dataset_file()).rmtree(missing_ok=True)  # in a bucket
@@ -205,8 +234,8 @@ def _raised(error: RuntimeError) -> BaseException:
     found = _ERROR.findall(_WHERE.sub("", str(error)))
     if "KeyboardInterrupt" in str(error):
         return KeyboardInterrupt()
-    kinds = {"OSError": OSError, "ValueError": ValueError}
-    for kind, message in reversed(found):
-        if kind in kinds:
-            return kinds[kind](message)
+    for name, message in reversed(found):
+        kind = getattr(builtins, name, None)
+        if kind is ValueError or (isinstance(kind, type) and issubclass(kind, OSError)):
+            return kind(message)
     return error

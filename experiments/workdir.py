@@ -7,7 +7,6 @@ alone, on any machine; and so does an evaluation.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -18,6 +17,7 @@ from typing import Self
 
 from etils import epath
 
+from data_pipelines import folder_lock
 from experiments import bucket, cli, processes
 from experiments.conversion import mebibytes
 from experiments.mirror import Mirror
@@ -84,11 +84,10 @@ class Workdir:
         taken = False
         self.folder.mkdir(parents=True, exist_ok=True)
         if processes.is_first():
-            self._lock = os.open(self.folder, os.O_RDONLY)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                taken = isinstance(error, BlockingIOError)
+                self._lock = folder_lock.take(self.folder)
+            except BlockingIOError:
+                taken = True
         if processes.gather(taken)[0]:
             raise cli.UserError(
                 f"another process trains in {self}: stop it or wait for its end, or give another "

@@ -1,6 +1,7 @@
 """The build command: the same dataset however the input is cut, killed or spread over workers."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from data_pipelines import (
     build_pipeline,
     commands,
     finishing,
+    folder_lock,
     records,
     staging,
 )
@@ -292,6 +294,30 @@ def test_a_full_disk_is_one_line_and_leaves_whole_files_only(site, tmp_path, mon
     assert not list(tmp_path.rglob("*.partial"))
     status, out, _ = command(monkeypatch, capsys, *words)
     assert (status, "12 kept" in out) == (0, True)
+
+
+def test_two_builds_of_one_folder_do_not_meet(site, tmp_path, monkeypatch, capsys):
+    words = ("--source=html", f"--input={site}/page1.html", f"--output={tmp_path}/out")
+    (tmp_path / "out.unfinished").mkdir()
+    lock = folder_lock.take(tmp_path / "out.unfinished")
+    status, _, err = command(monkeypatch, capsys, *words)
+    assert status == 2
+    assert err.endswith(f"another process builds in {tmp_path}/out.unfinished: wait for its end, "
+                        "or stop it\n")  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    os.close(lock)
+    (tmp_path / "out.unfinished").rmdir()
+    assert command(monkeypatch, capsys, *words)[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["OSError", "PermissionError", "FileNotFoundError"])
+def test_a_fault_of_the_disk_in_a_worker_is_one_of_the_disk(kind):
+    text = f"Traceback ...\n{kind}: [Errno 13] /out/a [while running 'Map(<lambda>)']"
+    raised = build_pipeline._raised(RuntimeError(text))
+    assert isinstance(raised, OSError)
+    assert str(raised) == "[Errno 13] /out/a"
+    other = RuntimeError("Traceback ...\nKeyError: 'a'")
+    assert build_pipeline._raised(other) is other
 
 
 @pytest.mark.parametrize("name", ["猫", "Größe-2"])
