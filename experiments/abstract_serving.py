@@ -87,14 +87,6 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractServin
     graph, shapes, _ = params_lib.abstract(
         lambda rngs: Flamingo(config, execution, dtype=policy.compute, rngs=rngs)
     )
-    parts = zip(
-        params_lib.split(shapes, config.trained),
-        params_lib.split(serving.shardings(config, mesh), config.trained),
-        (policy.trainable, policy.frozen),
-        strict=True,
-    )
-    placed = [
-        jax.tree.map(lambda s, w, dtype=dtype: struct(s.shape, dtype, w), tree, where)
-        for tree, where, dtype in parts
-    ]
-    return AbstractServing(config, graph, params_lib.merge(*placed), mesh, platform)
+    where, dtypes = serving.formats(config, mesh), serving.dtypes(config, policy)
+    params = jax.tree.map(lambda s, w, dtype: struct(s.shape, dtype, w), shapes, where, dtypes)
+    return AbstractServing(config, graph, params, mesh, platform)

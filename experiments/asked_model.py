@@ -51,7 +51,7 @@ def load() -> Model:
 
 
 def _mesh(card: model_directory.ModelCard) -> Mesh | None:
-    """What `--mesh` says, or all devices; None for one device.
+    """What `--mesh` says, or all devices; None for one device that is no TPU.
 
     A CPU alone is one device, also where it is split into virtual ones, which share its cores.
     """
@@ -63,4 +63,5 @@ def _mesh(card: model_directory.ModelCard) -> Mesh | None:
         found = processes.gather(accelerator.capacity(jax.local_devices()))
         memory = None if None in found else min(found)
         mesh = serving.make_mesh(card.config, card.dtypes, jax.devices(), memory)
-    return mesh if mesh.size > 1 else None
+    on_tpu = jax.default_backend() == "tpu"  # where kernels lie as `serving.formats` says
+    return mesh if mesh.size > 1 or on_tpu else None

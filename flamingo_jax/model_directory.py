@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
@@ -99,8 +100,9 @@ def save(
 def load(directory: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:
     """The model in a model directory or a training workdir, on one device or cut over a mesh.
 
-    On a mesh (`core.partition.make_mesh`) a process reads what its devices hold, a parameter at a
-    time; all processes must call it.
+    Its parameters are kept as it is asked with them (`serving.dtypes`), not all as they were saved:
+    `read_params` gives those. On a mesh (`core.partition.make_mesh`) a process reads what its
+    devices hold, a parameter at a time; all processes must call it.
 
     Raises:
       ModelDirectoryError: it holds no model, or one that is damaged or diverged.
@@ -114,16 +116,15 @@ def load(directory: str | pathlib.Path, *, mesh: Mesh | None = None) -> Model:
         tokenizer.check_rows(card.config.language_model.vocab_size, card.config.num_new_tokens)
     except ValueError as error:
         raise ModelDirectoryError(f"{directory}: {error}") from error
-    also = card.config.trained
-    where = None if mesh is None else params_lib.split(serving.shardings(card.config, mesh), also)
-    parts = params_lib.split(read_params(directory, where and where[1]), also)
-    if where is None:
-        parts = params_lib.cast(*parts, card.dtypes)
+    config, dtypes = card.config, serving.dtypes(card.config, card.dtypes)
+    if mesh is None:
+        params = jax.tree.map(jnp.asarray, read_params(directory), dtypes)
     else:
-        parts = map(hosts.place, parts, where, (card.dtypes.trainable, card.dtypes.frozen))
+        _, frozen = params_lib.split(serving.shardings(config, mesh), config.trained)
+        params = hosts.place(read_params(directory, frozen), serving.formats(config, mesh), dtypes)
     return Model(
-        card.config,
-        params_lib.merge(*parts),
+        config,
+        params,
         tokenizer,
         caption_template=card.caption_template,
         compute_dtype=card.dtypes.compute,

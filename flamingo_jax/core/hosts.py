@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format
 from jax.sharding import Mesh, NamedSharding
 
 from flamingo_jax.core import partition
@@ -45,19 +46,23 @@ def batch_share(
 def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
     """Arrays that every process holds or can read whole, cut as the shardings `where` say.
 
-    `where` is one sharding, or a tree of them. Leaves need only a shape and indices: of a stack of
+    `where` is one sharding, or a tree of them and of `Format`s, which say too how dims lie in
+    memory; `dtype` is one, or a tree. Leaves need only a shape and indices: of a stack of
     layers in files (`weights.layer_stack`) each process reads what its devices hold, one parameter
     after the other, so no host ever has the model.
     """
     where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)
+    dtypes = dtype if isinstance(dtype, dict) else jax.tree.map(lambda _: dtype, tree)
 
-    def one(leaf, sharding):
+    def one(leaf, there, dtype):
         if isinstance(leaf, jax.Array):
             leaf = leaf if dtype is None else leaf.astype(dtype)
-            if jax.process_count() == 1 or leaf.sharding == sharding:
-                return jax.device_put(leaf, sharding)
+            if _lies(leaf, there):
+                return leaf
+            if jax.process_count() == 1:
+                return jax.device_put(leaf, there)
             if not leaf.is_fully_addressable:  # cut otherwise, among the same processes
-                return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+                return jax.jit(lambda x: x, out_shardings=there)(leaf)
             leaf = np.asarray(leaf)
         parts: dict[str, np.ndarray] = {}  # devices that hold the same part share one reading
 
@@ -67,9 +72,16 @@ def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
                 parts[key] = np.asarray(leaf[index], leaf.dtype if dtype is None else dtype)
             return parts[key]
 
-        return jax.make_array_from_callback(leaf.shape, sharding, part)
+        return jax.make_array_from_callback(leaf.shape, there, part)
 
-    return jax.tree.map(one, tree, where)
+    return jax.tree.map(one, tree, where, dtypes)
+
+
+def _lies(leaf: jax.Array, there: NamedSharding | Format) -> bool:
+    if not isinstance(there, Format):
+        return leaf.sharding == there
+    order = leaf.format.layout.major_to_minor
+    return leaf.sharding == there.sharding and order == there.layout.major_to_minor
 
 
 def place_rows(batches: Tree, mesh: Mesh) -> Tree:

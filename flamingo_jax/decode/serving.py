@@ -5,7 +5,8 @@ training frozen kernels are cut over `fsdp` and brought together at each use, fo
 tokens. A step of decoding has a token a row: bringing weights together would take far longer than
 reading them. So a mesh that serves cuts them over `tensor` alone, where every device reads its own
 part and what travels is a few activations, and copies them over `data`, where prompts are shared
-out. Trained parameters are copied there too: there is no optimizer state to share.
+out. Trained parameters are copied there too: there is no optimizer state to share. Of them most are
+kept as they are computed with, not in float32 (`dtypes`).
 
 Rows of a call are cut over the batch's axes, keys and values of text and media also by heads, and
 logits by vocabulary. All processes run the same calls, and all have the answers.
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 
 from flamingo_jax.config import DTypePolicy, FlamingoConfig
@@ -30,6 +32,9 @@ from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 
 Tree = Any
+_HEADS_FIRST = ("tpu",)  # platforms
+_LANES = 128  # the last dim of its tiles
+_HEADS = ("heads", "kv_heads", "vision_heads")  # logical axes
 MAX_SHARE = 0.5  # of a device's memory for weights; the rest is for caches and what is computed
 
 
@@ -42,11 +47,53 @@ def shardings(config: FlamingoConfig, mesh: Mesh) -> Tree:
     return partition.shardings(*_abstract(config), mesh, training=False)
 
 
+def formats(config: FlamingoConfig, mesh: Mesh) -> Tree:
+    """`shardings`, on a TPU with the order in which dims of kernels to heads lie in memory.
+
+    It multiplies tiles of the last two dims. Of a kernel [.., D, heads, H] as it is written those
+    are heads and H, and the compiler copies the whole kernel with every call. So each head's [D, H]
+    lies together; or its [H, D], where H fills no tiles of 128.
+    """
+    axes, shapes = _abstract(config)
+    where = shardings(config, mesh)
+    if mesh.devices.flat[0].platform not in _HEADS_FIRST:
+        return where
+
+    def one(path, shape, sharding, names):
+        if path[-1].key != "kernel" or names[-2] not in _HEADS:
+            return sharding
+        *lead, inputs, heads, dims = range(shape.ndim)
+        last = (inputs, dims) if shape.shape[-1] % _LANES == 0 else (dims, inputs)
+        return Format(Layout((*lead, heads, *last)), sharding)
+
+    return jax.tree_util.tree_map_with_path(one, shapes, where, axes)
+
+
+def dtypes(config: FlamingoConfig, policy: DTypePolicy) -> Tree:
+    """What each parameter of a model that is asked is kept in.
+
+    Kernels that were trained, nearly all of what was, are cast to the dtype of computing where they
+    are used (`core.layers.Projection`), so here they are cast once, to the same answers. Norms and
+    gates are computed in float32, and of some encoders the kernels are too.
+    """
+    _, shapes = _abstract(config)
+    narrower = min(policy.trainable, policy.compute, key=lambda dtype: jnp.dtype(dtype).itemsize)
+
+    def one(path, _):
+        path = tuple(key.key for key in path)
+        if not params_lib.is_trainable(path, config.trained):
+            return policy.frozen
+        is_cast = path[-1] == "kernel" and path[0] != "vision"
+        return narrower if is_cast else policy.trainable
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
 def place(params: Tree, config: FlamingoConfig, mesh: Mesh | None) -> Tree:
     """Parameters on their devices once, not with every call; ValueError as `shardings`."""
     if mesh is None:
         return jax.device_put(params)
-    return hosts.place(params, shardings(config, mesh))
+    return hosts.place(params, formats(config, mesh))
 
 
 @functools.lru_cache(maxsize=4)
@@ -59,7 +106,7 @@ def _abstract(config: FlamingoConfig) -> tuple[Tree, Tree]:
 
 def make_mesh(
     config: FlamingoConfig,
-    dtypes: DTypePolicy,
+    policy: DTypePolicy,
     devices: Sequence[Any],
     memory: float | None,  # bytes of the device that has least; None: not known
 ) -> Mesh:
@@ -76,7 +123,7 @@ def make_mesh(
     for tensor in (n for n in range(1, inside + 1) if inside % n == 0):
         mesh = partition.make_mesh(tensor=tensor, slice=num_slices, devices=devices)
         try:
-            held = bytes_a_device(config, dtypes, mesh)
+            held = bytes_a_device(config, policy, mesh)
         except ValueError:  # it does not divide the model
             continue
         best = mesh
@@ -85,20 +132,15 @@ def make_mesh(
     return best
 
 
-def bytes_a_device(config: FlamingoConfig, dtypes: DTypePolicy, mesh: Mesh) -> int:
+def bytes_a_device(config: FlamingoConfig, policy: DTypePolicy, mesh: Mesh) -> int:
     """Of the parameters that a device of the mesh holds; ValueError as `shardings`."""
     _, shapes = _abstract(config)
-    parts = zip(
-        params_lib.split(shapes, config.trained),
-        params_lib.split(shardings(config, mesh), config.trained),
-        (dtypes.trainable, dtypes.frozen),
-        strict=True,
-    )
-    total = 0
-    for tree, where, dtype in parts:
-        own = jax.tree.map(lambda s, w: math.prod(w.shard_shape(s.shape)), tree, where)
-        total += sum(jax.tree.leaves(own)) * jnp.dtype(dtype).itemsize
-    return total
+
+    def held(shape, where, dtype):
+        return math.prod(where.shard_shape(shape.shape)) * jnp.dtype(dtype).itemsize
+
+    each = jax.tree.map(held, shapes, shardings(config, mesh), dtypes(config, policy))
+    return sum(jax.tree.leaves(each))
 
 
 def cache_cut(config: FlamingoConfig, mesh: Mesh | None) -> int:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.kernels import attend_causally
 from flamingo_jax.core.layers import FeedForward, Norm, Projection
-from flamingo_jax.core.partition import RESIDUAL, constrain
+from flamingo_jax.core.partition import RESIDUAL, constrain, on_shards
 from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
 from flamingo_jax.core.relative import Relative
 
@@ -146,6 +147,8 @@ class Attention(nnx.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         elif self.query_norm is not None:
             q, k = _over_heads(self.query_norm, q), _over_heads(self.key_norm, k)
+        if cache is not None:
+            q, k = _as_written(q, "heads"), _as_written(k, "kv_heads")
         q, k, bias = self.positions(q, k, context.shared)
         alone = context.mask.shape[-1] == k.shape[1]  # no tokens stand before these
         prompt = None
@@ -162,6 +165,12 @@ class Attention(nnx.Module):
             seen = attend(q, k, v, context.mask, **how, prompt=prompt)
         # For the way back: without it the partitioner brings the output's weights together.
         return self.out(constrain(seen, "batch", None, "heads", None)), cache
+
+
+def _as_written(x: Array, heads: str) -> Array:
+    """[B, T, N, H] in this order in memory: else a TPU turns whole kernels to suit the rotation."""
+    axes = ("batch", None, heads, None)
+    return on_shards(lambda x: with_layout_constraint(x, Layout((0, 1, 2, 3))), [axes], axes)(x)
 
 
 def make_norm(config: LanguageModelConfig, width: int) -> Norm:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from experiments.configs import models
 from flamingo_jax import model_directory
@@ -88,9 +89,14 @@ def answers(model, decodings) -> dict:
 @pytest.mark.parametrize(
     "name", ["heads cut", pytest.param("key heads whole", marks=pytest.mark.slow)]
 )
-def test_a_mesh_answers_as_one_device(directory, one_device, name):
+def test_a_mesh_answers_as_one_device(directory, one_device, name, monkeypatch):
+    """With kernels in a TPU's order, too."""
     sizes, decodings = MESHES[name]
+    monkeypatch.setattr(serving, "_HEADS_FIRST", ("cpu",))
     model = model_directory.load(directory, mesh=partition.make_mesh(**sizes))
+    layer = model.params["language_model"]["blocks"]["groups"]["layers"]["layers"]["attention"]
+    for kernel, order in (("query", (0, 1, 3, 4, 2)), ("out", (0, 1, 2, 3, 4))):
+        assert layer[kernel]["kernel"].format.layout.major_to_minor == order
     found = answers(model, decodings)
     for method in (decoding.method for decoding in decodings):
         for a, b in zip(one_device[method], found[method], strict=True):
@@ -180,6 +186,36 @@ def test_each_device_holds_its_part_and_copies_of_what_was_trained(directory):
     assert up.addressable_shards[0].data.size == up.size // 4
     everything = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
     assert held[0] < 0.9 * everything
+
+
+def test_kernels_that_were_trained_are_cast_once_to_the_same_answers():
+    """Bit for bit, where XLA rounds to bfloat16 as the program says."""
+    less = {"lm": {"num_layers": 2}, "cross_attention": {"offset": 0}}  # to compile
+    policy, wanted = DTypePolicy(), tiny.changed(**less, trained=("language_model",))
+    make = lambda rngs: Flamingo(wanted, Execution(), dtype=policy.compute, rngs=rngs)  # noqa: E731
+    graph = params_lib.abstract(make)[0]
+    parts = params_lib.split(tiny.random_params(wanted), wanted.trained)
+    saved = params_lib.merge(*params_lib.cast(*parts, policy))
+    kept = jax.tree.map(lambda x, dtype: x.astype(dtype), saved, serving.dtypes(wanted, policy))
+    held = [sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (saved, kept)]
+    assert held[0] - held[1] > 0.9 * 2 * params_lib.count(parts[0])
+
+    @functools.partial(jax.jit, compiler_options={"xla_allow_excess_precision": False})
+    def ask(params):
+        return score.token_log_probs(nnx.merge(graph, params), tiny.random_batch(batch_size=2))
+
+    np.testing.assert_array_equal(ask(saved), ask(kept))
+
+
+def test_heads_that_fill_a_tpus_tiles_keep_their_rows(monkeypatch):
+    monkeypatch.setattr(serving, "_HEADS_FIRST", ("cpu",))
+    wide = tiny.changed(lm={"head_dim": 128}).language_model
+    where = serving.formats(
+        dataclasses.replace(config(), language_model=wide), partition.make_mesh()
+    )
+    attention = where["language_model"]["blocks"]["groups"]["layers"]["layers"]["attention"]
+    assert attention["query"]["kernel"].layout.major_to_minor == (0, 1, 3, 2, 4)
+    assert isinstance(attention["out"]["kernel"], NamedSharding)
 
 
 def test_a_mesh_holds_the_weights_in_half_of_the_memory_with_as_few_cuts_as_do():
