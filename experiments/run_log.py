@@ -117,7 +117,7 @@ def check_finite(row: metrics.Row) -> None:
         if not np.isfinite(row[name]):
             raise cli.UserError(
                 f"step {row['step']}: {name} is {float(row[name])}: lower optim.learning_rate, or "
-                "look at the data with data_pipelines.inspect; the last checkpoint is sound"
+                "look at the data with data_pipelines.inspect; what was saved before is sound"
             )
 
 
