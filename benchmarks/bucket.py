@@ -22,11 +22,11 @@ from unittest import mock
 from benchmarks.pipeline import SIZES, Pages, photograph
 from data_pipelines import commands, records
 from data_pipelines.benchmark import rates
+from data_pipelines.building.tfds_writer import build
 from data_pipelines.index import write_indexes
-from data_pipelines.record_index import RecordIndex
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
-from data_pipelines.tfds_writer import build
+from data_pipelines.reading.record_index import RecordIndex
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 

@@ -15,8 +15,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from benchmarks import exchange, turns
-from data_pipelines.mixture import Mixture
-from experiments import cli, datasets, frozen_features, parts
+from data_pipelines.streams.mixture import Mixture
+from experiments import cli
+from experiments.frozen import frozen_features, parts
+from experiments.training import datasets
 from flamingo_jax import model_directory
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import params as params_lib

@@ -26,10 +26,10 @@ import webdataset
 from PIL import Image, ImageOps
 
 from data_pipelines import commands, records
-from data_pipelines.sequences import InterleavedText, page_sequence
-from data_pipelines.stream import PREFETCHED_BATCHES, Stream
-from data_pipelines.stream_config import StreamConfig
-from data_pipelines.tfds_writer import build
+from data_pipelines.building.tfds_writer import build
+from data_pipelines.streams.sequences import InterleavedText, page_sequence
+from data_pipelines.streams.stream import PREFETCHED_BATCHES, Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.images import decode_image
 from flamingo_jax.tokenizer import Tokenizer

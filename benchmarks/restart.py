@@ -16,10 +16,11 @@ import time
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipelines import commands, records, synthetic
+from data_pipelines import commands, records
+from data_pipelines.demo import synthetic
 from data_pipelines.index import write_indexes
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 

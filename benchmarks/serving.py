@@ -17,9 +17,12 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import abstract_serving, cli, mesh_flag, processes
-from experiments.abstract_serving import Asked
-from experiments.aot_text import GIB
+from experiments import cli
+from experiments.asking import mesh_flag
+from experiments.planning import abstract_serving
+from experiments.planning.abstract_serving import Asked
+from experiments.planning.aot_text import GIB
+from experiments.training import processes
 from flamingo_jax.aot import chips, cost, hlo, loops, roofline
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition

@@ -10,7 +10,7 @@ import argparse
 import time
 
 from data_pipelines import commands
-from data_pipelines.stream import PREFETCHED_BATCHES, Stream
+from data_pipelines.streams.stream import PREFETCHED_BATCHES, Stream
 
 
 def main() -> None:

@@ -16,9 +16,11 @@ import sys
 from apache_beam.options.pipeline_options import PipelineOptions
 from etils import epath
 
-from data_pipelines import bucket_files, build_pipeline, commands
+from data_pipelines import commands
+from data_pipelines.building import build_pipeline
+from data_pipelines.building.staging import Job
+from data_pipelines.reading import bucket_files
 from data_pipelines.sources import coco, html, mmc4, obelics, text, warc, webdataset, webvid
-from data_pipelines.staging import Job
 
 SOURCES = {
     "html": html,

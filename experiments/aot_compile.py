@@ -26,7 +26,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import abstract_pretraining_step, abstract_step, aot_text, cli, processes
+from experiments import cli
+from experiments.planning import abstract_pretraining_step, abstract_step, aot_text
+from experiments.training import processes
 from flamingo_jax.aot import chips
 from flamingo_jax.aot import report as report_lib
 from flamingo_jax.core import partition

@@ -11,7 +11,7 @@ from absl import app, flags, logging
 
 from data_pipelines.errors import TooManyBadRecords
 from data_pipelines.fetch import FetchError
-from experiments import processes
+from experiments.training import processes
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.images import BadMedia
 from flamingo_jax.model_directory import ModelDirectoryError

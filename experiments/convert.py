@@ -28,8 +28,9 @@ import sys
 
 from absl import flags
 
-from experiments import cli, conversion, part_conversion
-from flamingo_jax.weights import published
+from experiments import cli
+from experiments.published import conversion, part_conversion
+from flamingo_jax.weights.flamingos import published
 
 _SOURCES = ["open_flamingo", "idefics", *part_conversion.FORMATS]
 _SOURCE = flags.DEFINE_enum("source", None, _SOURCES, "What --checkpoint is of.")

@@ -14,10 +14,13 @@ import sys
 
 from absl import flags
 
-from experiments import asked_model, cli, parts, processes
+from experiments import cli
+from experiments.asking import asked_model
 from experiments.evaluation import evaluation
 from experiments.evaluation.settings import Settings
-from experiments.workdir import Workdir
+from experiments.frozen import parts
+from experiments.storage.workdir import Workdir
+from experiments.training import processes
 from flamingo_jax import model_directory
 from flamingo_jax.cache import cache_dir
 from flamingo_jax.eval.metrics import METRICS

@@ -13,8 +13,10 @@ import sys
 
 from absl import flags
 
-from experiments import cli, contrastive_evaluation, finished_model
-from experiments.workdir import Workdir
+from experiments import cli
+from experiments.evaluation import contrastive_evaluation
+from experiments.storage import finished_model
+from experiments.storage.workdir import Workdir
 from flamingo_jax import contrastive_model
 from flamingo_jax.eval import zero_shot
 from flamingo_jax.eval.tasks import catalog

@@ -26,7 +26,9 @@ import sys
 
 from absl import flags
 
-from experiments import cli, conversion, export_formats, finished_model
+from experiments import cli
+from experiments.published import conversion, export_formats
+from experiments.storage import finished_model
 from flamingo_jax import model_directory
 
 _MODEL = flags.DEFINE_string(

@@ -11,7 +11,8 @@ and a Flamingo takes the encoder with --config.frozen.vision=contrastive:/path/t
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, contrastive_stage, pretraining
+from experiments import cli
+from experiments.pretraining import contrastive_stage, stage_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; may be gs://BUCKET/FOLDER.")
@@ -20,7 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> int:
     """Trains to `config.steps`, then writes the model and the report."""
-    return pretraining.command(contrastive_stage, _CONFIG.value, _WORKDIR.value)
+    return stage_run.command(contrastive_stage, _CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ and a Flamingo takes it with --config.frozen.language_model=pretrained:/path/to/
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, language_model_stage, pretraining
+from experiments import cli
+from experiments.pretraining import language_model_stage, stage_run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; may be gs://BUCKET/FOLDER.")
@@ -20,7 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> int:
     """Trains to `config.steps`, then writes the model and the report."""
-    return pretraining.command(language_model_stage, _CONFIG.value, _WORKDIR.value)
+    return stage_run.command(language_model_stage, _CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == "__main__":

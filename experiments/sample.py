@@ -13,7 +13,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import asked_model, cli, processes, prompting
+from experiments import cli
+from experiments.asking import asked_model, prompting
+from experiments.training import processes
 from flamingo_jax.model import Decoding, Model
 from flamingo_jax.prompts import Prompt
 

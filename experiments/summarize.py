@@ -13,8 +13,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, summary_text
-from experiments.summary import summarize
+from experiments import cli
+from experiments.planning import summary_text
+from experiments.planning.summary import summarize
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, as PATH.py:VARIANT.")
 _NUM_DEVICES = flags.DEFINE_integer(

@@ -15,11 +15,12 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipelines.mixture import Mixture
-from experiments import (
-    cli,
+from data_pipelines.streams.mixture import Mixture
+from experiments import cli
+from experiments.frozen import parts
+from experiments.storage.workdir import Workdir
+from experiments.training import (
     datasets,
-    parts,
     processes,
     run_loop,
     run_report,
@@ -27,9 +28,8 @@ from experiments import (
     run_start,
     starting_params,
 )
-from experiments.run_log import RunLog
-from experiments.validation import Validation
-from experiments.workdir import Workdir
+from experiments.training.run_log import RunLog
+from experiments.training.validation import Validation
 from flamingo_jax import model_directory
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import reroll

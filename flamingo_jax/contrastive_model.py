@@ -24,7 +24,8 @@ from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.two_towers import TwoTowers
 from flamingo_jax.tokenizer import NEW_TOKENS, Tokenizer
 from flamingo_jax.train.contrastive import normalize
-from flamingo_jax.weights import stage_folder, two_towers
+from flamingo_jax.weights import stage_folder
+from flamingo_jax.weights.encoders import two_towers
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = Any

@@ -32,8 +32,8 @@ from flax import traverse_util
 from flamingo_jax import model_directory
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import unroll
-from flamingo_jax.weights import tensor_shards
-from flamingo_jax.weights.tensor_shards import Group
+from flamingo_jax.weights.files import tensor_shards
+from flamingo_jax.weights.files.tensor_shards import Group
 
 Tree = Any
 

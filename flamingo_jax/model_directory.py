@@ -30,17 +30,15 @@ from flamingo_jax.model import Model
 from flamingo_jax.models import insertion
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import (
+from flamingo_jax.weights import finite, frozen_parts, part_folders
+from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files import (
     checkpoint_files,
-    finite,
     folders,
-    frozen_parts,
     layer_stack,
-    part_folders,
     tensor_file,
     tensor_shards,
 )
-from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.frozen_parts import Source
 
 Tree = Any

@@ -3,7 +3,7 @@
 What it relies on: the JobSet controller (`jobset.x-k8s.io/v1alpha2`) gives every pod a name in the
 cluster's DNS and, by `exclusive-topology`, every slice a node pool to itself; GKE tells the pods of
 a slice and of several slices who is who (`TPU_WORKER_HOSTNAMES`, `MEGASCALE_...`), and JAX reads
-it. On GPUs the three variables of `experiments.processes` do.
+it. On GPUs the three variables of `experiments.training.processes` do.
 
 A process that SIGTERM ends has saved and exits with 143, and a pod whose node is taken away has the
 condition DisruptionTarget: after both, all begin again, as often as it takes. After any other

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def process_variables(address: str, num_processes: int, index: int) -> dict[str, str]:
-    """What tells a process who it is; `experiments.processes` reads it."""
+    """What tells a process who it is; `experiments.training.processes` reads it."""
     return {
         "JAX_PLATFORMS": "cpu",
         "JAX_COORDINATOR_ADDRESS": address,

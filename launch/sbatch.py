@@ -1,9 +1,9 @@
 """The script that `sbatch` takes: what is asked of SLURM, who is who, and going on after the limit.
 
 SLURM numbers the processes that `srun` starts, and the script passes the numbers on in the three
-variables of `experiments.processes`. JAX finds SLURM too, but only to give a process the one GPU of
-its number on its node; `JAX_LOCAL_DEVICE_IDS` says instead which GPUs it has. The port is the one
-that JAX would take: by the job's number, so that two jobs of a node have two.
+variables of `experiments.training.processes`. JAX finds SLURM too, but only to give a process the
+one GPU of its number on its node; `JAX_LOCAL_DEVICE_IDS` says instead which GPUs it has. The port
+is the one that JAX would take: by the job's number, so that two jobs of a node have two.
 """
 
 import argparse

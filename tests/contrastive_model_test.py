@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_pipelines import synthetic
-from data_pipelines.sequences import InterleavedText, pair_sequence
+from data_pipelines.demo import synthetic
+from data_pipelines.streams.sequences import InterleavedText, pair_sequence
 from experiments.configs import contrastive
 from flamingo_jax import contrastive_model
 from flamingo_jax.config import from_dict
@@ -16,7 +16,8 @@ from flamingo_jax.core.stack import Execution
 from flamingo_jax.images import decode_image
 from flamingo_jax.models.two_towers import TwoTowers
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import stage_folder, two_towers
+from flamingo_jax.weights import stage_folder
+from flamingo_jax.weights.encoders import two_towers
 from flamingo_jax.weights.errors import BadWeightsFile
 
 CONFIG = from_dict(TwoTowersConfig, contrastive.micro().model.to_dict())

@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from experiments import summary
 from experiments.configs import base, contrastive, flamingo, language_model
+from experiments.planning import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -76,7 +76,8 @@ def test_every_flag_of_the_readmes_commands_exists():
     for words in commands:
         words = words[words.index("--") + 1 :] if "--" in words else words  # behind a launcher
         module = words[words.index("-m") + 1]
-        shared = [f"experiments/{name}.py" for name in ("prompting", "asked_model", "mesh_flag")]
+        names = ("prompting", "asked_model", "mesh_flag")
+        shared = [f"experiments/asking/{name}.py" for name in names]
         sources = [f"{module.replace('.', '/')}.py", *shared]
         text = "".join((ROOT / source).read_text() for source in sources)
         recipe = next((_RECIPE.match(w) for w in words if _RECIPE.match(w)), None)

@@ -10,10 +10,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from data_pipelines import synthetic
+from data_pipelines.demo import synthetic
 from experiments.configs import flamingo
-from experiments.report import write_report
-from experiments.report_data import Report
+from experiments.reporting.report import write_report
+from experiments.reporting.report_data import Report
 from flamingo_jax.config import FlamingoConfig, from_dict
 from flamingo_jax.train import metrics
 from tests import drawn_model

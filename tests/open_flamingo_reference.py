@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flamingo_jax.batch import Batch
-from flamingo_jax.weights import open_flamingo
+from flamingo_jax.weights.flamingos import open_flamingo
 from tests.language_model_folder import NUM_IDS, write_tokenizer
 from tests.torch_reference import import_torch
 

@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import gguf_file
+from flamingo_jax.weights.files import gguf_file
 from tests import parts
 from tests.torch_reference import import_torch
 

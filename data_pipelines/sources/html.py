@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote, unquote_to_bytes
 
-from data_pipelines.page_encoding import MAX_HTML_BYTES
+from data_pipelines.building.page_encoding import MAX_HTML_BYTES
 from data_pipelines.sources import pages
 from data_pipelines.sources.image_files import read_inside
 from data_pipelines.sources.media_files import check_folder

@@ -5,7 +5,7 @@ import binascii
 import pathlib
 from urllib.parse import unquote, unquote_to_bytes
 
-from data_pipelines.page_images import MAX_IMAGE_BYTES
+from data_pipelines.building.page_images import MAX_IMAGE_BYTES
 from data_pipelines.sources.media_files import mirror_name
 from flamingo_jax.images import BadMedia
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from etils import epath
 
-from data_pipelines import evaluation_images, near_duplicates
+from data_pipelines.building import evaluation_images, near_duplicates
 from data_pipelines.errors import BadRecord
 from data_pipelines.sources.lines import ARCHIVE_ERRORS
 from data_pipelines.sources.tar_members import MAX_MEMBER_BYTES, Member, members

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from data_pipelines import evaluation_images
-from data_pipelines.counts import Counts
+from data_pipelines.building import evaluation_images
+from data_pipelines.building.counts import Counts
+from data_pipelines.building.page_extraction import Page, PageImage, extract
+from data_pipelines.building.page_filters import GOPHER, TextFilters, check_text
+from data_pipelines.building.page_images import ImageFilters, SeenImage, look
 from data_pipelines.errors import BadRecord
-from data_pipelines.page_extraction import Page, PageImage, extract
-from data_pipelines.page_filters import GOPHER, TextFilters, check_text
-from data_pipelines.page_images import ImageFilters, SeenImage, look
 from data_pipelines.records import Document, media_id
 from data_pipelines.sources.image_files import data_uri, from_folder
 from data_pipelines.sources.media_files import check_folder

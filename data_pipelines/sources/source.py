@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.records import Document
 
 

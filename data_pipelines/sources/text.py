@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from etils import epath
 
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput

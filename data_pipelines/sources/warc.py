@@ -18,11 +18,11 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
+from data_pipelines.building.near_duplicates import hash64
+from data_pipelines.building.page_encoding import MAX_HTML_BYTES
+from data_pipelines.building.page_images import MAX_IMAGE_BYTES
+from data_pipelines.building.sorted_rows import find_rows
 from data_pipelines.errors import BadRecord
-from data_pipelines.near_duplicates import hash64
-from data_pipelines.page_encoding import MAX_HTML_BYTES
-from data_pipelines.page_images import MAX_IMAGE_BYTES
-from data_pipelines.sorted_rows import find_rows
 from data_pipelines.sources import pages
 from data_pipelines.sources.pages import Pages, RawPage
 from data_pipelines.sources.source import Dropped

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_pipelines import evaluation_images
-from data_pipelines.counts import Counts
+from data_pipelines.building import evaluation_images
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.input_names import NamedByInput

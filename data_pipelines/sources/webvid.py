@@ -10,7 +10,7 @@ import csv
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.lines import lines

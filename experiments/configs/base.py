@@ -8,11 +8,11 @@ import dataclasses
 
 import ml_collections
 
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.stream_config import StreamConfig
 
 
 def run(stage: str) -> ml_collections.ConfigDict:
-    """Settings of any run, of one of `experiments.stages`."""
+    """Settings of any run, of one of `experiments.training.stages`."""
     c = ml_collections.ConfigDict()
     c.stage = stage
     c.variant = ""
@@ -65,7 +65,7 @@ def base() -> ml_collections.ConfigDict:
         "gate_multiplier": 1.0,
         "language_model_multiplier": 1.0,  # where model.trained names it
     }
-    c.alignment = {  # of model.vision.aligned_width, see experiments/alignment.py
+    c.alignment = {  # of model.vision.aligned_width, see experiments/frozen/alignment.py
         "steps": 300,
         "batch_size": 512,
         "learning_rate": 1e-3,

@@ -11,8 +11,8 @@ training.
 
 import ml_collections
 
-from experiments import bucket, finished_model
 from experiments.configs import base
+from experiments.storage import bucket, finished_model
 from flamingo_jax import model_directory
 from flamingo_jax.config import to_dict
 from flamingo_jax.weights.frozen_parts import Source
@@ -44,7 +44,7 @@ def get_config(directory: str = "") -> ml_collections.ConfigDict:
 
 
 def _name(source: Source) -> str:
-    """A frozen part as a recipe names it, see `experiments/parts.py`."""
+    """A frozen part as a recipe names it, see `experiments/frozen/parts.py`."""
     if source.format == "random":
         return source.format
     return source.package or f"{source.format}:{source.path}"

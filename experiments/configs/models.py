@@ -71,7 +71,7 @@ def demo() -> dict:
                 num_features=49,
                 width=1280,
                 preprocessing=LITE0,
-                aligned_width=576,  # the language model's, see experiments/alignment.py
+                aligned_width=576,  # the language model's, see experiments/frozen/alignment.py
             ),
             resampler=ResamplerConfig(
                 num_latents=16,

@@ -23,8 +23,8 @@ from flamingo_jax.config import (
     VisionConfig,
     to_dict,
 )
-from flamingo_jax.weights.clip_tower import PREPROCESSING as CLIP
-from flamingo_jax.weights.clip_tower import SIGLIP
+from flamingo_jax.weights.encoders.clip_tower import PREPROCESSING as CLIP
+from flamingo_jax.weights.encoders.clip_tower import SIGLIP
 
 # The last layer's patches without class token and last norm, as OpenFlamingo was trained; IDEFICS
 # keeps the class token.

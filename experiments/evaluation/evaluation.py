@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 
-from experiments import processes, progress
 from experiments.cli import UserError
 from experiments.evaluation import asking, figure, frames, results, row, settings
 from experiments.evaluation.media import Media
 from experiments.evaluation.prediction_file import PredictionFile
 from experiments.evaluation.results import Result
 from experiments.evaluation.settings import Settings
-from experiments.workdir import Workdir
+from experiments.storage.workdir import Workdir
+from experiments.training import processes, progress
 from flamingo_jax import __version__
 from flamingo_jax.eval import few_shot, metrics
 from flamingo_jax.eval.seeding import first_queries

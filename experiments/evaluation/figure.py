@@ -30,7 +30,7 @@ def draw(rows: Sequence[dict[str, Any]], model: str, path: pathlib.Path) -> None
     try:
         import matplotlib as mpl  # an optional dependency, wanted by figures only
 
-        from experiments import figure_style
+        from experiments.reporting import figure_style
     except ModuleNotFoundError:
         print(
             f"{path} is not drawn, for matplotlib is not installed: pip install matplotlib, and "

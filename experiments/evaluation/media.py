@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import processes
 from experiments.evaluation import frames
+from experiments.training import processes
 from flamingo_jax.eval import retrieval
 from flamingo_jax.eval.task import Example
 from flamingo_jax.model import Model

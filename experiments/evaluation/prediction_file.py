@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines.whole_files import write_whole
-from experiments import processes
 from experiments.cli import UserError
+from experiments.training import processes
 
 Key = tuple[int, str]  # seed, query's id
 Line = dict[str, Any]

@@ -30,7 +30,7 @@ def compile_for(topology: chips.Topology, lowered: jax.stages.Lowered) -> jax.st
 def report(compiled: jax.stages.Compiled, step: Any, topology: chips.Topology) -> dict[str, Any]:
     """As JSON values: the program on one chip, and the time that it must take there.
 
-    `step` is an `experiments.abstract_step.AbstractStep`.
+    `step` is an `experiments.planning.abstract_step.AbstractStep`.
     """
     one = cost.of(hlo.parse(compiled.as_text()))
     times = roofline.roofline(one, topology, step.mesh)

@@ -48,7 +48,7 @@ def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
 
     `where` is one sharding, or a tree of them and of `Format`s, which say too how dims lie in
     memory; `dtype` is one, or a tree. Leaves need only a shape and indices: of a stack of
-    layers in files (`weights.layer_stack`) each process reads what its devices hold, one parameter
+    layers in files (`layer_stack`) each process reads what its devices hold, one parameter
     after the other, so no host ever has the model.
     """
     where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)

@@ -172,6 +172,6 @@ class VisionEncoder(nnx.Module):
         """Features through the frozen affine map, where configured.
 
         It stands for what an encoder lacks that was not trained with text: see
-        `experiments/alignment.py`, which finds it.
+        `experiments/frozen/alignment.py`, which finds it.
         """
         return features if self.alignment is None else self.alignment(features)

@@ -6,7 +6,7 @@ not known), `num_steps` that these are means of, `compile_s` that went into comp
 `hbm_gib` and `hbm_peak_gib` (None where a device does not count), and `gate/<layer>`, the value
 that multiplies the block's output: tanh of the parameter, scaled where the config scales it. Not in
 the paper, but its per-layer gates are (appendix on model ablations). Where a step was validated
-there are also the entries of `experiments/validation.py`.
+there are also the entries of `experiments/training/validation.py`.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsWriter(Protocol):
-    """Where rows go; `JsonlWriter` here, TensorBoard events in `experiments/tensorboard.py`."""
+    """Where rows go; `JsonlWriter` here, TensorBoard events in `experiments`."""
 
     def write(self, row: Row) -> None: ...
 

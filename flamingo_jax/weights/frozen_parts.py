@@ -18,22 +18,18 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.models.vision import VisionEncoder, make_encoder
-from flamingo_jax.weights import (
-    checkpoint_files,
+from flamingo_jax.weights import module_shapes
+from flamingo_jax.weights.encoders import (
     clip,
     clip_config,
     efficientnet_lite,
-    gguf,
-    hf_lm,
-    hf_lm_config,
-    module_shapes,
     nfnet,
-    numpy_pickle,
     pretrained_encoder,
-    pretrained_lm,
     two_towers,
 )
 from flamingo_jax.weights.errors import BadWeightsFile, naming
+from flamingo_jax.weights.files import checkpoint_files, numpy_pickle
+from flamingo_jax.weights.language_models import gguf, hf_lm, hf_lm_config, pretrained_lm
 
 Tree = dict[str, Any]
 

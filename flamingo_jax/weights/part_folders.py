@@ -2,7 +2,8 @@
 
 import pathlib
 
-from flamingo_jax.weights import pretrained_encoder, pretrained_lm, two_towers
+from flamingo_jax.weights.encoders import pretrained_encoder, two_towers
+from flamingo_jax.weights.language_models import pretrained_lm
 
 _KEYS = {  # of a recipe, that takes the folder, by the file that says what is in it
     two_towers.CONFIG: "frozen.vision=contrastive",

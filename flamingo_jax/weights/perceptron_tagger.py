@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from flamingo_jax.weights.errors import BadWeightsFile
-from flamingo_jax.weights.restricted_pickle import Dialect, Malformed, unpickle
+from flamingo_jax.weights.files.restricted_pickle import Dialect, Malformed, unpickle
 
 
 class Weights(NamedTuple):

@@ -13,8 +13,8 @@ from flax import traverse_util
 
 from flamingo_jax import config as config_lib
 from flamingo_jax.config import Precision
-from flamingo_jax.weights import checkpoint_files, tensor_file
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files import checkpoint_files, tensor_file
 
 Tree = dict[str, Any]
 T = TypeVar("T")

@@ -7,15 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import bucket_files, index, record_bounds
+from data_pipelines import index
 from data_pipelines.commands import dataset_folder
 from data_pipelines.errors import TooManyBadRecords
-from data_pipelines.record_index import RecordIndex, ShardSlice
-from data_pipelines.splits import shard_slices
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
-from data_pipelines.tfrecord import framed
-from data_pipelines.versions import newest_versions
+from data_pipelines.reading import bucket_files, record_bounds
+from data_pipelines.reading.record_index import RecordIndex, ShardSlice
+from data_pipelines.reading.splits import shard_slices
+from data_pipelines.reading.tfrecord import framed
+from data_pipelines.reading.versions import newest_versions
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from tests import buckets

@@ -11,20 +11,13 @@ import pytest
 import tensorflow_datasets as tfds
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_pipelines import (
-    bucket_files,
-    build,
-    build_pipeline,
-    commands,
-    finishing,
-    folder_lock,
-    records,
-    staging,
-)
-from data_pipelines.counts import Counts
+from data_pipelines import build, commands, folder_lock, records
+from data_pipelines.building import build_pipeline, finishing, staging
+from data_pipelines.building.counts import Counts
+from data_pipelines.building.staging import Job
+from data_pipelines.reading import bucket_files
+from data_pipelines.reading.versions import newest_versions
 from data_pipelines.sources.html import Html
-from data_pipelines.staging import Job
-from data_pipelines.versions import newest_versions
 from tests import buckets
 from tests.data_pipelines.page_files import page, picture, write_html
 

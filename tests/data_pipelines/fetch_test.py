@@ -16,7 +16,7 @@ import pytest
 from data_pipelines import fetch as fetch_lib
 from data_pipelines.fetch import FetchError, extract, fetch, fetch_file
 from data_pipelines.packages import PACKAGES, Package
-from experiments import processes
+from experiments.training import processes
 
 WEIGHTS = b"weights" * 1000
 

@@ -13,10 +13,10 @@ import re
 import pytest
 from PIL import Image
 
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
+from data_pipelines.building.page_extraction import extract
+from data_pipelines.building.page_filters import GOPHER, TextFilters
 from data_pipelines.errors import BadRecord
-from data_pipelines.page_extraction import extract
-from data_pipelines.page_filters import GOPHER, TextFilters
 from data_pipelines.sources.html import Html
 
 FOLDER = pathlib.Path(os.environ.get("GIMP_HELP", "/usr/share/gimp/2.0/help/en"))

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from data_pipelines import benchmark, commands, inspect
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from tests.data_pipelines.tiny_records import pairs, picture, record

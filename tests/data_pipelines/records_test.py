@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data_pipelines.building.tfds_writer import build
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import (
     Document,
@@ -23,7 +24,6 @@ from data_pipelines.records import (
     validate,
     without_media,
 )
-from data_pipelines.tfds_writer import build
 
 GOOD = Document(
     id="page/1",

@@ -14,8 +14,8 @@ import sys
 import jax
 import numpy as np
 
-from data_pipelines.mixture import Mixture
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.mixture import Mixture
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
 from tests.data_pipelines.tiny_records import pairs, picture, record

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_pipelines import build, inspect
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
-from data_pipelines.sequences import InterleavedText, text_sequence
-from data_pipelines.stream import Stream
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.sequences import InterleavedText, text_sequence
+from data_pipelines.streams.stream import Stream
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.byte_level()

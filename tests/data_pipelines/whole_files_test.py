@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from data_pipelines import tfds_writer, whole_files
+from data_pipelines import whole_files
+from data_pipelines.building import tfds_writer
 
 FULL = "No space left on device"
 

@@ -6,8 +6,9 @@ import functools
 import pytest
 from flax import nnx
 
-from experiments import parts, summary
 from experiments.configs import ablations
+from experiments.frozen import parts
+from experiments.planning import summary
 from flamingo_jax.config import FlamingoConfig, VisionConfig, from_dict
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution

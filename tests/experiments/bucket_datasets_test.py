@@ -4,9 +4,12 @@ import pathlib
 
 import pytest
 
-from data_pipelines import bucket_files, index, synthetic
-from experiments import datasets, feature_cache
+from data_pipelines import index
+from data_pipelines.demo import synthetic
+from data_pipelines.reading import bucket_files
 from experiments.configs import flamingo
+from experiments.frozen import feature_cache
+from experiments.training import datasets
 from tests import buckets
 
 

@@ -10,9 +10,12 @@ import signal
 import fsspec
 import pytest
 
-from experiments import cli, finished_model, language_model_stage, mirror, pretraining, processes
+from experiments import cli
 from experiments.configs import language_model
-from experiments.workdir import Workdir
+from experiments.pretraining import language_model_stage, stage_run
+from experiments.storage import finished_model, mirror
+from experiments.storage.workdir import Workdir
+from experiments.training import processes
 from flamingo_jax import model_directory
 from flamingo_jax.train import metrics
 from flamingo_jax.train.checkpoint import Checkpoints
@@ -44,7 +47,7 @@ def lose_machine(tmp_path_factory, monkeypatch):
 def run(place: str) -> int:
     config = language_model.micro()
     config.steps, config.log_every, config.checkpoint_every = STEPS, 1, 2
-    return pretraining.command(language_model_stage, config, place)
+    return stage_run.command(language_model_stage, config, place)
 
 
 def stop_after(monkeypatch, step: int) -> None:

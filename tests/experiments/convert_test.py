@@ -11,17 +11,15 @@ import pytest
 import safetensors.numpy
 
 import flamingo_jax
-from experiments import cli, conversion, parts
+from experiments import cli
 from experiments.configs import finetune
+from experiments.frozen import parts
+from experiments.published import conversion
 from flamingo_jax import same_model
 from flamingo_jax.config import DTypePolicy, VisionConfig
-from flamingo_jax.weights import (
-    hf_lm_config,
-    open_flamingo,
-    open_flamingo_checkpoint,
-    published,
-)
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.flamingos import open_flamingo, open_flamingo_checkpoint, published
+from flamingo_jax.weights.language_models import hf_lm_config
 from tests.experiments import prompt_files
 from tests.language_model_folder import NUM_IDS
 from tests.weights import open_flamingo_files as files

@@ -8,15 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, conversion, export_formats
+from experiments import cli
+from experiments.published import conversion, export_formats
 from flamingo_jax import model_directory
-from flamingo_jax.weights import (
-    checkpoint_files,
-    idefics_export,
-    published,
-    tensor_shards,
-    torch_checkpoint_writer,
-)
+from flamingo_jax.weights.files import checkpoint_files, tensor_shards, torch_checkpoint_writer
+from flamingo_jax.weights.flamingos import idefics_export, published
 from flamingo_jax.weights.frozen_parts import Source
 from tests.experiments import prompt_files
 from tests.weights import idefics_files as files

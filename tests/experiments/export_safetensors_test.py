@@ -10,12 +10,14 @@ import safetensors
 from flax import traverse_util
 
 import flamingo_jax
-from experiments import cli, conversion, export_formats
+from experiments import cli
+from experiments.published import conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.core.stack import unroll
 from flamingo_jax.model_directory import ModelDirectoryError
-from flamingo_jax.weights import published, tensor_shards
-from flamingo_jax.weights.layer_stack import LayerStack
+from flamingo_jax.weights.files import tensor_shards
+from flamingo_jax.weights.files.layer_stack import LayerStack
+from flamingo_jax.weights.flamingos import published
 from tests.experiments import prompt_files
 from tests.weights import idefics_files, open_flamingo_files
 

@@ -6,17 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from experiments import conversion
+from experiments.published import conversion
 from flamingo_jax import model_directory
 from flamingo_jax.config import ImagePreprocessing
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import (
-    open_flamingo,
-    open_flamingo_export,
-    published,
-    torch_checkpoint_writer,
-)
-from flamingo_jax.weights.torch_checkpoint import load_state_dict
+from flamingo_jax.weights.files import torch_checkpoint_writer
+from flamingo_jax.weights.files.torch_checkpoint import load_state_dict
+from flamingo_jax.weights.flamingos import open_flamingo, open_flamingo_export, published
 from tests.experiments import prompt_files
 from tests.language_model_folder import NUM_IDS
 from tests.weights import open_flamingo_files as files

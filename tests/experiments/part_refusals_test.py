@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import part_conversion
+from experiments.published import part_conversion
 from flamingo_jax.weights.errors import BadWeightsFile
 from tests.weights import published_parts as files
 

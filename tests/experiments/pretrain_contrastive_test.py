@@ -9,15 +9,17 @@ import safetensors.numpy
 from flax import traverse_util
 from PIL import Image
 
-from experiments import contrastive_stage
 from experiments.configs import contrastive
+from experiments.pretraining import contrastive_stage
 from flamingo_jax.config import from_dict
 from flamingo_jax.contrastive_config import TwoTowersConfig
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.two_towers import TwoTowers
-from flamingo_jax.weights import checkpoint_files, frozen_parts, stage_folder, two_towers
+from flamingo_jax.weights import frozen_parts, stage_folder
+from flamingo_jax.weights.encoders import two_towers
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files import checkpoint_files
 from tests.experiments.training_bench import Bench
 
 MICRO = from_dict(TwoTowersConfig, contrastive.micro().model.to_dict())

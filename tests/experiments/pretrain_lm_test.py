@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from experiments import language_model_stage, parts, run_setup, summary
 from experiments.configs import contrastive, flamingo, language_model
+from experiments.frozen import parts
+from experiments.planning import summary
+from experiments.pretraining import language_model_stage
+from experiments.training import run_setup
 from flamingo_jax.config import LanguageModelConfig, from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.weights import frozen_parts, pretrained_lm
+from flamingo_jax.weights import frozen_parts
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.language_models import pretrained_lm
 from tests import tiny_flamingo as tiny
 from tests.experiments.training_bench import Bench
 

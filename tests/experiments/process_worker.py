@@ -8,7 +8,8 @@ import time
 import jax
 import numpy as np
 
-from experiments import cli, processes
+from experiments import cli
+from experiments.training import processes
 
 
 def agree(folder: pathlib.Path) -> int:

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from data_pipelines import synthetic
+from data_pipelines.demo import synthetic
 
 ROOT = pathlib.Path(__file__).parents[2]
 

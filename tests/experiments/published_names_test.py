@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from experiments import part_conversion
+from experiments.published import part_conversion
 from flamingo_jax.weights import stage_folder
 from tests.language_model_folder import NUM_IDS, write_tokenizer
 from tests.models.nfnet_test import timm_model
 from tests.torch_reference import import_torch
-from tests.weights import hf_lm_test
+from tests.weights.language_models import hf_lm_test
 
 THIN = {"patch_size": 8, "image_size": 32}  # of every name of the variant, width and heads beside
 

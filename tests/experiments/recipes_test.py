@@ -6,9 +6,10 @@ import json
 import jax
 import pytest
 
-from data_pipelines.stream_config import StreamConfig
-from experiments import parts, summary
+from data_pipelines.streams.stream_config import StreamConfig
 from experiments.configs import finetune, flamingo, paper, public
+from experiments.frozen import parts
+from experiments.planning import summary
 from flamingo_jax import model_directory, same_model
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import DTypePolicy, FlamingoConfig, from_dict, to_dict

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from experiments import parts
+from experiments.frozen import parts
 from flamingo_jax.images import BadMedia
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import read_prompts

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from experiments import prompting, score
+from experiments import score
+from experiments.asking import prompting
 from flamingo_jax.prompts import read_prompts
 from tests.experiments import prompt_files
 

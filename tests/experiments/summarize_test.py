@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import summary, summary_text
 from experiments.configs import contrastive, flamingo
+from experiments.planning import summary, summary_text
 from flamingo_jax.config import FlamingoConfig, from_dict
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import partition

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from data_pipelines import synthetic
+from data_pipelines.demo import synthetic
 from tests.experiments.training_bench import Bench
 
 STEPS = 24

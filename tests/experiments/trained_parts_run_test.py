@@ -12,7 +12,8 @@ import pytest
 import safetensors.numpy
 
 import flamingo_jax
-from experiments import cli, export_formats
+from experiments import cli
+from experiments.published import export_formats
 from flamingo_jax import model_directory, same_model
 from tests.experiments.training_bench import Bench
 

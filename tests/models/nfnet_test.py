@@ -13,7 +13,7 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import nfnet
 from flamingo_jax.models.nfnet import ALPHA, GAMMA, NFNet, WSConv
-from flamingo_jax.weights.nfnet import from_timm
+from flamingo_jax.weights.encoders.nfnet import from_timm
 from tests.torch_reference import import_torch
 
 

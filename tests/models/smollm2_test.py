@@ -10,7 +10,8 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.tokenizer import Tokenizer
-from flamingo_jax.weights import gguf, gguf_file, language_model
+from flamingo_jax.weights.files import gguf_file
+from flamingo_jax.weights.language_models import gguf, language_model
 from tests.parts import find
 from tests.torch_reference import import_torch
 

@@ -12,7 +12,7 @@ from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import vit
 from flamingo_jax.models.vit import ViT
-from flamingo_jax.weights.clip import parameters
+from flamingo_jax.weights.encoders.clip import parameters
 from tests.torch_reference import import_torch
 
 from_huggingface = functools.partial(parameters, format="hf_clip", prefix="vision_model.")

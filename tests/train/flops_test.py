@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.stream_config import StreamConfig
+from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import (
     CrossAttentionConfig,

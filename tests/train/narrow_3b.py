@@ -16,8 +16,8 @@ import optax
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from experiments import processes
 from experiments.configs import flamingo
+from experiments.training import processes
 from flamingo_jax.config import FlamingoConfig, from_dict
 from flamingo_jax.core import hosts, partition
 from flamingo_jax.core import params as params_lib

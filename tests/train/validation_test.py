@@ -1,6 +1,6 @@
 """Pictures exchanged by hand, for rows of every kind, and on a mesh.
 
-The losses are compared in tests/experiments/validation_test.py.
+The losses are compared in tests/experiments/training/validation_test.py.
 """
 
 import re

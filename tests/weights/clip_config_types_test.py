@@ -2,8 +2,8 @@
 
 import pytest
 
-from flamingo_jax.weights import clip_config
-from tests.weights.clip_config_test import (
+from flamingo_jax.weights.encoders import clip_config
+from tests.weights.encoders.clip_config_test import (
     L14,
     OPEN_L14,
     OPENAI_L14,

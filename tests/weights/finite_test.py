@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from experiments import conversion
-from flamingo_jax.weights import finite, published
+from experiments.published import conversion
+from flamingo_jax.weights import finite
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.flamingos import published
 from tests.weights import idefics_files, open_flamingo_files
 
 GATED = "model.gated_cross_attn_layers.1"

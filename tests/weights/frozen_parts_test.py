@@ -10,9 +10,10 @@ from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core import params
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
-from flamingo_jax.weights import checkpoint_files, pretrained_lm
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files import checkpoint_files
 from flamingo_jax.weights.frozen_parts import Source, load_language_model
+from flamingo_jax.weights.language_models import pretrained_lm
 from tests import tiny_flamingo as tiny
 
 LM = tiny.CONFIG.language_model

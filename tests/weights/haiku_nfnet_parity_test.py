@@ -12,8 +12,8 @@ from flax import nnx
 
 from flamingo_jax.core import params
 from flamingo_jax.models.nfnet import VARIANTS, NFNet
-from flamingo_jax.weights import nfnet
-from flamingo_jax.weights.numpy_pickle import load_tree
+from flamingo_jax.weights.encoders import nfnet
+from flamingo_jax.weights.files.numpy_pickle import load_tree
 from tests.models.nfnet_test import timm_model
 from tests.torch_reference import import_torch
 

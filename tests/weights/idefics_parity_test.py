@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from experiments import conversion, export_formats
+from experiments.published import conversion, export_formats
 from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.images import decode_image
 from flamingo_jax.model import Model
 from flamingo_jax.model_directory import read_card, read_tokenizer
 from flamingo_jax.prompts import ImagePart, TextPart
-from flamingo_jax.weights import published
+from flamingo_jax.weights.flamingos import published
 from tests import prompt_cases
 from tests.language_model_folder import NUM_IDS
 from tests.open_flamingo_reference import randomise

@@ -5,17 +5,14 @@ import numpy as np
 import pytest
 
 import flamingo_jax
-from experiments import conversion
+from experiments.published import conversion
 from flamingo_jax import model_directory
 from flamingo_jax.decode import prompt_batch
 from flamingo_jax.model import Decoding
 from flamingo_jax.prompts import EndOfChunk, ImagePart, TextPart
-from flamingo_jax.weights import (
-    hf_lm_config,
-    open_flamingo_export,
-    published,
-    torch_checkpoint_writer,
-)
+from flamingo_jax.weights.files import torch_checkpoint_writer
+from flamingo_jax.weights.flamingos import open_flamingo_export, published
+from flamingo_jax.weights.language_models import hf_lm_config
 from tests import open_flamingo_reference as reference
 from tests import prompt_cases
 from tests.torch_reference import import_torch

@@ -9,9 +9,10 @@ import numpy as np
 import safetensors.numpy
 
 from flamingo_jax.tokenizer_models import byte_characters
-from flamingo_jax.weights import torch_checkpoint_writer
+from flamingo_jax.weights.files import torch_checkpoint_writer
 from tests.language_model_folder import NUM_IDS, SEPARATOR, write_tokenizer
-from tests.weights import efficientnet_lite_test, nfnet_test, open_flamingo_files
+from tests.weights import open_flamingo_files
+from tests.weights.encoders import efficientnet_lite_test, nfnet_test
 
 # As `micro`'s, so that it can be trained on; with the two rows that `micro` has behind the bytes.
 NUM_BYTES = 256

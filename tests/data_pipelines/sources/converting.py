@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Sequence
 
 from data_pipelines import records
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
 from data_pipelines.errors import BadRecord
 from data_pipelines.records import Document
 from data_pipelines.sources.source import Dropped, Source

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from data_pipelines import commands
-from data_pipelines.counts import Counts
+from data_pipelines.building.counts import Counts
+from data_pipelines.building.sorted_rows import write_rows
 from data_pipelines.records import Document
-from data_pipelines.sorted_rows import write_rows
 from data_pipelines.sources import html, warc
 from data_pipelines.sources.html import Html
 from data_pipelines.sources.warc import Warc

@@ -5,13 +5,14 @@ import pathlib
 
 import pytest
 
-from data_pipelines import build, commands, staging
+from data_pipelines import build, commands
+from data_pipelines.building import staging
+from data_pipelines.building.staging import Job
 from data_pipelines.sources.coco import Coco
 from data_pipelines.sources.mmc4 import Mmc4
 from data_pipelines.sources.obelics import Obelics
 from data_pipelines.sources.webdataset import WebDataset
 from data_pipelines.sources.webvid import WebVid
-from data_pipelines.staging import Job
 from tests.data_pipelines.broken_inputs_test import SOURCES
 from tests.data_pipelines.sources.pairs_test import webvid_table
 from tests.data_pipelines.tiny_video import video

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from data_pipelines import synthetic
+from data_pipelines.demo import synthetic
 from flamingo_jax.config import (
     CrossAttentionConfig,
     FlamingoConfig,

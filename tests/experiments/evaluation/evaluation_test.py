@@ -13,7 +13,7 @@ from experiments.evaluation import asking, evaluation, figure
 from experiments.evaluation import row as row_lib
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
-from experiments.workdir import Workdir
+from experiments.storage.workdir import Workdir
 from flamingo_jax.eval import caption_tokenizer, cider, few_shot
 from flamingo_jax.eval.tasks import jsonl
 from flamingo_jax.model import Decoding

@@ -1,0 +1,1 @@
+"""Raw pages and other people's datasets as datasets of ours."""

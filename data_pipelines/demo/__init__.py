@@ -1,0 +1,1 @@
+"""Data that brings or draws itself: emoji by several artists, and shapes."""

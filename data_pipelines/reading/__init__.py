@@ -1,0 +1,1 @@
+"""Records of a built dataset, by their numbers, on disk or in a bucket."""

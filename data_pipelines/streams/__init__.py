@@ -1,0 +1,1 @@
+"""Records as sequences, and sequences as batches."""

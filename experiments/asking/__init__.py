@@ -1,0 +1,1 @@
+"""What the commands share that ask a finished model."""

@@ -1,0 +1,1 @@
+"""A recipe's frozen parts, and the features that are computed once."""

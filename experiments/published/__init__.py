@@ -1,0 +1,1 @@
+"""Published checkpoints as folders of ours, and back."""

@@ -1,0 +1,1 @@
+"""What a run did, as report.md, report.json and report.png."""

@@ -1,0 +1,1 @@
+"""Where runs and finished models lie: on disk, or in a bucket."""

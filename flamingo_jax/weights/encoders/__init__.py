@@ -1,0 +1,1 @@
+"""Vision encoders, published or trained here, as parameters of ours."""

@@ -1,0 +1,1 @@
+"""Formats of files of weights; nothing in a file is run."""

@@ -1,0 +1,1 @@
+"""Published Flamingos, OpenFlamingo's and IDEFICS's, as ours and back."""
