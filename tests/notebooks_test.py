@@ -82,6 +82,7 @@ def execute(name: str, names: dict, code: str | None = None) -> None:
     exec(compile(code or CODE[name], f"cell {name}", "exec"), names)
 
 
+@pytest.mark.slow
 def test_every_cell_runs_on_a_small_run(run, names, capsys):
     import matplotlib.pyplot as plt
 

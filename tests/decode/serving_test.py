@@ -86,9 +86,8 @@ def answers(model, decodings) -> dict:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["heads cut", pytest.param("key heads whole", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["heads cut", "key heads whole"])
 def test_a_mesh_answers_as_one_device(directory, one_device, name, monkeypatch):
     """With kernels in a TPU's order, too."""
     sizes, decodings = MESHES[name]

@@ -70,6 +70,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_bucket_alone(store, lose_machine, whole, tmp_path, monkeypatch):
     place = "gs://bucket/runs/a=1e-4,b.c=+2"  # as a sweep names its points
     there = place.removeprefix("gs://")

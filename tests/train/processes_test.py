@@ -10,6 +10,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from flamingo_jax.core import partition
 from tests.quick_compiling import FLAGS
@@ -18,6 +19,7 @@ from tests.train import narrow_3b
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_two_processes_with_every_mesh_axis_above_one_step_as_one_device(tmp_path):
     file = tmp_path / "step.npz"
     flags = f"--xla_force_host_platform_device_count=4 {FLAGS}"

@@ -135,9 +135,8 @@ def assert_close(found, want, share):
         np.testing.assert_allclose(leaf, want[path], atol=atol, rtol=0, err_msg=path)
 
 
-@pytest.mark.parametrize(
-    "trained", [pytest.param(PARTS[0], marks=pytest.mark.slow), PARTS[1]], ids="+".join
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", PARTS, ids="+".join)
 def test_the_gradient_is_the_plain_one(trained):
     value, want = plain_gradient(trained)
     found, row = on_one_device(trained)
