@@ -23,8 +23,9 @@ import pytest
 # Looking through all that JAX and TensorFlow keep for garbage would take a twelfth of the time.
 gc.set_threshold(20_000)
 
-LONGEST_FILES = (
+LONGEST_FILES = (  # with and without the slow tests
     "train_test.py",
+    "export_safetensors_test.py",
     "trained_parts_test.py",
     "serving_test.py",
     "trained_parts_run_test.py",
