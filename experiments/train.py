@@ -53,8 +53,6 @@ def main() -> int:
 def train(config: Any, workdir: Workdir) -> int:
     """The run that a recipe asks for; the exit status."""
     began = time.monotonic()
-    if config.data.dir is not None:
-        cli.local_path("data.dir", config.data.dir)
     with cli.user_input():
         processes.start()
         clock = run_start.clock(workdir, began)

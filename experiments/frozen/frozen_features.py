@@ -58,7 +58,7 @@ def prepare(
         splits += [split] * (split not in splits)
     folders = {folder: "+".join(splits) for folder, splits in folders.items()}
     encoder = {"encoder": frozen["vision"]["encoder"]}
-    cache = feature_cache.open_or_build(card, encoder, folders, datasets.data_dir(config))
+    cache = feature_cache.open_or_build(card, encoder, folders, datasets.local_dir(config))
     if card.config.vision.aligned_width is None:
         return cache, frozen
     pairs = [

@@ -113,10 +113,8 @@ def prepare(config: Any, num_rows: int) -> Data:
     Raises:
       ValueError: what does not hold together, with the key to set.
     """
-    if config.data.dir is not None:
-        cli.local_path("data.dir", config.data.dir)
     mesh = partition.make_mesh(**config.mesh)
-    with processes.one_at_a_time(datasets.data_dir(config)):
+    with processes.one_at_a_time(datasets.local_dir(config)):
         tokenizer = tokenizers.make(config.tokenizer, num_rows)
         datasets.prepare(config)
     streams, held_out = datasets.stream_configs(config), datasets.validation_configs(config)

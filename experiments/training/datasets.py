@@ -23,19 +23,31 @@ from flamingo_jax.eval.prompt_template import PromptTemplate
 SOURCES = {"": None, "emoji": emoji.prepare, "synthetic": synthetic.prepare}
 
 
-def data_dir(config: Any) -> pathlib.Path:
-    """The folder of the recipe's datasets."""
-    return pathlib.Path(config.data.dir or cache_dir() / "datasets")
+def local_dir(config: Any) -> pathlib.Path:
+    """The folder of what is made here, of the recipe's datasets too unless they are in a bucket.
+
+    In silence an empty `data.dir`, as of a shell variable that is not set, would be the current
+    folder: a ValueError.
+    """
+    given = config.data.dir
+    if given == "":
+        raise ValueError("data.dir is empty: give a folder, or leave it out")
+    in_cache = given is None or bucket_files.is_address(given)
+    return cache_dir() / "datasets" if in_cache else pathlib.Path(given)
 
 
 def prepare(config: Any) -> None:
     """Builds what the recipe's source lacks; ValueError for a source that does not exist."""
-    if config.data.source not in SOURCES:
+    source = config.data.source
+    if source not in SOURCES:
+        raise ValueError(f"unknown data.source={source!r}: use one of {sorted(SOURCES)}")
+    if source and bucket_files.is_address(config.data.dir or ""):
         raise ValueError(
-            f"unknown data.source={config.data.source!r}: use one of {sorted(SOURCES)}"
+            f"data.source={source!r} builds on a disk, not in data.dir={config.data.dir}: give a "
+            "folder, or set data.source to '' to read what is there"
         )
-    if build := SOURCES[config.data.source]:
-        build(data_dir(config))
+    if build := SOURCES[source]:
+        build(local_dir(config))
 
 
 def stream_configs(config: Any) -> list[StreamConfig]:
@@ -87,13 +99,12 @@ def weights(config: Any) -> dict[str, float]:
 def folder(config: Any, path: str, field: str = "") -> pathlib.Path:
     """The newest version of dataset `path`, which recipe key `field` names; ValueError for none."""
     where = field and f"{field}={path!r}: "
-    in_bucket = bucket_files.is_address(path)
-    root = path if in_bucket else data_dir(config) / path
+    root = _root(config, path)
     found = newest_versions(root)
     if not found:
         mend = (
             "build it there, or let yourself list what the bucket holds"
-            if in_bucket
+            if bucket_files.is_address(root)
             else "build it, or set data.source or data.dir"
         )
         raise ValueError(f"{where}no TFDS dataset in {root}: {mend}")
@@ -155,6 +166,15 @@ def draw_documents(
     read = list(documents_of(index, numbers.tolist()))
     bad = collections.Counter(one.reason for one in read if isinstance(one, BadRecord))
     return [one for one in read if not isinstance(one, BadRecord)], bad
+
+
+def _root(config: Any, path: str) -> str | pathlib.Path:
+    """An address in a bucket, or a path of this machine: below `data.dir`, unless it is whole."""
+    if bucket_files.is_address(path):
+        return path
+    if bucket_files.is_address(config.data.dir or "") and not pathlib.Path(path).is_absolute():
+        return f"{config.data.dir.rstrip('/')}/{path}"
+    return local_dir(config) / path
 
 
 def _num_records(root: pathlib.Path, split: str, field: str) -> int:

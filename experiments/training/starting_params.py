@@ -35,7 +35,7 @@ def make(
     frozen |= {part: finished.pop(part) for part in held}
     features = None
     if config.data.cache_features:
-        with processes.one_at_a_time(datasets.data_dir(config)):
+        with processes.one_at_a_time(datasets.local_dir(config)):
             features, frozen = frozen_features.prepare(config, card, frozen, tokenizer)
     if not finished:
         fresh = {name: where for name, where in where_trainable.items() if name not in also}

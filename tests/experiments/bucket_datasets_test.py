@@ -37,6 +37,15 @@ def test_a_recipe_reads_them_as_those_of_a_disk(tmp_path):
             for a, b in zip(of(here), of(there), strict=True):
                 assert b.data_dir == a.data_dir.replace(str(tmp_path), bucket)
         datasets.check_heldout(there)
+        below = recipe("")
+        below.data.dir = f"{bucket}/"
+        for dataset in (*below.data.train.values(), *below.data.validation.values()):
+            dataset.path = dataset.path.removeprefix("/")
+        assert datasets.stream_configs(below) == datasets.stream_configs(there)
+        assert datasets.validation_configs(below) == datasets.validation_configs(there)
+        below.data.train.pairs.path = f"{tmp_path}/synthetic_pairs"  # a whole path stays one
+        assert datasets.stream_configs(below)[1] == datasets.stream_configs(here)[1]
+        assert not datasets.local_dir(below).is_relative_to(tmp_path)
         for split, count in (("heldout", 0), ("train", 7)):
             ours = datasets.draw_documents(here, here.data.heldout.path, split, count)
             assert datasets.draw_documents(there, there.data.heldout.path, split, count) == ours
@@ -53,3 +62,10 @@ def test_a_recipe_reads_them_as_those_of_a_disk(tmp_path):
         there.data.train.pairs.path = f"{bucket}/other"
         with pytest.raises(ValueError, match=r"data.train.pairs.path='gs://bucket/other': no TFDS"):
             datasets.stream_configs(there)
+
+
+def test_the_demos_data_are_built_on_a_disk():
+    config = flamingo.get_config("micro")
+    config.data.dir = "gs://bucket/data"
+    with pytest.raises(ValueError, match=r"data.source='synthetic' builds on a disk.*gs://bucket"):
+        datasets.prepare(config)
