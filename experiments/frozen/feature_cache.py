@@ -26,6 +26,7 @@ from data_pipelines.reading.record_index import RecordIndex
 from data_pipelines.reading.splits import shard_slices
 from data_pipelines.whole_files import read_json, write_json
 from flamingo_jax.config import VisionConfig, to_dict
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.vision import VisionEncoder
@@ -95,7 +96,7 @@ def _unaligned(card: ModelCard) -> VisionConfig:
 def _build(card, vision_params, dataset_dirs, path: pathlib.Path) -> None:
     config = _unaligned(card)
     pictures = _pictures(dataset_dirs)
-    graph = nnx.graphdef(nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: VisionEncoder(config, rngs=Rngs(0))))
 
     @jax.jit
     def encode(params, pixels):  # u8[N, H, W, 3] to float16[N, P, E]

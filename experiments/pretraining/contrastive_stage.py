@@ -14,6 +14,7 @@ from experiments.pretraining.stage_run import Data, Design, check, prepare
 from experiments.training import datasets
 from flamingo_jax.config import from_dict
 from flamingo_jax.contrastive_config import TwoTowersConfig
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.models import vision
 from flamingo_jax.models.two_towers import TwoTowers
 from flamingo_jax.tokenizer import NEW_TOKENS
@@ -48,7 +49,7 @@ def design(config: Any, platform: str | None = None) -> Design:
         for name, dataset in config.data[use].items():
             _check_pairs(f"data.{use}.{name}", dataset, model)
 
-    def make(rngs: nnx.Rngs) -> TwoTowers:
+    def make(rngs: Rngs) -> TwoTowers:
         return TwoTowers(model, execution, dtype=compute, rngs=rngs)
 
     return Design(

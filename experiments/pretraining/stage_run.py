@@ -30,6 +30,7 @@ from experiments.training.run_report import Clock
 from flamingo_jax.config import DTypePolicy, ImagePreprocessing, from_dict
 from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, reroll
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.train import state
@@ -43,7 +44,7 @@ class Design(NamedTuple):
     """What a recipe trains, and how."""
 
     model: Any  # its config, a dataclass
-    make: Callable[[nnx.Rngs], nnx.Module]
+    make: Callable[[Rngs], nnx.Module]
     scan: bool  # whether its layers are stacked
     compute_dtype: str
     preprocessing: ImagePreprocessing | None  # None: rows have no pictures

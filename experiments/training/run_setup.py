@@ -16,6 +16,7 @@ from flamingo_jax import same_model
 from flamingo_jax.config import from_dict
 from flamingo_jax.core import hosts, kernels, partition
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.flamingo import Flamingo
@@ -57,7 +58,7 @@ class Setup(NamedTuple):
     where: tuple[Tree, Tree]  # shardings of trained and of frozen parameters
     init_from: pathlib.Path | None  # a finished model to train on from
 
-    def make(self, rngs: nnx.Rngs) -> Flamingo:
+    def make(self, rngs: Rngs) -> Flamingo:
         """The model, freshly initialised."""
         return _model(self.card, self.execution, rngs)
 
@@ -164,5 +165,5 @@ def check_numbers(config: Any) -> None:
         raise ValueError(f"report.shots={tuple(config.report.shots)}: use 0 or more")
 
 
-def _model(card: ModelCard, execution: Execution, rngs: nnx.Rngs) -> Flamingo:
+def _model(card: ModelCard, execution: Execution, rngs: Rngs) -> Flamingo:
     return Flamingo(card.config, execution, dtype=card.dtypes.compute, rngs=rngs)

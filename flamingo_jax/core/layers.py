@@ -15,6 +15,7 @@ from flax import nnx
 
 from flamingo_jax.config import Activation, Initializer
 from flamingo_jax.core.partition import constrain, gathered
+from flamingo_jax.core.rngs import Rngs
 
 Array = jax.Array
 AxisNames = tuple[str | None, ...]
@@ -35,14 +36,14 @@ ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 }
 
 
-def truncated_normal(rngs: nnx.Rngs, shape: Sequence[int], fan_in: int) -> Array:
+def truncated_normal(rngs: Rngs, shape: Sequence[int], fan_in: int) -> Array:
     """Truncated normal of standard deviation fan_in ** -0.5 (the paper names no initialiser)."""
     scale = 1 / (math.sqrt(fan_in) * 0.87962566)  # std of a unit normal cut at two
     return scale * jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape, jnp.float32)
 
 
 def embedding_rows(
-    count: int, width: int, rngs: nnx.Rngs, rows: str | None = None, columns: str = "embed"
+    count: int, width: int, rngs: Rngs, rows: str | None = None, columns: str = "embed"
 ) -> nnx.Param:
     """[count, width] learned vectors, normal of deviation 0.02; `rows`, `columns` name the axes."""
     value = 0.02 * jax.random.normal(rngs.params(), (count, width))
@@ -111,7 +112,7 @@ class Projection(nnx.Module):
         *,
         use_bias: bool = False,
         init: Initializer = "random",
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         shape = (*inputs, *outputs)
         self.num_inputs, self.axes = len(inputs), axes
@@ -177,7 +178,7 @@ class FeedForward(nnx.Module):
         gated: bool = False,
         use_bias: bool = False,
         down_init: Initializer = "random",
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.activation = activation
         up = {"use_bias": use_bias, "rngs": rngs}

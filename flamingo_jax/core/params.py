@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx, traverse_util
 
 from flamingo_jax.config import DTypePolicy
+from flamingo_jax.core.rngs import Rngs
 
 Tree = Any
 Path = tuple[str, ...]
@@ -27,13 +28,13 @@ def is_trainable(path: Path, also: Collection[str] = ()) -> bool:
     return path[0] in TRAINABLE or path[0] in also
 
 
-def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:
+def abstract(make: Callable[[Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree, Tree]:
     """Graph, shapes and logical axes of the module `make` builds; allocates nothing.
 
     Shapes are nested dicts of `jax.ShapeDtypeStruct`; axes are tuples of names, padded on the left
     with None for stacked layers.
     """
-    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(Rngs(0))))
     axes = {}
     for path, variable in state.flat_state():
         names = variable.get_metadata()["logical_axes"]
@@ -42,7 +43,7 @@ def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[nnx.GraphDef, Tree
 
 
 def init(
-    make: Callable[[nnx.Rngs], nnx.Module],
+    make: Callable[[Rngs], nnx.Module],
     seed: int,
     keep: Callable[[Path], bool] | None = None,
     where: Tree | None = None,  # shardings of what is kept; None: all on one device
@@ -53,7 +54,7 @@ def init(
     """
 
     def draw():
-        flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(make(nnx.Rngs(seed)))))
+        flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(make(Rngs(seed)))))
         return traverse_util.unflatten_dict({k: v for k, v in flat.items() if not keep or keep(k)})
 
     # Run once, so compiling is all the cost: 4 times less on CPU without LLVM's optimisations.

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.rope import rope_table, rotate
 
 Array = jax.Array
@@ -28,7 +29,7 @@ class Unmarked(nnx.Module):
 
     by_distance = False
 
-    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, *, rngs: Rngs):
         pass
 
     @staticmethod

@@ -18,6 +18,7 @@ from flax import nnx
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.layers import Projection, add_rows
 from flamingo_jax.core.positions import Unmarked
+from flamingo_jax.core.rngs import Rngs
 
 Array = jax.Array
 
@@ -42,7 +43,7 @@ class Relative(Unmarked):
 
     by_distance = True
 
-    def __init__(self, config: LanguageModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, *, rngs: Rngs):
         n, h = config.num_heads, config.head_dim
         self.key = Projection([config.width], [n, h], ("embed", "heads", None), rngs=rngs)
         self.content_bias = nnx.Param(jnp.zeros((n, h)), logical_axes=("heads", None))

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from flamingo_jax.core.rngs import Rngs
+
 Tree = Any
 
 REMAT: dict[str, Callable | None] = {
@@ -88,21 +90,21 @@ class Stack(nnx.Module):
 
     def __init__(
         self,
-        make: Callable[[nnx.Rngs], nnx.Module],
+        make: Callable[[Rngs], nnx.Module],
         length: int,
         execution: Execution,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
         *,
         in_place: bool = False,
     ):
         self.length, self.execution, self.in_place = length, execution, in_place
         if not execution.scan:
             for i in range(length):
-                setattr(self, _layer_name(i), make(nnx.Rngs(rngs.params())))
+                setattr(self, _layer_name(i), make(Rngs(rngs.params())))
             return
         keys = jax.random.split(rngs.params(), length)
-        graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
-        self.layers = nnx.merge(graph, jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys))
+        graph = nnx.graphdef(nnx.eval_shape(lambda: make(Rngs(0))))
+        self.layers = nnx.merge(graph, jax.vmap(lambda key: nnx.state(make(Rngs(key))))(keys))
 
     def layer(self, i: int) -> nnx.Module:
         """Layer `i` on its own."""

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from flamingo_jax.core.rngs import Rngs
+
 Array = jax.Array
 
 
@@ -95,7 +97,7 @@ def num_features(size_px: int) -> int:
 class EfficientNetLite(nnx.Module):
     """Stem, inverted residual blocks `block_00`, `block_01`, ..., and head convolution."""
 
-    def __init__(self, variant: str, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(self, variant: str, *, rngs: Rngs, dtype: jnp.dtype = jnp.float32):
         """Random parameters of `dtype`, for tests; real ones come from `weights`."""
         specs = blocks(variant)
         self.num_blocks = len(specs)
@@ -122,7 +124,7 @@ class EfficientNetLite(nnx.Module):
 class InvertedResidual(nnx.Module):
     """Widen with a 1x1 convolution, filter each channel alone, narrow again; add where it fits."""
 
-    def __init__(self, spec: Block, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, spec: Block, *, rngs: Rngs, dtype: jnp.dtype):
         wide = spec.in_channels * spec.expand
         self.has_expand = spec.expand > 1
         self.has_skip = spec.stride == 1 and spec.in_channels == spec.out_channels
@@ -206,7 +208,7 @@ def relu6(x: Array) -> Array:
     return jnp.clip(x, 0, 6)
 
 
-def _kernel(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int, dtype: jnp.dtype) -> nnx.Param:
+def _kernel(rngs: Rngs, shape: tuple[int, ...], fan_in: int, dtype: jnp.dtype) -> nnx.Param:
     value = jax.random.normal(rngs.params(), shape, dtype) * math.sqrt(2 / fan_in)
     return nnx.Param(
         value.astype(dtype), logical_axes=(None,) * (len(shape) - 1) + ("vision_channels",)

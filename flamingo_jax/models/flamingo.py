@@ -22,6 +22,7 @@ from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core.layers import Projection, embedding_rows
 from flamingo_jax.core.partition import gathered
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Segment, fold
 from flamingo_jax.models import insertion, media_mask
 from flamingo_jax.models.gated_xattn import CrossAttention, GatedCrossAttention, MediaKeys
@@ -37,7 +38,7 @@ Array = jax.Array
 class NewTokens(nnx.Module):
     """Trained embedding rows of the tokens that the frozen vocabulary lacks."""
 
-    def __init__(self, count: int, width: int, *, tied: bool, rngs: nnx.Rngs):
+    def __init__(self, count: int, width: int, *, tied: bool, rngs: Rngs):
         self.embedding = embedding_rows(count, width, rngs)
         self.head = None if tied else embedding_rows(count, width, rngs)
 
@@ -55,7 +56,7 @@ class Flamingo(nnx.Module):
         execution: Execution = Execution(),  # noqa: B008, frozen
         *,
         dtype: str = "float32",
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.config, self.dtype = config, dtype
         lm, xattn = config.language_model, config.cross_attention

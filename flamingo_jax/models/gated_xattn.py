@@ -22,6 +22,7 @@ from flamingo_jax.config import CrossAttentionConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection
 from flamingo_jax.core.partition import RESIDUAL, constrain
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.models.media_mask import over_latents
 from flamingo_jax.models.own_media import attend_to_own
 
@@ -41,9 +42,7 @@ class MediaKeys(NamedTuple):
 class CrossAttention(nnx.Module):
     """Text of width `width` looks at media; residual."""
 
-    def __init__(
-        self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: Rngs):
         heads = (config.num_heads, config.head_dim)
         self.branch_scale, self.attends = config.branch_scale, config.attend
         self.norm = make_norm(config, width)
@@ -101,9 +100,7 @@ class CrossAttention(nnx.Module):
 class GatedCrossAttention(CrossAttention):
     """One whole block, to stand before a frozen language-model block of width `width`."""
 
-    def __init__(
-        self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: CrossAttentionConfig, width: int, media_width: int, *, rngs: Rngs):
         super().__init__(config, width, media_width, rngs=rngs)
         self.ffw_norm = make_norm(config, width)
         hidden = config.hidden_width(width)

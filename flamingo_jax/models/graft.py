@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Segment
 from flamingo_jax.models.lm import Inserted, make_blocks, walk
 from flamingo_jax.models.lm_block import Cache, Context, make_norm
@@ -27,7 +28,7 @@ class Graft(nnx.Module):
         segment: Segment,
         execution: Execution,
         *,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.segment = segment
         self.blocks = make_blocks(config, (segment,), execution, rngs)

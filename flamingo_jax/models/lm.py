@@ -19,6 +19,7 @@ from flamingo_jax.config import LanguageModelConfig, LongRopeScaling
 from flamingo_jax.core import kernels
 from flamingo_jax.core.layers import embedding_rows
 from flamingo_jax.core.partition import constrain
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.softcap import softcap
 from flamingo_jax.core.stack import Execution, Segment, Stack, fold, plan
 from flamingo_jax.models.lm_block import (
@@ -40,9 +41,9 @@ class Segments(nnx.Module):
     def __init__(
         self,
         segments: tuple[Segment, ...],
-        make: Callable[[Segment, nnx.Rngs], nnx.Module],
+        make: Callable[[Segment, Rngs], nnx.Module],
         execution: Execution,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
         *,
         in_place: bool = False,
     ):
@@ -56,7 +57,7 @@ def make_blocks(
     config: LanguageModelConfig,
     segments: tuple[Segment, ...],
     execution: Execution,
-    rngs: nnx.Rngs,
+    rngs: Rngs,
     *,
     frozen: bool = False,
 ) -> Segments:
@@ -143,7 +144,7 @@ class LanguageModel(nnx.Module):
         segments: tuple[Segment, ...] | None = None,
         *,
         frozen: bool = False,  # no gradient of its blocks is asked for, see `core.stack.Stack`
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.config = config
         self.segments = segments or plan(config.num_layers, config.num_layers, 0)

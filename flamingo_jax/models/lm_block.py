@@ -20,6 +20,7 @@ from flamingo_jax.core.layers import FeedForward, Norm, Projection
 from flamingo_jax.core.partition import RESIDUAL, constrain, on_shards
 from flamingo_jax.core.positions import Alibi, Rotary, Unmarked
 from flamingo_jax.core.relative import Relative
+from flamingo_jax.core.rngs import Rngs
 
 Array = jax.Array
 
@@ -118,7 +119,7 @@ class Context(NamedTuple):
 class Attention(nnx.Module):
     """Causal self-attention with grouped heads."""
 
-    def __init__(self, config: LanguageModelConfig, kernel: str, *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, kernel: str, *, rngs: Rngs):
         self.kernel = kernel
         width, h = config.width, config.head_dim
         n, k = config.num_heads, config.kv_heads
@@ -192,7 +193,7 @@ def _over_heads(norm: Norm, x: Array) -> Array:
 class Block(nnx.Module):
     """Normed self-attention and feed-forward, one after the other or side by side."""
 
-    def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: nnx.Rngs):
+    def __init__(self, config: LanguageModelConfig, kernel: str = "xla", *, rngs: Rngs):
         self.parallel_residual, self.norm_after = config.parallel_residual, config.norm_after
         both = config.sandwich_norm
         self.attention_norm = make_norm(config, config.width)

@@ -21,6 +21,7 @@ from flax import nnx
 
 from flamingo_jax.config import Activation
 from flamingo_jax.core.layers import ACTIVATIONS, Projection
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -62,7 +63,7 @@ class WSConv(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         std_conv_eps: float | None = None,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         shape = (size, size, inputs // groups, outputs)
         self.stride, self.groups, self.std_conv_eps = stride, groups, std_conv_eps
@@ -107,7 +108,7 @@ def standardize(
 class SqueezeExcite(nnx.Module):
     """One gate in (0, 2) per channel, from the mean over places."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, *, rngs: Rngs):
         kwargs = {"axes": (None, CHANNELS), "use_bias": True, "rngs": rngs}
         self.linear = Projection([width], [width // 2], **kwargs)
         self.linear_1 = Projection([width // 2], [width], **kwargs)
@@ -130,7 +131,7 @@ class Block(nnx.Module):
         group_width: int,
         activation: Activation,
         std_conv_eps: float | None,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.activation, self.stride = activation, stride
         middle = width // 2
@@ -175,7 +176,7 @@ class Stage(nnx.Module):
         *,
         stride: int,
         execution: Execution,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
         **block,
     ):
         self.first = Block(inputs, width, stride=stride, rngs=rngs, **block)
@@ -211,7 +212,7 @@ class NFNet(nnx.Module):
         std_conv_eps: float | None = None,
         stochdepth_rate: float = 0.25,
         execution: Execution | None = None,  # None: scanned, no remat
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         if variant not in VARIANTS:
             raise ValueError(f"NFNet variant {variant!r}: use one of {list(VARIANTS)}")

@@ -18,6 +18,7 @@ from flax import nnx
 from flamingo_jax.config import ResamplerConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection, add_rows, embedding_rows
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -26,7 +27,7 @@ Array = jax.Array
 class PerceiverLayer(nnx.Module):
     """Latents attend to features and latents, then a feed-forward; both residual."""
 
-    def __init__(self, config: ResamplerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ResamplerConfig, *, rngs: Rngs):
         width, heads = config.width, (config.num_heads, config.head_dim)
         self.media_norm = Norm(width) if config.normalize_media else None
         self.latents_norm = Norm(width)
@@ -65,7 +66,7 @@ class Resampler(nnx.Module):
     has_latents = True
 
     def __init__(
-        self, config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: nnx.Rngs
+        self, config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: Rngs
     ):
         self.config = config
         width = config.width

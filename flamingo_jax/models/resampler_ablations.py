@@ -18,6 +18,7 @@ from flax import nnx
 from flamingo_jax.config import ResamplerConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, fold
 from flamingo_jax.models.resampler import PerceiverResampler, Resampler
 
@@ -27,7 +28,7 @@ Array = jax.Array
 class TransformerLayer(nnx.Module):
     """Pre-norm self-attention and feed-forward, both residual."""
 
-    def __init__(self, config: ResamplerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ResamplerConfig, *, rngs: Rngs):
         width, heads = config.width, (config.num_heads, config.head_dim)
         self.norm = Norm(width)
         self.query = Projection([width], heads, ("embed", "heads", None), rngs=rngs)
@@ -62,7 +63,7 @@ class TransformerResampler(PerceiverResampler):
 class MLPLayer(nnx.Module):
     """A residual feed-forward with as many weights as a Perceiver layer."""
 
-    def __init__(self, config: ResamplerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ResamplerConfig, *, rngs: Rngs):
         self.ffw_norm = Norm(config.width)
         self.ffw = FeedForward(config.width, mlp_hidden(config), config.activation, rngs=rngs)
 
@@ -106,7 +107,7 @@ RESAMPLERS: dict[str, type[Resampler]] = {
 
 
 def make_resampler(
-    config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: nnx.Rngs
+    config: ResamplerConfig, vision_width: int, execution: Execution, *, rngs: Rngs
 ) -> Resampler:
     """The resampler of the config's kind: features [B, M, F, P, E] to visual tokens."""
     return RESAMPLERS[config.kind](config, vision_width, execution, rngs=rngs)

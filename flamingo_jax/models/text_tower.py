@@ -12,6 +12,7 @@ from flax import nnx
 from flamingo_jax.contrastive_config import TextTowerConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import FeedForward, Norm, Projection, add_rows, embedding_rows
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -20,7 +21,7 @@ Array = jax.Array
 class Attention(nnx.Module):
     """Self-attention of every token to all tokens of its text."""
 
-    def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, num_heads: int, *, rngs: Rngs):
         heads = (num_heads, width // num_heads)
         kwargs = {"use_bias": True, "rngs": rngs}
         self.query = Projection([width], heads, ("embed", "heads", None), **kwargs)
@@ -40,7 +41,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """Self-attention and feed-forward, each followed by a norm of the sum."""
 
-    def __init__(self, config: TextTowerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextTowerConfig, *, rngs: Rngs):
         width, eps = config.width, config.norm_eps
         self.attention = Attention(width, config.num_heads, rngs=rngs)
         self.attention_norm = Norm(width, eps=eps)
@@ -55,7 +56,7 @@ class Block(nnx.Module):
 class TextTower(nnx.Module):
     """Tokens to one state each, every one of which has seen the whole text."""
 
-    def __init__(self, config: TextTowerConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: TextTowerConfig, execution: Execution, *, rngs: Rngs):
         self.max_length = config.max_length
         self.token_embedding = embedding_rows(config.vocab_size, config.width, rngs)
         self.position_embedding = embedding_rows(config.max_length, config.width, rngs)

@@ -11,6 +11,7 @@ from flax import nnx
 
 from flamingo_jax.contrastive_config import TwoTowersConfig
 from flamingo_jax.core.layers import Projection
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.text_tower import TextTower
@@ -27,7 +28,7 @@ class TwoTowers(nnx.Module):
         execution: Execution,
         *,
         dtype: jnp.dtype | str = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.config, self.dtype = config, jnp.dtype(dtype)
         self.encoder = vision.make_encoder(config.vision, execution, trained=True, rngs=rngs)

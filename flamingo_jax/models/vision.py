@@ -13,6 +13,7 @@ from flax import nnx
 
 from flamingo_jax.config import EncoderActivation, ImagePreprocessing, VisionConfig
 from flamingo_jax.core.layers import Projection
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import efficientnet_lite, nfnet, vision_shards, vit
 
@@ -33,7 +34,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def make_encoder(
-    config: VisionConfig, execution: Execution, *, trained: bool = False, rngs: nnx.Rngs
+    config: VisionConfig, execution: Execution, *, trained: bool = False, rngs: Rngs
 ) -> nnx.Module:
     """The network of the config: normalised pictures [N, H, W, 3] to features [N, P, E].
 
@@ -92,7 +93,7 @@ def output_shape(config: VisionConfig) -> tuple[int, int]:
     """(P, E) of the config's encoder at its picture size; allocates nothing."""
     size_px = config.preprocessing.size_px
     picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    out = nnx.eval_shape(lambda x: make_encoder(config, Execution(), rngs=nnx.Rngs(0))(x), picture)
+    out = nnx.eval_shape(lambda x: make_encoder(config, Execution(), rngs=Rngs(0))(x), picture)
     return out.shape[1], out.shape[2]
 
 
@@ -126,7 +127,7 @@ class VisionEncoder(nnx.Module):
         execution: Execution = Execution(),  # noqa: B008, frozen
         *,
         trained: bool = False,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         self.config, self.trained = config, trained
         self.images_at_once = execution.images_at_once

@@ -20,6 +20,7 @@ from flax import nnx
 
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.layers import Norm, Projection, embedding_rows, gelu, truncated_normal
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Stack, fold
 
 Array = jax.Array
@@ -79,7 +80,7 @@ GELU: dict[GeluKind, Callable[[Array], Array]] = {
 class Attention(nnx.Module):
     """Self-attention of all tokens to all tokens, with biases."""
 
-    def __init__(self, width: int, num_heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, num_heads: int, *, rngs: Rngs):
         heads = (num_heads, width // num_heads)
         kwargs = {"use_bias": True, "rngs": rngs}
         self.query = Projection([width], heads, (CHANNELS, HEADS, None), **kwargs)
@@ -94,7 +95,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """Pre-norm self-attention and feed-forward."""
 
-    def __init__(self, variant: Variant, activation: GeluKind, *, rngs: nnx.Rngs):
+    def __init__(self, variant: Variant, activation: GeluKind, *, rngs: Rngs):
         self.activation = activation
         width, eps = variant.width, variant.norm_eps
         hidden = variant.ffw_width or 4 * width
@@ -122,7 +123,7 @@ class ViT(nnx.Module):
         activation: GeluKind | None = None,  # None: the variant's
         size_px: int | None = None,  # None: the variant's; it sets the number of positions
         execution: Execution | None = None,  # None: scanned, no remat
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ):
         if variant not in VARIANTS:
             raise ValueError(f"ViT variant {variant!r}: use one of {list(VARIANTS)}")

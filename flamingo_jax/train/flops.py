@@ -16,7 +16,6 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from flamingo_jax.config import (
     CrossAttentionConfig,
@@ -25,6 +24,7 @@ from flamingo_jax.config import (
     VisionConfig,
 )
 from flamingo_jax.core import op_count
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.models import insertion
 from flamingo_jax.models.own_media import block_size
 from flamingo_jax.models.resampler_ablations import mlp_hidden
@@ -156,7 +156,7 @@ def encoder(config: VisionConfig) -> int:
     """FLOPs of one frame, forward."""
     size_px = config.preprocessing.size_px
     picture = jax.ShapeDtypeStruct((1, size_px, size_px, 3), jnp.float32)
-    return op_count.flops(lambda x: VisionEncoder(config, rngs=nnx.Rngs(0)).encoder(x), picture)
+    return op_count.flops(lambda x: VisionEncoder(config, rngs=Rngs(0)).encoder(x), picture)
 
 
 def _linear(multiply_adds: float, *, activations: bool = True, weights: bool = True) -> Passes:

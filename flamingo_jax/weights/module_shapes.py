@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx, traverse_util
 
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.weights.errors import BadWeightsFile
 
 Tree = dict[str, Any]
@@ -15,7 +16,7 @@ def check(
     what: str,  # the file or folder, for the message
     part: str,  # what a parameter's path begins with there
     params: Tree,
-    make: Callable[[nnx.Rngs], nnx.Module],
+    make: Callable[[Rngs], nnx.Module],
 ) -> None:
     """BadWeightsFile at the first path or shape that the module has otherwise."""
     want = traverse_util.flatten_dict(params_lib.abstract(make)[1], sep="/")

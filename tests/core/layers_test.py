@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from flamingo_jax.core import op_count
 from flamingo_jax.core.layers import (
@@ -17,6 +16,7 @@ from flamingo_jax.core.layers import (
     project,
     truncated_normal,
 )
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import REMAT
 
 RNG = np.random.default_rng(0)
@@ -24,12 +24,12 @@ X = RNG.normal(size=(2, 3, 8)).astype(np.float32)
 
 
 def test_projection_maps_several_dims_at_once():
-    split = Projection([8], [2, 4], ("embed", "heads", None), use_bias=True, rngs=nnx.Rngs(0))
+    split = Projection([8], [2, 4], ("embed", "heads", None), use_bias=True, rngs=Rngs(0))
     split.bias[...] = jnp.asarray(RNG.normal(size=(2, 4)), jnp.float32)
     kernel, bias = np.asarray(split.kernel[...]), np.asarray(split.bias[...])
     want = np.einsum("btd,dnh->btnh", X, kernel) + bias
     np.testing.assert_allclose(split(X), want, atol=1e-5)
-    join = Projection([2, 4], [8], ("heads", None, "embed"), rngs=nnx.Rngs(0))
+    join = Projection([2, 4], [8], ("heads", None, "embed"), rngs=Rngs(0))
     want = np.einsum("btnh,nhd->btd", X.reshape(2, 3, 2, 4), np.asarray(join.kernel[...]))
     np.testing.assert_allclose(join(X.reshape(2, 3, 2, 4)), want, atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_norm_statistics_are_float32():
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_feed_forward(gated):
-    ffw = FeedForward(8, 12, "silu", gated=gated, rngs=nnx.Rngs(0))
+    ffw = FeedForward(8, 12, "silu", gated=gated, rngs=Rngs(0))
     up = X @ np.asarray(ffw.up.kernel[...])
     gate = X @ np.asarray(ffw.gate.kernel[...]) if gated else up
     hidden = gate / (1 + np.exp(-gate)) * (up if gated else 1)
@@ -107,6 +107,6 @@ def test_activations_by_hand():
 
 
 def test_initial_deviation_is_that_of_the_fan_in():
-    drawn = np.asarray(truncated_normal(nnx.Rngs(0), (400, 100), fan_in=400))
+    drawn = np.asarray(truncated_normal(Rngs(0), (400, 100), fan_in=400))
     assert abs(drawn.std() * math.sqrt(400) - 1) < 0.02
     assert abs(drawn).max() <= 2 / (0.8796 * math.sqrt(400))

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.attention import attend
 from flamingo_jax.core.relative import Relative, shift, sinusoids
+from flamingo_jax.core.rngs import Rngs
 
 WIDTH, HEADS, HEAD_DIM, BATCH, SLOTS = 12, 3, 4, 2, 9
 
@@ -25,7 +25,7 @@ CONFIG = LanguageModelConfig(
 @pytest.fixture
 def layer():
     """One layer's module, with biases that are not zero."""
-    module = Relative(CONFIG, rngs=nnx.Rngs(0))
+    module = Relative(CONFIG, rngs=Rngs(0))
     rng = np.random.default_rng(1)
     for bias in (module.content_bias, module.position_bias):
         bias[...] = jnp.asarray(rng.normal(size=bias.shape), jnp.float32)

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from flamingo_jax.core.layers import FeedForward
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import REMAT, Execution, Segment, Stack, fold, plan, reroll, unroll
 from tests import tiny_flamingo as tiny
 
@@ -53,7 +54,7 @@ class Layer(nnx.Module):
 
 def run(params, x, shifts, execution):
     """A stack of 3 layers with a per-layer input and output."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(Layer, 3, execution, nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(Layer, 3, execution, Rngs(0))))
     stack = nnx.merge(graph, params)
 
     def body(x, layers, shift):
@@ -70,7 +71,7 @@ def test_frozen_stacks_of_stacks_are_read_where_they_lie(remat):
     inner = lambda rngs: Stack(Layer, 3, execution, rngs)  # noqa: E731
 
     def f(x, in_place):
-        stack = Stack(inner, 2, execution.without_remat(), nnx.Rngs(0), in_place=in_place)
+        stack = Stack(inner, 2, execution.without_remat(), Rngs(0), in_place=in_place)
         layer = lambda x, layers, _: (layers[0](x), None)  # noqa: E731
         return fold(lambda x, stacks, _: fold(layer, x, stacks), x, [stack])[0]
 
@@ -86,7 +87,7 @@ def test_frozen_stacks_of_stacks_are_read_where_they_lie(remat):
 
 @pytest.fixture(scope="module")
 def params():
-    return nnx.to_pure_dict(nnx.state(Stack(Layer, 3, Execution(), nnx.Rngs(0))))
+    return nnx.to_pure_dict(nnx.state(Stack(Layer, 3, Execution(), Rngs(0))))
 
 
 @pytest.mark.parametrize("remat", REMAT)
@@ -115,7 +116,7 @@ def test_layers_of_a_new_stack_differ(params):
 
 
 def test_one_layer_of_a_stack(params):
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(Layer, 3, Execution(), nnx.Rngs(0))))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: Stack(Layer, 3, Execution(), Rngs(0))))
     one = nnx.merge(graph, params).layer(2)
     np.testing.assert_array_equal(
         one.ffw.up.kernel[...], params["layers"]["ffw"]["up"]["kernel"][2]

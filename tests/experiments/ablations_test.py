@@ -11,6 +11,7 @@ from experiments.frozen import parts
 from experiments.planning import summary
 from flamingo_jax.config import FlamingoConfig, VisionConfig, from_dict
 from flamingo_jax.core import params
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.models.vision import VisionEncoder
@@ -42,7 +43,7 @@ PRINTED = {
 @functools.cache
 def in_encoder(config: VisionConfig) -> int:
     """Parameters of an encoder; tracing a large one takes seconds, so once each."""
-    encoder = nnx.eval_shape(lambda: VisionEncoder(config, rngs=nnx.Rngs(0)))
+    encoder = nnx.eval_shape(lambda: VisionEncoder(config, rngs=Rngs(0)))
     return params.count(nnx.state(encoder))
 
 

@@ -14,6 +14,7 @@ from experiments.pretraining import language_model_stage
 from experiments.training import run_setup
 from flamingo_jax.config import LanguageModelConfig, from_dict
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.weights import frozen_parts
@@ -137,5 +138,5 @@ def test_how_it_is_computed_is_checked_too(key, value, message):
 
 def test_the_kernel_is_that_of_the_platform_it_is_compiled_for():
     config = language_model.get_config("smollm2_135m")
-    model = nnx.eval_shape(lambda: language_model_stage.design(config, "tpu").make(nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: language_model_stage.design(config, "tpu").make(Rngs(0)))
     assert model.blocks.groups.layers.layers.attention.kernel == "splash"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.models import efficientnet_lite as net
 
 
@@ -27,7 +28,7 @@ def test_same_padding(side, kernel, stride, want):
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10)])
 def test_depthwise_equals_a_grouped_convolution(stride, size, height, width):
-    layer = net.Depthwise(size, 6, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
+    layer = net.Depthwise(size, 6, stride=stride, rngs=Rngs(0), dtype=jnp.float32)
     layer.bias[...] = jnp.arange(6.0)
     x = jax.random.normal(jax.random.key(1), (2, height, width, 6))
     want = jax.lax.conv_general_dilated(
@@ -55,16 +56,14 @@ def test_blocks_of_lite0_are_the_published_ones():
 @pytest.fixture(scope="module")
 def encoder():
     """Graph and parameters of a random Lite0; filled by numpy, as 98 draws compile for 15 s."""
-    graph, params = nnx.split(
-        nnx.eval_shape(lambda: net.EfficientNetLite("lite0", rngs=nnx.Rngs(0)))
-    )
+    graph, params = nnx.split(nnx.eval_shape(lambda: net.EfficientNetLite("lite0", rngs=Rngs(0))))
     rng = np.random.default_rng(0)
     fill = lambda x: jnp.asarray(rng.normal(size=x.shape) / np.sqrt(x.size / x.shape[-1]), x.dtype)  # noqa: E731
     return graph, jax.tree.map(fill, params)
 
 
 def test_random_parameters_are_reproducible_and_alive():
-    make = lambda seed: net.Depthwise(3, 8, stride=1, rngs=nnx.Rngs(seed), dtype=jnp.float32)  # noqa: E731
+    make = lambda seed: net.Depthwise(3, 8, stride=1, rngs=Rngs(seed), dtype=jnp.float32)  # noqa: E731
     a, b, c = (make(seed).kernel[...] for seed in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert jnp.abs(a - c).min() > 0

@@ -8,6 +8,7 @@ from flax import nnx
 
 from flamingo_jax.config import CrossAttentionConfig
 from flamingo_jax.core import params as params_lib
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import plan
 from flamingo_jax.models.gated_xattn import GatedCrossAttention
 from flamingo_jax.train.step import gates
@@ -40,7 +41,7 @@ def block():
 
 def test_gates_start_at_zero():
     config = CrossAttentionConfig(num_heads=2, head_dim=5)
-    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=nnx.Rngs(0))
+    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=Rngs(0))
     assert float(fresh.attention_gate[...]) == float(fresh.ffw_gate[...]) == 0
 
 
@@ -79,7 +80,7 @@ def test_tokens_do_not_see_each_other(block):
 def test_media_norm_can_be_left_out(normalize):
     """With it, scaling the media changes nothing; OpenFlamingo has none."""
     config = CrossAttentionConfig(num_heads=2, head_dim=5, normalize_media=normalize)
-    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=nnx.Rngs(0))
+    fresh = GatedCrossAttention(config, WIDTH, MEDIA_WIDTH, rngs=Rngs(0))
     small, large = fresh.media_keys(100 * MEDIA), fresh.media_keys(200 * MEDIA)
     assert np.allclose(small.key, large.key, atol=1e-4) is normalize
     assert np.allclose(small.value, large.value, atol=1e-4) is normalize

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from flamingo_jax.core import params
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import nfnet
 from flamingo_jax.models.nfnet import ALPHA, GAMMA, NFNet, WSConv
@@ -104,7 +105,7 @@ def test_any_size_gives_its_grid(thin, height, width):
 
 
 def test_num_features_is_the_grid():
-    net = nnx.eval_shape(lambda: NFNet("thin", rngs=nnx.Rngs(0)))
+    net = nnx.eval_shape(lambda: NFNet("thin", rngs=Rngs(0)))
     assert [net.num_features(px) for px in (288, 320, 321, 480)] == [81, 100, 121, 225]
     assert net.width == 192
 
@@ -164,7 +165,7 @@ def test_bfloat16_kernels_are_standardized_in_float32():
 def test_grouped_convolution_reads_its_group_only():
     @jax.jit
     def difference(x):
-        conv = WSConv(8, 8, 3, groups=2, rngs=nnx.Rngs(0))
+        conv = WSConv(8, 8, 3, groups=2, rngs=Rngs(0))
         return conv(x.at[..., 1].add(1.0)) - conv(x)
 
     moved = np.abs(difference(jnp.ones((1, 4, 4, 8)))).max((0, 1, 2))
@@ -186,7 +187,7 @@ def test_variance_grows_by_alpha_squared_a_block():
 
     @jax.jit
     def growth():
-        rngs = nnx.Rngs(0)
+        rngs = Rngs(0)
         stage = nfnet.Stage(64, 64, depth, stride=1, execution=Execution(), rngs=rngs, **BLOCK)
         stage.first.skip_gain[...] += 1
         stage.rest.layers.skip_gain[...] += 1
@@ -199,7 +200,7 @@ def test_variance_grows_by_alpha_squared_a_block():
 def test_residual_branch_is_silent_at_init_and_scaled_by_its_gain():
     @jax.jit
     def branches():
-        block = nfnet.Block(32, 32, rngs=nnx.Rngs(0), **BLOCK)
+        block = nfnet.Block(32, 32, rngs=Rngs(0), **BLOCK)
         x = jax.random.normal(jax.random.key(1), (1, 4, 4, 32))
         out = []
         for _ in range(3):
@@ -279,7 +280,7 @@ def test_channels_are_the_only_sharded_dimension():
 )
 def test_unknown_choice_is_named(options, message):
     with pytest.raises(ValueError, match=message):
-        NFNet(**options, rngs=nnx.Rngs(0))
+        NFNet(**options, rngs=Rngs(0))
 
 
 def test_pictures_of_another_rank_are_refused(thin):

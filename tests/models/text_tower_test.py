@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from flamingo_jax.contrastive_config import TextTowerConfig
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.text_tower import TextTower
 from tests.torch_reference import import_torch
@@ -16,14 +16,14 @@ MASK = np.arange(9) < np.array([[9], [6]])
 
 
 def test_padding_changes_no_token():
-    tower = TextTower(CONFIG, Execution(), rngs=nnx.Rngs(0))
+    tower = TextTower(CONFIG, Execution(), rngs=Rngs(0))
     found = tower(jnp.array(TOKENS), jnp.array(MASK))
     short = tower(jnp.array(TOKENS[1:, :6]), jnp.array(MASK[1:, :6]))
     np.testing.assert_allclose(found[1, :6], short[0], atol=1e-6)
 
 
 def test_every_token_sees_later_ones_too():
-    tower = TextTower(CONFIG, Execution(), rngs=nnx.Rngs(0))
+    tower = TextTower(CONFIG, Execution(), rngs=Rngs(0))
     other = TOKENS.copy()
     other[0, 8] = (other[0, 8] + 1) % 50
     a, b = (np.asarray(tower(jnp.array(t), jnp.array(MASK))) for t in (TOKENS, other))
@@ -31,7 +31,7 @@ def test_every_token_sees_later_ones_too():
 
 
 def test_a_text_that_is_too_long_is_refused():
-    tower = TextTower(CONFIG, Execution(), rngs=nnx.Rngs(0))
+    tower = TextTower(CONFIG, Execution(), rngs=Rngs(0))
     long = jnp.zeros((1, 13), jnp.int32)
     with pytest.raises(ValueError, match=r"13 tokens long: set text.max_length=13"):
         tower(long, jnp.ones((1, 13), bool))
@@ -58,7 +58,7 @@ def test_states_are_those_of_transformers():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
         bert.embeddings.token_type_embeddings.weight.zero_()  # ours has none
         want = bert(torch.tensor(TOKENS).long(), torch.tensor(MASK).long()).last_hidden_state
-    tower = TextTower(CONFIG, Execution(scan=False), rngs=nnx.Rngs(0))
+    tower = TextTower(CONFIG, Execution(scan=False), rngs=Rngs(0))
     weights = {name: value.detach().numpy() for name, value in bert.named_parameters()}
     tower.token_embedding[...] = weights["embeddings.word_embeddings.weight"]
     tower.position_embedding[...] = weights["embeddings.position_embeddings.weight"]

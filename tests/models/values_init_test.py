@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from flamingo_jax.config import CrossAttentionConfig, ResamplerConfig
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models.gated_xattn import GatedCrossAttention
 from flamingo_jax.models.resampler import PerceiverResampler
@@ -21,7 +21,7 @@ XATTN = CrossAttentionConfig(num_heads=3, head_dim=4, values_init="identity")
 
 def test_a_resampler_begins_as_the_mean_of_normalised_features():
     """Latents, which are small, aside: with one feature seen, every visual token is it, normed."""
-    model = PerceiverResampler(RESAMPLER, 12, Execution(), rngs=nnx.Rngs(0))
+    model = PerceiverResampler(RESAMPLER, 12, Execution(), rngs=Rngs(0))
     feature = np.random.default_rng(0).normal(size=(1, 1, 1, 1, 12)).astype(np.float32)
     model.latents.value = jnp.zeros_like(model.latents.value)
     found = model(jnp.asarray(feature))[0, 0]
@@ -33,7 +33,7 @@ def test_a_resampler_begins_as_the_mean_of_normalised_features():
 def test_longer_features_weigh_more_where_they_are_not_normed(normalize):
     """Attention that is the same everywhere, to two features and three latents that are zero."""
     config = dataclasses.replace(RESAMPLER, normalize_media=normalize)
-    model = PerceiverResampler(config, 12, Execution(), rngs=nnx.Rngs(0))
+    model = PerceiverResampler(config, 12, Execution(), rngs=Rngs(0))
     model.latents.value = jnp.zeros_like(model.latents.value)
     key = model.blocks.layers.key.kernel
     key.value = jnp.zeros_like(key.value)
@@ -49,7 +49,7 @@ def test_longer_features_weigh_more_where_they_are_not_normed(normalize):
 
 
 def test_a_gated_block_adds_the_visual_token_once_its_gate_opens():
-    block = GatedCrossAttention(XATTN, 12, 12, rngs=nnx.Rngs(0))
+    block = GatedCrossAttention(XATTN, 12, 12, rngs=Rngs(0))
     rng = np.random.default_rng(1)
     x, token = rng.normal(size=(2, 1, 1, 12)).astype(np.float32)
     mask = np.ones((1, 1, 1), bool)

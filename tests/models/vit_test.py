@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from flamingo_jax.core import params
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, unroll
 from flamingo_jax.models import vit
 from flamingo_jax.models.vit import ViT
@@ -156,7 +157,7 @@ def test_bfloat16_stays_bfloat16_and_close(thin, images):
 )
 def test_impossible_choice_is_named(options, message):
     with pytest.raises(ValueError, match=message):
-        ViT(**options, rngs=nnx.Rngs(0))
+        ViT(**options, rngs=Rngs(0))
 
 
 def test_pictures_of_another_size_are_refused(thin, images):
@@ -166,7 +167,7 @@ def test_pictures_of_another_size_are_refused(thin, images):
     with pytest.raises(ValueError, match=r"\[32, 32, 3\], want \[N, height, width, 3\]"):
         apply(tree, images[0])
     with pytest.raises(ValueError, match="320 x 320"):
-        nnx.eval_shape(lambda: ViT("vit_l_14", rngs=nnx.Rngs(0))).num_features(320)
+        nnx.eval_shape(lambda: ViT("vit_l_14", rngs=Rngs(0))).num_features(320)
 
 
 def randomize(torch, model):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.models import efficientnet_lite as net
 from flamingo_jax.weights.encoders import efficientnet_lite
 from flamingo_jax.weights.errors import BadWeightsFile
@@ -15,7 +16,7 @@ from tests.torch_reference import import_torch
 
 
 def _abstract(variant: str):
-    return nnx.split(nnx.eval_shape(lambda: net.EfficientNetLite(variant, rngs=nnx.Rngs(0))))
+    return nnx.split(nnx.eval_shape(lambda: net.EfficientNetLite(variant, rngs=Rngs(0))))
 
 
 def _random_state_dict(variant: str) -> dict[str, np.ndarray]:
