@@ -102,9 +102,15 @@ class Stack(nnx.Module):
             for i in range(length):
                 setattr(self, _layer_name(i), make(Rngs(rngs.params())))
             return
-        keys = jax.random.split(rngs.params(), length)
-        graph = nnx.graphdef(nnx.eval_shape(lambda: make(Rngs(0))))
-        self.layers = nnx.merge(graph, jax.vmap(lambda key: nnx.state(make(Rngs(key))))(keys))
+        graphs = []
+
+        def draw(key: jax.Array) -> nnx.State:
+            graph, params = nnx.split(make(Rngs(key)))
+            graphs.append(graph)
+            return params
+
+        params = jax.vmap(draw)(jax.random.split(rngs.params(), length))
+        self.layers = nnx.merge(*graphs, params)
 
     def layer(self, i: int) -> nnx.Module:
         """Layer `i` on its own."""
