@@ -11,6 +11,8 @@ import numpy as np
 
 from flamingo_jax.eval.seeding import query_generator
 
+QUERIES_AT_ONCE = 1024  # whose similarities to the whole support set are in memory
+
 
 def random_shots(
     query_ids: Sequence[str],
@@ -27,9 +29,7 @@ def random_shots(
     """
     _check_num_shots(num_shots, len(support_ids))
     chosen = np.empty((len(query_ids), num_shots), np.int64)
-    own: dict[str, list[int]] = {}
-    for i, support_id in enumerate(support_ids):
-        own.setdefault(support_id, []).append(i)
+    own = _rows_of(support_ids)
     everything = np.arange(len(support_ids))
     for row, (query_id, draw_id) in enumerate(zip(query_ids, draw_ids or query_ids, strict=True)):
         others = np.delete(everything, own.get(query_id, []))
@@ -57,13 +57,18 @@ def rices_shots(
             "pool them to [pictures, width] first"
         )
     _check_num_shots(num_shots, len(support_features))
-    similarity = normalize(query_features) @ normalize(support_features).T  # [queries, support]
-    if query_ids is not None and support_ids is not None:
-        own = np.asarray(query_ids)[:, None] == np.asarray(support_ids)[None]
-        _check_num_shots(num_shots, len(support_features) - int(own.sum(axis=1).max(initial=0)))
-        similarity[own] = -np.inf
-    nearest_first = np.argsort(-similarity, axis=1, kind="stable")[:, :num_shots]
-    return nearest_first[:, ::-1].astype(np.int64)
+    own = {} if query_ids is None or support_ids is None else _rows_of(support_ids)
+    left_out = [own.get(query_id, []) for query_id in query_ids or () if own]
+    _check_num_shots(num_shots, len(support_features) - max(map(len, left_out), default=0))
+    queries, support = normalize(query_features), normalize(support_features).T
+    chosen = np.empty((len(queries), num_shots), np.int64)
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        part = slice(start, start + QUERIES_AT_ONCE)
+        similarity = queries[part] @ support  # [queries, support]
+        for row, own_rows in enumerate(left_out[part]):
+            similarity[row, own_rows] = -np.inf
+        chosen[part] = np.argsort(-similarity, axis=1, kind="stable")[:, :num_shots]
+    return chosen[:, ::-1]
 
 
 def pool(features: np.ndarray) -> np.ndarray:
@@ -80,6 +85,13 @@ def normalize(features: np.ndarray) -> np.ndarray:
             f"features[{bad[0]}] has length {norms[bad[0], 0]}: no direction to compare"
         )
     return features / norms
+
+
+def _rows_of(ids: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(ids):
+        rows.setdefault(name, []).append(row)
+    return rows
 
 
 def _check_num_shots(num_shots: int, num_support: int) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flamingo_jax.eval import retrieval
 from flamingo_jax.eval.retrieval import pool, random_shots, rices_shots
 
 
@@ -24,6 +25,17 @@ def test_rices_leaves_the_query_itself_out():
     assert all(row not in shots[row] for row in range(4))
     with pytest.raises(ValueError, match="allows 0 to 3"):
         rices_shots(features, features, 4, query_ids=ids, support_ids=ids)
+
+
+def test_queries_may_be_more_than_are_compared_at_once(monkeypatch):
+    features = np.random.default_rng(0).standard_normal((8, 3))
+    ids = [f"p{i}" for i in range(8)]
+    for own in ({}, {"query_ids": ids, "support_ids": ids}):
+        whole = rices_shots(features, features, 3, **own)
+        with monkeypatch.context() as patch:
+            patch.setattr(retrieval, "QUERIES_AT_ONCE", 3)
+            np.testing.assert_array_equal(rices_shots(features, features, 3, **own), whole)
+        assert np.array_equal(whole[:, -1], np.arange(8)) == (not own)
 
 
 def test_random_shots_are_distinct_and_never_the_query():
