@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,6 +21,8 @@ def write_report(workdir: Path, report: Report) -> None:
     rows = metrics.read_rows(file) if file.exists() else []
     values = report.to_json() | {"steps": rows[-1]["step"] if rows else 0}
     values["goodput"] = goodput(report, rows)
+    last = _last_validation(rows).items()
+    values["validation"] = {name: row[f"validation/{name}"] for name, row in last}
     write_json(workdir / "report.json", values)
     pixels = figure_pixels(draw_report(report, rows))
     with open_whole(workdir / "report.png") as file:
@@ -108,17 +111,21 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _validation_lines(rows: metrics.Rows) -> list[str]:
-    """The last values of each dataset; texts have no pictures to exchange."""
+def _last_validation(rows: metrics.Rows) -> dict[str, Mapping[str, Any]]:
+    """Of each dataset the row with its last values."""
     prefix = "validation/"
-    last = {
+    return {
         key.removeprefix(prefix): row
         for row in rows
         for key in row
         if key.startswith(prefix) and row[key] is not None
     }
+
+
+def _validation_lines(rows: metrics.Rows) -> list[str]:
+    """The last values of each dataset; texts have no pictures to exchange."""
     lines = []
-    for name, row in last.items():
+    for name, row in _last_validation(rows).items():
         other = row.get(f"validation_shuffled/{name}")
         beside = "" if other is None else f"; {other:.3f} with another row's pictures"
         lines.append(

@@ -144,6 +144,9 @@ def test_validation_is_drawn_beside_the_training_loss_and_its_last_values_told(t
     text = report.render_markdown(Report("demo", 1.0, 1.0), [*rows, {"step": 9, "loss": 2.0}])
     line = "| validation of emoji, step 8 | 2.250 nats a token; 4.125 with another row's pictures |"
     assert line in text.splitlines()
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(tmp_path, Report("demo", 1.0, 1.0))
+    assert json.loads((tmp_path / "report.json").read_text())["validation"] == {"emoji": 2.25}
 
 
 def test_the_number_of_candidates_is_told(workdir):
