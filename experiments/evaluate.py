@@ -23,6 +23,7 @@ from experiments.storage.workdir import Workdir
 from experiments.training import processes
 from flamingo_jax import model_directory
 from flamingo_jax.cache import cache_dir
+from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 from flamingo_jax.eval.tasks import catalog
@@ -42,6 +43,12 @@ _PERMUTATIONS = flags.DEFINE_integer(
     6,
     "Orders of the examples over which candidates' log-likelihoods are averaged; 1 is quicker.",
     lower_bound=1,
+)
+_ZERO_SHOT_TEXTS = flags.DEFINE_integer(
+    "zero_shot_texts",
+    NUM_ZERO_SHOT_TEXTS,
+    "Examples without their pictures at 0 shots of open-ended tasks; 0 for a fine-tuned model.",
+    lower_bound=0,
 )
 _NUM_QUERIES = flags.DEFINE_integer("num_queries", None, "Of each task; all if not given.", 1)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Draws of the examples, averaged.", lower_bound=1)
@@ -71,6 +78,7 @@ def _evaluate(out: Workdir) -> None:
             _SEEDS.value,
             _NUM_QUERIES.value,
             _MAX_SKIPPED_SHARE.value,
+            _ZERO_SHOT_TEXTS.value,
         )
     data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
     with cli.user_input():

@@ -68,7 +68,8 @@ def ask(
 ) -> list[Asked]:
     """The prompts of all queries; RowError where they cannot be made, or do not fit."""
     closed = metrics.METRICS[task.metric].closed
-    count = few_shot.num_examples(num_shots, closed=closed)
+    texts = settings.zero_shot_texts
+    count = few_shot.num_examples(num_shots, closed=closed, zero_shot_texts=texts)
     if task.max_shots is not None and num_shots > task.max_shots:
         raise RowError(f"not asked with more than {task.max_shots} examples, as in the paper")
     held = collections.Counter(str(example.path) for example in pool)

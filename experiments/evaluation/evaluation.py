@@ -49,7 +49,7 @@ def run(
         check_folder(out)
         folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
-        _check_support(task, shots)
+        _check_support(task, shots, asked_for)
         if writes:
             settings.check(folder, identity, asked_for, task, shots)
     out.begin()
@@ -59,6 +59,7 @@ def run(
             "retrieval": asked_for.retrieval,
             "permutations": asked_for.permutations,
             "max_skipped_share": asked_for.max_skipped_share,
+            "zero_shot_texts": asked_for.zero_shot_texts,
         },
         "versions": {"flamingo_jax": __version__, "jax": jax.__version__},
         "command": list(command),
@@ -95,7 +96,7 @@ class _Evaluation:
         self._model, self._task, self._shots, self._settings = model, task, shots, asked_for
         self._media, self._out, self._folder = media, out, out.folder / PREDICTIONS
         self._closed = metrics.METRICS[task.metric].closed
-        drawing = _drawing(task, shots)
+        drawing = _drawing(task, shots, asked_for)
         queries = first_queries(task.queries, asked_for.num_queries)
         if len({query.id for query in queries}) < len(queries):
             raise UserError(f"{task.name}: two queries have one id, so the files are damaged")
@@ -128,8 +129,7 @@ class _Evaluation:
 
     def _result(self, num_shots: int) -> Result:
         task, settings = self._task, self._settings
-        drawn = few_shot.num_examples(num_shots, closed=self._closed) > 0
-        seeds = range(settings.seeds if drawn else 1)
+        seeds = range(settings.seeds if _drawing(task, [num_shots], settings) else 1)
         about = {
             "task": task.name,
             "shots": num_shots,
@@ -139,6 +139,7 @@ class _Evaluation:
             "split": task.split,
             "prompt_template": task.template.text,
             "decoding": self._decoding(),
+            "zero_shot_texts": None if num_shots else settings.zero_shot_texts,
             "retrieval": settings.retrieval if num_shots else "random",
             "permutations": settings.permutations if self._closed and num_shots else 1,
             "seeds": tuple(seeds),
@@ -222,19 +223,22 @@ def check_folder(out: Workdir) -> None:
         raise UserError(f"{out} holds other files: give another --out")
 
 
-def _check_support(task: Task, shots: Sequence[int]) -> None:
+def _check_support(task: Task, shots: Sequence[int], asked_for: Settings) -> None:
     """UserError where examples are asked for and there are none at all."""
-    drawing = _drawing(task, shots)
+    drawing = _drawing(task, shots, asked_for)
     if drawing and not task.support:
-        zero = " (0 shots are two examples without their pictures)" if drawing[0] == 0 else ""
+        texts = asked_for.zero_shot_texts
+        zero, mend = "", 'mark lines with "split": "support"'
+        if drawing[0] == 0:
+            zero = f" (0 shots are {texts} examples without their pictures)"
+            mend += ", or ask a model that was trained on the task with --zero_shot_texts=0"
         raise UserError(
-            f"{task.name}: no support examples, and {drawing[0]} shots want some{zero}: mark lines "
-            'with "split": "support"'
+            f"{task.name}: no support examples, and {drawing[0]} shots want some{zero}: {mend}"
         )
 
 
-def _drawing(task: Task, shots: Sequence[int]) -> list[int]:
+def _drawing(task: Task, shots: Sequence[int], asked_for: Settings) -> list[int]:
     """Those numbers of shots whose prompts hold examples."""
-    closed = metrics.METRICS[task.metric].closed
+    closed, texts = metrics.METRICS[task.metric].closed, asked_for.zero_shot_texts
     possible = [n for n in shots if task.max_shots is None or n <= task.max_shots]
-    return [n for n in possible if few_shot.num_examples(n, closed=closed)]
+    return [n for n in possible if few_shot.num_examples(n, closed=closed, zero_shot_texts=texts)]

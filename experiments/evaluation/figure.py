@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.evaluation.results import num_queries
-from flamingo_jax.eval.published import MODELS, published
+from flamingo_jax.eval.published import FINE_TUNED, MODELS, published
 
 _COLUMNS = 3
 _PANEL_IN = 3.4  # height
-_PAPER = dict(zip(MODELS, ("#b9c0c8", "#8f98a3", "#5b6570"), strict=True))
+_PAPER = dict(zip((*MODELS, FINE_TUNED), ("#b9c0c8", "#8f98a3", "#5b6570", "#2f3740"), strict=True))
 _LABELS = {
     "cider": "CIDEr",
     "vqa_accuracy": "VQA accuracy, %",
@@ -58,7 +58,8 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     """Shots at equal distances, as 0 to 32 stand in the paper's tables."""
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda r: r["shots"])
     first = scored[0]
-    points = [] if first["is_own"] else published(first["task"])
+    tuned = any(row.get("zero_shot_texts") == 0 for row in rows)
+    points = [] if first["is_own"] else published(first["task"], fine_tuned=tuned)
     shots = sorted({row["shots"] for row in rows} | {point.shots for point in points})
     place = {number: i for i, number in enumerate(shots)}
     for model, color in _PAPER.items():

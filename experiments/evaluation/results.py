@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipelines.whole_files import read_json, write_json, write_whole
 from experiments.cli import UserError
-from flamingo_jax.eval.published import MODELS, published
+from flamingo_jax.eval.published import FINE_TUNED, MODELS, published
 
 Json = dict[str, Any]
 JSON, MARKDOWN = "results.json", "results.md"
@@ -33,6 +33,7 @@ class Result:
     prompt_template: str
     example_prompt: str
     decoding: str
+    zero_shot_texts: int | None  # asked for, of open-ended tasks; None where there are shots
     retrieval: str
     permutations: int
     seeds: tuple[int, ...]
@@ -53,7 +54,8 @@ class Result:
         values = dataclasses.asdict(self)
         if len(self.score_of_seeds) > 1:
             values["std_over_seeds"] = float(np.std(self.score_of_seeds, ddof=1))
-        points = [] if self.is_own else published(self.task)
+        tuned = self.zero_shot_texts == 0
+        points = [] if self.is_own else published(self.task, fine_tuned=tuned)
         values["published"] = {p.model: p.score for p in points if p.shots == self.shots}
         return json.loads(json.dumps(values))  # as it is read again
 
@@ -103,7 +105,7 @@ def _markdown(about: Json, rows: Sequence[Json]) -> str:
         cells = [_cell(own.get(n)) for n in shots]
         queries = num_queries(list(own.values()))
         lines.append(f"| {_escaped(task)} | {metric} | {queries} | {' | '.join(cells)} |")
-        for model in MODELS:
+        for model in (*MODELS, FINE_TUNED):
             points = {n: row["published"].get(model) for n, row in own.items()}
             if any(score is not None for score in points.values()):
                 cells = ["" if points.get(n) is None else f"{points[n]:.1f}" for n in shots]

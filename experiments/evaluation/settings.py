@@ -3,7 +3,7 @@
 Predictions that are there already are reused, so they must have been made in the same way. More
 tasks, shots, seeds and queries may be asked for, since what is drawn for a query depends on neither
 the other queries nor their number. Orders of examples count where there are any: of close-ended
-tasks with examples.
+tasks with examples; texts without pictures where there are any: of open-ended ones at zero shots.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from data_pipelines.whole_files import read_json, write_json
 from experiments.cli import UserError
 from flamingo_jax import model_directory
+from flamingo_jax.eval.few_shot import NUM_ZERO_SHOT_TEXTS
 from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.task import Task
 
@@ -34,6 +35,7 @@ class Settings:
     seeds: int = 1
     num_queries: int | None = None  # of each task; None: all
     max_skipped_share: float = 0.1
+    zero_shot_texts: int = NUM_ZERO_SHOT_TEXTS  # of open-ended tasks
 
     def __post_init__(self):
         if not 0 <= self.max_skipped_share <= 1:  # NaN too
@@ -69,14 +71,21 @@ def check(
         "examples": task.fingerprint,
         **more,
     }
-    if METRICS[task.metric].closed and any(shots):
+    closed = METRICS[task.metric].closed
+    if closed and any(shots):
         own["permutations"] = settings.permutations
+    if not closed and 0 in shots:
+        own["zero_shot_texts"] = settings.zero_shot_texts
     try:
         found = read_json(path) if path.is_file() and _has_any(folder, "") else here
         tasks = found.pop("tasks", {})
     except (json.JSONDecodeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: give another --out") from error
     known = tasks.get(task.name, {}) if _has_any(folder, f"{task.name}_") else {}
+    if (
+        not closed and (folder / f"{task.name}_0.jsonl").is_file()
+    ):  # perhaps of before it was a flag
+        known = {"zero_shot_texts": NUM_ZERO_SHOT_TEXTS} | known
     before = found | known
     for key, value in (here | own).items():
         if key in before and before[key] != value:

@@ -9,9 +9,10 @@ that: `<BOS>` alone is added later.
 
 Open-ended "zero-shot" prompts (in OpenFlamingo and IDEFICS too) hold two examples without their
 pictures, which show the form of an answer; close-ended ones hold none, since their candidates have
-that form. Shots are drawn from the seed and the query's id, so a subset of queries is asked as it
-is inside the whole; the two texts without pictures are always drawn at random, for retrieved ones
-would give the answer away.
+that form. A model that was fine-tuned on the task knows the form and is asked with none
+(`zero_shot_texts` of 0). Shots are drawn from the seed and the query's id, so a subset of queries
+is asked as it is inside the whole; texts without pictures are always drawn at random, for retrieved
+ones would give the answer away.
 """
 
 import math
@@ -52,9 +53,11 @@ def as_text(parts: Sequence[Part]) -> str:
     return "".join(p.text if isinstance(p, TextPart) else marks[type(p)] for p in parts)
 
 
-def num_examples(num_shots: int, *, closed: bool) -> int:
-    """How many examples a prompt holds: at zero shots two texts, or none before candidates."""
-    return num_shots or (0 if closed else NUM_ZERO_SHOT_TEXTS)
+def num_examples(
+    num_shots: int, *, closed: bool, zero_shot_texts: int = NUM_ZERO_SHOT_TEXTS
+) -> int:
+    """How many examples a prompt holds: at zero shots texts alone, or none before candidates."""
+    return num_shots or (0 if closed else zero_shot_texts)
 
 
 def support_pool(task: Task, seed: int) -> list[Example]:

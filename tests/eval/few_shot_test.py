@@ -109,6 +109,7 @@ def test_only_whole_words_of_a_template_cut(template, written, caption):
 def test_zero_shots_are_two_texts_but_none_before_candidates():
     assert few_shot.num_examples(0, closed=False) == 2
     assert few_shot.num_examples(0, closed=True) == 0
+    assert few_shot.num_examples(0, closed=False, zero_shot_texts=0) == 0
     assert few_shot.num_examples(4, closed=False) == few_shot.num_examples(4, closed=True) == 4
 
 

@@ -7,7 +7,7 @@ from flamingo_jax.eval import metrics, ndcg, okvqa_stems, roc_auc, top_k
 from flamingo_jax.eval.exact_match import exact_match
 from flamingo_jax.eval.ivqa_accuracy import ivqa_accuracy
 from flamingo_jax.eval.mean_wap import Clip, mean_wap
-from flamingo_jax.eval.published import MODELS, published
+from flamingo_jax.eval.published import FINE_TUNED, MODELS, Point, published
 from flamingo_jax.eval.task import Example
 from flamingo_jax.prompts import ImagePart
 
@@ -135,5 +135,8 @@ def test_published_numbers_stand_where_the_paper_prints_them():
         zip(MODELS, (58.4, 57.9, 60.8), strict=True)
     )
     assert [p.score for p in published("kinetics700")] == [58.3, 60.9, 63.5]
-    assert published("mine") == []
+    assert published("mine") == published("mine", fine_tuned=True) == []
+    tuned = published("vqav2", fine_tuned=True)
+    assert [point for point in tuned if not point.shots] == [Point(FINE_TUNED, 0, 82.0)]
+    assert {p.shots for p in published("okvqa", fine_tuned=True)} == {4, 8, 16, 32}
     assert all(m.version for m in metrics.METRICS.values())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import UserError
-from experiments.evaluation import asking, evaluation, figure
+from experiments.evaluation import asking, evaluation, figure, settings
 from experiments.evaluation import row as row_lib
 from experiments.evaluation.media import Media
 from experiments.evaluation.settings import Settings
@@ -359,5 +359,34 @@ def test_without_support_examples_there_are_no_shots(model, model_dir, tmp_path)
     path = drawn_benchmark.write(tmp_path, "question")
     kept = [line for line in path.read_text().splitlines() if '"support"' not in line]
     path.write_text("\n".join(kept))
-    with pytest.raises(UserError, match=r"0 shots want some \(0 shots are two examples"):
+    with pytest.raises(UserError, match=r"0 shots want some \(0 shots are 2 examples"):
         run(model, model_dir, path, tmp_path / "out", [0])
+
+
+def test_a_fine_tuned_model_is_asked_with_the_query_alone(captions, model, model_dir, tmp_path):
+    """It needs no examples; what it writes is kept apart from what two texts make it write."""
+    folder, _, _ = captions
+    path, out = folder / "alone.jsonl", tmp_path / "out"
+    lines = (folder / "captions.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"support"' not in line))
+    (row,) = run(model, model_dir, path, out, [0], zero_shot_texts=0, seeds=3)
+    assert (row["zero_shot_texts"], row["seeds"], row["num_support"]) == (0, [0], 0)
+    assert row["example_prompt"] == "<BOS><image>Output:"
+    assert len(lines_of(out / "predictions" / "captions_0.jsonl")) == 6
+    path.write_text("".join(lines))
+    shutil.rmtree(out)
+    (out / "predictions").mkdir(parents=True)
+    task, identity = jsonl.read(path, "Output: {}"), settings.model_identity(model_dir)
+
+    def check(shots, texts):
+        asked_for = Settings(zero_shot_texts=texts)
+        settings.check(out / "predictions", identity, asked_for, task, shots)
+
+    check([0], 0)
+    (out / "predictions" / "captions_0.jsonl").touch()
+    check([2], 2)
+    with pytest.raises(UserError, match="with zero_shot_texts=0, asked for is 2: give another"):
+        check([0, 2], 2)
+    (out / "predictions" / "settings.json").unlink()  # of before it was written down
+    with pytest.raises(UserError, match="with zero_shot_texts=2, asked for is 0: give another"):
+        check([0], 0)

@@ -22,6 +22,7 @@ def result(task: str, shots: int, score: float | None, **changes) -> Result:
         "prompt_template": "Output: {answer}",
         "example_prompt": "<BOS><image>Output:",
         "decoding": "beam search",
+        "zero_shot_texts": None if shots else 2,
         "retrieval": "random",
         "permutations": 1,
         "seeds": (0,),
@@ -54,6 +55,18 @@ def test_the_papers_scores_stand_below_ones_own(tmp_path):
     assert "| coco, Flamingo-9B (paper) | | | 79.4 | 93.1 | 106.3 |" in lines
     assert "- coco, 32 shots: out of context: 900 tokens, the model reads 256" in lines
     figure.draw(rows, "demo", tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_is_asked_with_the_query_alone_stands_beside_the_fine_tuned_one(tmp_path):
+    bare = [result(name, 0, 50.0, zero_shot_texts=0) for name in ("coco", "okvqa")]
+    rows = results.write(tmp_path, ABOUT, [*bare, result("coco", 4, 60.0)])
+    assert [row["zero_shot_texts"] for row in rows] == [0, None, 0]
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert "| coco, Flamingo-80B, fine-tuned (paper) | | | 138.1 |  |" in lines
+    assert "| coco, Flamingo-80B (paper) | | |  | 103.2 |" in lines
+    assert not any(line.startswith("| okvqa, ") for line in lines)
+    figure.draw(rows, "mine", tmp_path / "results.png")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
