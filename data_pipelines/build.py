@@ -20,7 +20,17 @@ from data_pipelines import commands
 from data_pipelines.building import build_pipeline
 from data_pipelines.building.staging import Job
 from data_pipelines.reading import bucket_files
-from data_pipelines.sources import coco, html, mmc4, obelics, text, warc, webdataset, webvid
+from data_pipelines.sources import (
+    benchmark,
+    coco,
+    html,
+    mmc4,
+    obelics,
+    text,
+    warc,
+    webdataset,
+    webvid,
+)
 
 SOURCES = {
     "html": html,
@@ -31,6 +41,7 @@ SOURCES = {
     "webvid": webvid,
     "coco": coco,
     "text": text,
+    "benchmark": benchmark,
 }
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -44,7 +55,7 @@ def main() -> None:
     output = epath.Path(args.output)
     job = Job(
         source=source,
-        paths=_input_files(args.input),
+        paths=_input_files(args),
         folder=f"{output}.unfinished",
         name=_dataset_name(output),
         records_per_chunk=args.records_per_chunk,
@@ -71,7 +82,12 @@ def _parse(argv: list[str]):
     )
     add = parser.add_argument
     add("--source", required=True, choices=sorted(SOURCES), help="what kind of input to read")
-    add("--input", required=True, metavar="GLOB", help="input files; ** goes into folders")
+    add(
+        "--input",
+        required=True,
+        metavar="GLOB",
+        help="input files; ** goes into folders; a benchmark's name",
+    )
     output = "the dataset's folder, best NAME/1.0.0"
     add("--output", required=True, type=commands.place, metavar="DIR", help=output)
     add("--records_per_chunk", type=_positive, default=500, help="lost at most by a kill, a worker")
@@ -98,8 +114,11 @@ def _check_beam_flags(rest: list[str]) -> None:
         raise ValueError(f"unknown argument {unknown[0]}: neither ours nor Beam's (see --help)")
 
 
-def _input_files(pattern: str) -> tuple[str, ...]:
-    """All files that match, sorted; ValueError where there are none."""
+def _input_files(args: argparse.Namespace) -> tuple[str, ...]:
+    """All files that match, or that the source itself knows, sorted; ValueError for none."""
+    if known := getattr(SOURCES[args.source], "input_files", None):
+        return known(args)
+    pattern = args.input
     if "://" in pattern:
         fixed = pattern.partition("*")[0].rpartition("/")[0]
         found = [str(path) for path in epath.Path(fixed).glob(pattern[len(fixed) + 1 :])]

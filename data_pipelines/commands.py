@@ -12,6 +12,7 @@ from data_pipelines.reading import documents
 from data_pipelines.reading.record_index import RecordIndex
 from data_pipelines.reading.splits import shard_slices
 from data_pipelines.reading.versions import newest_versions
+from data_pipelines.records import ANSWER_START
 from data_pipelines.streams.stream import Stream
 from data_pipelines.streams.stream_config import StreamConfig
 from flamingo_jax.cache import cache_dir
@@ -65,10 +66,11 @@ def add_dataset_flags(parser: Parser) -> None:
     add("--split", default="train", help='TFDS notation, such as "train[:10%%]"')
     add(
         "--kind",
-        choices=("page", "pair", "text"),
-        help="default: pair where each record has one medium, text where none has any",
+        choices=("page", "pair", "answer", "text"),
+        help="default: pair where each record has one medium, answer where it also says where its "
+        "answer begins, text where none has any",
     )
-    add("--num_tokens", type=int, help=f"default: {_PAGE_TOKENS} for pages, {_PAIR_TOKENS} else")
+    add("--num_tokens", type=int, help=f"default: {_PAIR_TOKENS} for pairs, {_PAGE_TOKENS} else")
     add("--max_media", type=int, default=5, help="pictures a page keeps")
     add("--pairs_per_row", type=int, default=1, help="short pairs that share a row")
     add("--num_frames", type=int, help=f"default: {_VIDEO_FRAMES} where there is video, else 1")
@@ -153,7 +155,10 @@ def _peek(folder: pathlib.Path, split: str) -> tuple[str, bool]:
     """What kind of rows the first records make, and whether any has a video."""
     index = RecordIndex(shard_slices(folder, split, "--split"))
     found = documents.read(index, range(min(_PEEKED, len(index))))
-    media = [one.media for one in found if not isinstance(one, BadRecord)]  # the stream counts them
+    good = [one for one in found if not isinstance(one, BadRecord)]  # the stream counts the others
+    media = [one.media for one in good]
     counts = {len(m) for m in media}
     likely = "pair" if counts <= {1} else "text" if counts == {0} else "page"
+    if likely == "pair" and good and all(ANSWER_START in one.metadata for one in good):
+        likely = "answer"
     return likely, any(is_video(data) for m in media for data in m)

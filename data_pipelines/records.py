@@ -17,6 +17,8 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.errors import BadRecord
 
+ANSWER_START = "answer_start"  # in the metadata of a question: the byte where its answer begins
+
 
 def media_id(data: bytes) -> str:
     """Stable name of a picture: the first 16 hex digits of its bytes' SHA-256."""

@@ -1,7 +1,8 @@
 """Last steps of a build: candidate records to the shards of a TFDS dataset, and its metadata.
 
-Shards are even ranges of the hash of a record's id, and inside a shard records are sorted by it:
-the order is random in the sense that matters, and the same however the input was cut into tasks.
+Shards are even ranges of the hash of a record's id, which a source may begin with that of its
+picture, and inside a shard records are sorted by it: the order is random in the sense that matters,
+and the same however the input was cut into tasks.
 """
 
 import numpy as np

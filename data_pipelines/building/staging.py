@@ -27,7 +27,7 @@ from flamingo_jax.images import BadMedia
 
 PAGE_ROW = np.dtype(
     [
-        ("key", "<u8"),  # hash of the record's id: the order of the finished dataset
+        ("key", "<u8"),  # the source's `place`: the order of the finished dataset
         ("unit", "<u4"),
         ("chunk", "<u4"),
         ("offset", "<u8"),
@@ -116,7 +116,7 @@ def _write_chunk(job: Job, unit: int, chunk: int, items: Iterator) -> int:
             document, data = _convert(job.source, item, counts)
             if document is None:
                 continue
-            page = hash64(document.id)
+            page = job.source.place(document)
             texts = text_keys(document.text) if job.source.deduplicates else 0
             pages.append((page, unit, chunk, offset, len(data), len(document.media), texts))
             if job.source.deduplicates:

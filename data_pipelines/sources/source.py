@@ -7,6 +7,7 @@ build from another. A module of a source has the functions
 
     add_flags(parser)   the command-line flags of this source
     source(args)        the source that those flags describe; ValueError for what a user can mend
+    input_files(args)   only where `--input` is no pattern of files: those that it stands for
 
 and stands in the table of `data_pipelines.build`.
 """
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_pipelines.building.counts import Counts
+from data_pipelines.building.near_duplicates import hash64
 from data_pipelines.records import Document
 
 
@@ -55,6 +57,10 @@ class Source(abc.ABC):
         Raises BadRecord or BadMedia where there is none. A medium that is left out of a document is
         counted with `counts.drop_media`; nothing else is counted here.
         """
+
+    def place(self, document: Document) -> int:
+        """Where it stands in the dataset: an evenly spread hash that no other document has."""
+        return hash64(document.id)
 
     def index(self, path: str, number: int) -> np.ndarray:
         """Rows that other files may need of file `path`, the `number`-th: `index_dtype`[n].

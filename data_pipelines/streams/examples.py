@@ -6,12 +6,14 @@ cores.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from data_pipelines.errors import BadRecord
+from data_pipelines.records import ANSWER_START
 from data_pipelines.streams import augmentation
 from data_pipelines.streams.sequences import InterleavedText
 from flamingo_jax.config import ImagePreprocessing
@@ -55,6 +57,18 @@ def parse_record(data: bytes) -> Record:
             f"{counts[0]} media positions, {counts[1]} media and {counts[2]} media ids",
         )
     return record
+
+
+def answer_start(record: Record) -> int:
+    """The byte of the text at which the answer begins; BadRecord `no_answer_start` for none."""
+    try:
+        return int(json.loads(record.metadata)[ANSWER_START])
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadRecord(
+            "no_answer_start",
+            f"{record.id}: its metadata say no {ANSWER_START}: build it with --source=benchmark, "
+            "or read it as kind='pair'",
+        ) from error
 
 
 class Pixels:

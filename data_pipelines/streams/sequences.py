@@ -5,7 +5,8 @@ Paper: section 2.4, appendix A.1.2 and A.3.1. A page becomes
     <BOS>Cute pics of my pets!<EOC><image>My puppy in the grass.<EOC><image>My cat.<EOC><EOS>
 
 of which a random window of `num_tokens` tokens is taken, with the first `max_media` images in it; a
-pair becomes `<BOS><image>caption<EOC><EOS>`, a text for a language model alone `<BOS>text<EOS>`.
+pair becomes `<BOS><image>caption<EOC><EOS>`, a text for a language model alone `<BOS>text<EOS>`, a
+question with its answer `<BOS><image>question answer<EOC>`, of which the answer alone is learnt.
 Where the paper is silent, it is done as follows:
 
 *   `<EOC>` stands before every `<image>` but one that directly follows `<BOS>`. Of published models
@@ -21,7 +22,7 @@ Where the paper is silent, it is done as follows:
     always sees what the word it predicts sees. Padding sees nothing.
 *   v1 gives pairs "indices all 1"; here their `<BOS>` is 0, as it is when a prompt is read.
 *   The loss counts text, `<EOC>` and `<EOS>`; not `<BOS>`, `<image>`, padding, nor the first token
-    of a window, which nothing predicts.
+    of a window, which nothing predicts. Of a question it counts the answer and `<EOC>`.
 """
 
 import dataclasses
@@ -125,6 +126,46 @@ def pair_sequence(
     return _padded(
         np.asarray(tokens, np.int32)[positions],
         scored=positions >= first_word + num_fixed,
+        media_index=(positions >= image).astype(np.int32),
+        kept_media=np.zeros(1, np.int32),
+        num_tokens=num_tokens,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def answer_sequence(
+    document: InterleavedText, answer_start: int, tokenizer: Tokenizer, *, num_tokens: int
+) -> TrainingSequence:
+    """An image, a prompt and, from byte `answer_start` of the text on, the answer.
+
+    Token by token what evaluation asks and the answer it hopes for: the two are encoded apart, as
+    they are there, and what ends them is what ends a written answer. Raises BadRecord with the
+    reason `not_a_pair`, `bad_answer_start`, `too_long` (the answer's end would be lost) or
+    `not_utf8`.
+    """
+    if len(document.media_positions) != 1:
+        raise BadRecord(
+            "not_a_pair", f"a question about {len(document.media_positions)} media: want 1"
+        )
+    if not 0 <= answer_start < len(document.text):
+        raise BadRecord(
+            "bad_answer_start",
+            f"the answer begins at byte {answer_start} of a text of {len(document.text)}",
+        )
+    prompt = _decode(document.text[:answer_start])
+    answer = _decode(document.text[answer_start:])
+    tag = tokenizer.image_tag([])
+    before = [*tokenizer.prefix, *tag, *tokenizer.encode(prompt)]
+    tokens = [*before, *tokenizer.encode(answer), tokenizer.end_of_chunk_id]
+    if len(tokens) > num_tokens:
+        raise BadRecord(
+            "too_long", f"{len(tokens)} tokens with the answer: num_tokens={num_tokens}"
+        )
+    positions = np.arange(len(tokens))
+    image = len(tokenizer.prefix) + tag.index(tokenizer.image_id)
+    return _padded(
+        np.asarray(tokens, np.int32),
+        scored=positions >= len(before),
         media_index=(positions >= image).astype(np.int32),
         kept_media=np.zeros(1, np.int32),
         num_tokens=num_tokens,

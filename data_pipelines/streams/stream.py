@@ -35,10 +35,18 @@ from data_pipelines.reading.order import shuffled
 from data_pipelines.reading.read_ahead import ReadAhead
 from data_pipelines.reading.record_index import RecordIndex
 from data_pipelines.reading.splits import shard_slices
-from data_pipelines.streams.examples import CachedFeatures, NoMedia, Pixels, Record, parse_record
+from data_pipelines.streams.examples import (
+    CachedFeatures,
+    NoMedia,
+    Pixels,
+    Record,
+    answer_start,
+    parse_record,
+)
 from data_pipelines.streams.packing import pack
 from data_pipelines.streams.sequences import (
     TrainingSequence,
+    answer_sequence,
     page_sequence,
     pair_sequence,
     text_sequence,
@@ -304,6 +312,11 @@ class Stream:
                 max_media=config.max_media,
                 p_next=config.p_next,
                 random_window=config.random_window,
+            )
+        if config.kind == "answer":
+            start = answer_start(record)
+            return answer_sequence(
+                record.document, start, self._tokenizer, num_tokens=config.num_tokens
             )
         return pair_sequence(
             record.document,

@@ -15,11 +15,12 @@ MAX_WORKERS = 1024  # threads; a mistyped number would start for minutes
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
     """What to read and how rows are made of it. Paper: L = 256, N = 5 for pages, L = 32 or 64 for
-    pairs; `num_tokens` that fits the captions saves the padding."""
+    pairs; `num_tokens` that fits the captions saves the padding. Kind "text" is what a language
+    model reads, media left out; "answer" is a pair whose loss counts the answer alone."""
 
     name: str
     data_dir: str  # the folder of a TFDS dataset's version, which holds dataset_info.json
-    kind: Literal["page", "pair", "text"]  # text: what a language model reads, media left out
+    kind: Literal["page", "pair", "answer", "text"]
     batch_size: int  # rows, over all processes
     split: str = "train"  # TFDS notation, "train[:90%]"
     num_tokens: int = 256
@@ -41,8 +42,10 @@ class StreamConfig:
     num_workers: int = 0  # threads that read and decode; 0: as many as the host has cores, to 16
 
     def __post_init__(self):
-        if self.kind not in ("page", "pair", "text"):
-            raise ValueError(f"{self.name}: kind={self.kind!r}: use 'page', 'pair' or 'text'")
+        if self.kind not in ("page", "pair", "answer", "text"):
+            raise ValueError(
+                f"{self.name}: kind={self.kind!r}: use 'page', 'pair', 'answer' or 'text'"
+            )
         if self.kind == "pair" and self.template.count("{}") != 1:
             raise ValueError(
                 f"{self.name}: template={self.template!r}: put one {{}} for the caption"
@@ -51,7 +54,7 @@ class StreamConfig:
         for field in (*counts, "pairs_per_row"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}: use 1 or more")
-        if self.pairs_per_row > 1 and self.kind == "page":
+        if self.pairs_per_row > 1 and self.kind in ("page", "answer"):
             raise ValueError(
                 f"{self.name}: pairs_per_row={self.pairs_per_row} of kind={self.kind!r}: use 1"
             )
@@ -75,7 +78,7 @@ class StreamConfig:
     @property
     def num_media(self) -> int:
         """Places for media in a row: a page has several, a pair one, a text none."""
-        places = {"page": self.max_media, "pair": self.pairs_per_row, "text": 0}
+        places = {"page": self.max_media, "pair": self.pairs_per_row, "answer": 1, "text": 0}
         return places[self.kind]
 
     @classmethod

@@ -100,6 +100,12 @@ def videos(**changes) -> dict:
     return pairs(**{"weight": 0.03, "batch_size": 64, "num_frames": 8, "fps": 1.0} | changes)
 
 
+def answers(**changes) -> dict:
+    """A dataset of questions, captions to write too, that `data_pipelines.build` made of a
+    benchmark to fine-tune on: the answer alone is learnt. 8 a step is one of the paper's two."""
+    return _dataset("answer", {"weight": 1.0, "batch_size": 8, "num_tokens": 64} | changes)
+
+
 def pages(**changes) -> dict:
     """A dataset of interleaved pages; the paper's weight for M3W is 1."""
     paper = {"weight": 1.0, "batch_size": 256, "num_tokens": 256, "max_media": 5, "p_next": 0.5}
@@ -124,6 +130,10 @@ def _dataset(kind: str, values: dict) -> dict:
     other = {
         "page": ("pairs_per_row", "prepend_space", "template", "score_template"),
         "pair": ("max_media", "p_next"),
+        "answer": (
+            *("max_media", "p_next", "pairs_per_row"),
+            *("prepend_space", "template", "score_template"),
+        ),
         "text": (
             *("max_media", "p_next", "num_frames", "fps", "flip", "color"),
             *("prepend_space", "template", "score_template"),

@@ -59,7 +59,7 @@ def prepare(
     folders = {folder: "+".join(splits) for folder, splits in folders.items()}
     encoder = {"encoder": frozen["vision"]["encoder"]}
     cache = feature_cache.open_or_build(card, encoder, folders, datasets.local_dir(config))
-    if card.config.vision.aligned_width is None:
+    if card.config.vision.aligned_width is None or config.init_from:  # which has its own map
         return cache, frozen
     pairs = [
         document

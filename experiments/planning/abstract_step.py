@@ -131,7 +131,7 @@ def batch_of(dataset: StreamConfig, item: tuple[int, ...], item_dtype: str, mesh
     b, t = dataset.batch_size, dataset.num_tokens
     if dataset.kind == "text":
         item, item_dtype = (1, 1, 3), "uint8"  # as `data_pipelines.streams.examples.NoMedia`
-    packed = dataset.kind != "page" and dataset.pairs_per_row > 1
+    packed = dataset.pairs_per_row > 1
     media = (b, dataset.num_media, dataset.num_frames)
     rows = partition.batch_sharding(mesh)
     return Batch(

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.prompts import ImagePart, VideoPart
@@ -59,10 +59,15 @@ class Task:
     max_shots: int | None = None  # with more the paper does not ask it
     is_own: bool = False  # a user's, of which no paper prints scores
     rewrite: Callable[[str], str] = str  # of a written answer before it is scored, such as stems
+    training: Callable[[], Iterable[Example]] | None = None  # where that is more than `support`
 
     def candidates_of(self, query: Example) -> tuple[str, ...]:
         """The answers to choose from; none where the task is open-ended."""
         return query.candidates or self.candidates
+
+    def training_examples(self) -> Iterable[Example]:
+        """What a model is fine-tuned on, each with an answer of its own; never a query."""
+        return self.support if self.training is None else self.training()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -76,6 +81,13 @@ class Task:
             digest.update(repr(values).encode(errors="backslashreplace"))
         digest.update(repr((self.template, self.candidates)).encode(errors="backslashreplace"))
         return digest.hexdigest()[:16]
+
+
+def each_caption(examples: Iterable[Example]) -> Iterator[Example]:
+    """An example for each caption of a picture, where a support example shows the first."""
+    for example in examples:
+        for number, caption in enumerate(example.references):
+            yield dataclasses.replace(example, id=f"{example.id}_{number}", answer=caption)
 
 
 def shown_answer(answers: Sequence[str]) -> str:

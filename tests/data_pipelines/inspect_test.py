@@ -177,10 +177,13 @@ def test_what_the_flags_leave_open_is_told_from_the_records(build_dataset, tmp_p
 
     paired = opened(build_dataset(pairs(3), "paired"))
     assert (paired.kind, paired.num_tokens, paired.num_frames) == ("pair", 32, 1)
+    asked = [{**one, "metadata": '{"answer_start": 0}'} for one in pairs(3)]
+    asked = opened(build_dataset(asked, "asked"))
+    assert (asked.kind, asked.num_tokens, asked.num_media) == ("answer", 256, 1)
     media = [picture(1), video(4)]
     mixed = opened(build_dataset([record("a", "x", [0, 0], media)], "mixed"))
     assert (mixed.kind, mixed.num_tokens, mixed.num_frames) == ("page", 256, 8)
-    with pytest.raises(ValueError, match="holds 2 datasets"):
+    with pytest.raises(ValueError, match="holds 3 datasets"):
         opened(tmp_path)
     for split in ("test", "train[10"):
         with pytest.raises(ValueError, match=rf"^--split: no split {re.escape(repr(split))} in"):

@@ -5,7 +5,8 @@
 
 Paper: appendix on classification; top-1 on val, by the likelihood of `Output: {name}`; the names
 are prompt-friendly ones, one a class. Where there is no class_names.txt, the first name of each
-class in LOC_synset_mapping.txt is taken. The support set has 5 examples of each class.
+class in LOC_synset_mapping.txt is taken. The support set has 5 examples of each class; what is
+trained on is all of train.
 """
 
 import hashlib
@@ -41,6 +42,9 @@ def imagenet(data_dir: pathlib.Path, caption_template: str) -> Task:
         candidates=tuple(names.values()),
         num_support=None,
         per_answer=PER_CLASS,
+        training=lambda: (
+            _example(path, name) for wnid, name in names.items() for path in _pictures(train / wnid)
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from flamingo_jax.eval.metrics import METRICS
 from flamingo_jax.eval.prompt_template import PromptTemplate
-from flamingo_jax.eval.task import QUESTION, Example, Task, TaskError
+from flamingo_jax.eval.task import QUESTION, Example, Task, TaskError, each_caption
 from flamingo_jax.eval.tasks import files, jsonl_line
 
 _NUM_VQA_ANSWERS = 10  # people that VQA accuracy holds against each other
@@ -118,6 +118,7 @@ def _task(
         max_tokens=header.get("max_tokens", _MAX_TOKENS[kind]),
         num_support=None,
         is_own=True,
+        training=(lambda: each_caption(support)) if kind == "captions" else None,
     )
 
 

@@ -4,13 +4,14 @@
     flickr30k/dataset_flickr30k.json                      flickr30k/flickr30k-images/*.jpg
 
 Paper: section 3; CIDEr on the test split. Support examples are of the training split, of COCO not
-of its "restval". A support example shows its first caption.
+of its "restval". A support example shows its first caption. What is trained on has each caption,
+of COCO's "restval" too.
 """
 
 import pathlib
 
 from flamingo_jax.eval.prompt_template import PromptTemplate
-from flamingo_jax.eval.task import Example, Task, TaskError
+from flamingo_jax.eval.task import Example, Task, TaskError, each_caption
 from flamingo_jax.eval.tasks import files
 from flamingo_jax.prompts import ImagePart
 
@@ -42,7 +43,7 @@ def _read(
     source: str,
     caption_template: str,
 ) -> Task:
-    splits: dict[str, list[Example]] = {"train": [], "test": []}
+    splits: dict[str, list[Example]] = {"train": [], "restval": [], "test": []}
     for number, image in enumerate(files.field(files.read_json(path, _JSON), "images", str(path))):
         where = f"{path}: image {number}"
         split = files.field(image, "split", where)
@@ -64,4 +65,5 @@ def _read(
         queries=splits["test"],
         support=splits["train"],
         max_tokens=MAX_TOKENS,
+        training=lambda: each_caption([*splits["train"], *splits["restval"]]),
     )

@@ -5,7 +5,7 @@
 
 Paper: appendix on classification; the mean of top-1 and top-5 on validation, by the likelihood of
 `Output: {name}`. The support set has 5 videos of each action, of those that are there: many are no
-longer public.
+longer public. What is trained on is all of train.csv.
 """
 
 import pathlib
@@ -40,6 +40,7 @@ def kinetics700(data_dir: pathlib.Path, caption_template: str) -> Task:
         candidates=tuple(sorted({query.answer for query in queries})),
         num_support=None,
         per_answer=PER_CLASS,
+        training=lambda: _read(folder, "train", "train"),
     )
 
 

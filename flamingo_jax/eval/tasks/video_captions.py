@@ -11,7 +11,7 @@ A segment of YouCook2 is a file of its own: video id, start and end in whole sec
 import pathlib
 
 from flamingo_jax.eval.prompt_template import PromptTemplate
-from flamingo_jax.eval.task import Example, Task
+from flamingo_jax.eval.task import Example, Task, each_caption
 from flamingo_jax.eval.tasks import files
 from flamingo_jax.eval.tasks.karpathy import MAX_TOKENS
 from flamingo_jax.eval.tasks.video_questions import clip_name
@@ -63,5 +63,13 @@ def youcook2(data_dir: pathlib.Path, caption_template: str) -> Task:
 def _task(
     name: str, split: str, queries: list[Example], support: list[Example], caption_template: str
 ) -> Task:
-    template = PromptTemplate.of_caption(caption_template)
-    return Task(name, split, template, "cider", queries, support, max_tokens=MAX_TOKENS)
+    return Task(
+        name=name,
+        split=split,
+        template=PromptTemplate.of_caption(caption_template),
+        metric="cider",
+        queries=queries,
+        support=support,
+        max_tokens=MAX_TOKENS,
+        training=lambda: each_caption(support),
+    )

@@ -10,10 +10,11 @@ a question and an answer for each round before:
 
 A support example is a whole dialogue of ten rounds, which the paper's count of tokens implies. What
 stands between rounds is not stated: here a space. Questions are as in the file, without a mark.
+What is trained on has each round of a dialogue, asked as a query is.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flamingo_jax.eval.prompt_template import PromptTemplate
 from flamingo_jax.eval.task import Example, Task, TaskError
@@ -56,6 +57,11 @@ def visdial(data_dir: pathlib.Path, caption_template: str) -> Task:
         metric="ndcg",
         queries=queries,
         support=support,
+        training=lambda: (
+            example
+            for dialogue, shown in zip(train.dialogues, support, strict=True)
+            for example in train.rounds(dialogue, shown.media)
+        ),
     )
 
 
@@ -74,6 +80,13 @@ class _Dialogues:
         fields, last = self._fields(dialogue, len(dialogue["dialog"]))
         answer = self._answers[last["answer"]]
         return Example(str(dialogue["image_id"]), media, answer, (answer,), fields)
+
+    def rounds(self, dialogue: dict, media: ImagePart) -> Iterator[Example]:
+        """Each round after those before it."""
+        for number in range(1, len(dialogue["dialog"]) + 1):
+            fields, last = self._fields(dialogue, number)
+            answer = self._answers[last["answer"]]
+            yield Example(f"{dialogue['image_id']}_{number}", media, answer, (answer,), fields)
 
     def query(self, dialogue: dict, media: ImagePart, dense: dict, where: str) -> Example:
         """Up to the round that people rated the options of."""

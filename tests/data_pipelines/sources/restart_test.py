@@ -1,6 +1,7 @@
 """A conversion that is killed anywhere goes on to the same chunks, whichever source it reads."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from data_pipelines import build, commands
 from data_pipelines.building import staging
 from data_pipelines.building.staging import Job
+from data_pipelines.sources.benchmark import Benchmark
 from data_pipelines.sources.coco import Coco
 from data_pipelines.sources.mmc4 import Mmc4
 from data_pipelines.sources.obelics import Obelics
@@ -15,6 +17,7 @@ from data_pipelines.sources.webdataset import WebDataset
 from data_pipelines.sources.webvid import WebVid
 from tests.data_pipelines.broken_inputs_test import SOURCES
 from tests.data_pipelines.sources.pairs_test import webvid_table
+from tests.data_pipelines.tiny_records import picture
 from tests.data_pipelines.tiny_video import video
 
 
@@ -28,14 +31,30 @@ def webvid(path: pathlib.Path) -> None:
     webvid_table(path, [*rows[:4], {"videoid": "2", "name": "absent"}, *rows[4:]])
 
 
+def questions(path: pathlib.Path) -> None:
+    names = [f"{i}.png" for i in range(10)]
+    for number, name in enumerate(names[1:]):  # the first is absent
+        (path.parent / name).write_bytes(picture(number))
+    lines = [
+        {"id": name, "split": "query" if i == 9 else "support", "image": name, "label": f"{i % 2}"}
+        for i, name in enumerate(names)
+    ]
+    lines.append({"id": "again", "split": "support", "image": "1.png", "label": "1"})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 KINDS = {
     "mmc4": ("jsonl", Mmc4),
     "webdataset": ("tar", WebDataset),
     "obelics": ("parquet", Obelics),
     "coco": ("json", Coco),
     "webvid": ("csv", WebVid),
+    "benchmark": ("lines", Benchmark),
 }
-WRITERS = {kind: write for kind, (write, _) in SOURCES.items()} | {"csv": webvid}
+WRITERS = {kind: write for kind, (write, _) in SOURCES.items()} | {
+    "csv": webvid,
+    "lines": questions,
+}
 
 
 def files(job: Job) -> dict[str, bytes]:
@@ -47,9 +66,8 @@ def test_killed_and_run_again(tmp_path, monkeypatch, name):
     kind, make = KINDS[name]
     path = tmp_path / f"input.{kind}"
     WRITERS[kind](path)
-    source = (
-        make(str(tmp_path)) if "media" in {f.name for f in dataclasses.fields(make)} else make()
-    )
+    first = {"media": str(tmp_path), "name": f"jsonl:{path}"}
+    source = make(*(first[field.name] for field in dataclasses.fields(make) if field.name in first))
 
     def job(folder: str) -> Job:
         for part in ("chunks", "units"):
@@ -80,7 +98,7 @@ def test_killed_and_run_again(tmp_path, monkeypatch, name):
     assert calls < 10 + 3 * 4  # what was whole was not converted again
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted({*KINDS} - {"benchmark"}))
 def test_flags_describe_the_source(tmp_path, name):
     parser = commands.Parser()
     module = build.SOURCES[name]

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.errors import BadRecord
-from data_pipelines.streams.sequences import InterleavedText, page_sequence, pair_sequence
+from data_pipelines.streams.sequences import (
+    InterleavedText,
+    answer_sequence,
+    page_sequence,
+    pair_sequence,
+)
 from flamingo_jax.tokenizer import Tokenizer
 
 BYTES = Tokenizer.byte_level()
@@ -286,6 +291,25 @@ def test_bad_pairs_name_their_reason(doc, reason):
     assert error.value.reason == reason
 
 
+def test_of_a_question_the_answer_and_its_end_alone_are_learnt():
+    question = document(1, "how many? 2")
+    row = answer_sequence(question, 9, BYTES, num_tokens=16)
+    assert symbols(row) == "<#how many? 2|.."
+    assert marks(row.loss_mask) == "0000000000011100"
+    assert digits(row.media_index) == "0111111111111100"
+    assert symbols(answer_sequence(document(1, "cat"), 0, BYTES, num_tokens=6)) == "<#cat|"
+    for doc, start, reason in (
+        (document("text only"), 0, "not_a_pair"),
+        (question, 11, "bad_answer_start"),
+        (question, -1, "bad_answer_start"),
+        (document(1, "x" * 20), 18, "too_long"),
+        (document(1, "Ü?"), 1, "not_utf8"),
+    ):
+        with pytest.raises(BadRecord) as error:
+            answer_sequence(doc, start, BYTES, num_tokens=16)
+        assert error.value.reason == reason
+
+
 def test_without_bos_the_picture_comes_first():
     """As OpenFlamingo was trained; what is scored and what each token sees stay the same."""
     bare = BYTES.with_conventions(("<image>", "<EOC>"), starts_with_bos=False)
@@ -320,6 +344,8 @@ def test_an_image_in_tokens_of_its_own_as_idefics_was_trained():
     assert read(row) == "<a'#'b'#'#'c'#'d>."
     assert digits(row.media_index) == "000111122333344440"
     assert marks(row.loss_mask) == "010001000001000110"
+    row = answer_sequence(document(1, "q a"), 1, idefics, num_tokens=8)
+    assert (read(row), marks(row.loss_mask)) == ("<'#'q a>", "00000111")
     row = page_sequence(pets, idefics, rng, max_media=2, **options)
     assert read(row) == "<a'#'b'#'cd>......"
     assert row.kept_media.tolist() == [0, 1]
