@@ -175,6 +175,11 @@ class VisionConfig:
         """Channels of a feature as the resampler gets it."""
         return self.width if self.aligned_width is None else self.aligned_width
 
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether its weights are for pictures of every size: a ViT has positions for one alone."""
+        return self.kind != "vit"
+
 
 @dataclasses.dataclass(frozen=True)
 class ResamplerConfig:

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from experiments.configs import base, contrastive, flamingo, language_model
+from experiments.configs import base, contrastive, finetune_task, flamingo, language_model
 from experiments.planning import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -96,6 +96,7 @@ def test_every_key_of_a_recipe_exists(document):
     """In one of the recipes; NAME stands for a dataset's name."""
     recipes = [flamingo.get_config(v) for v in ("micro", "demo", "80b", "80b_public")]
     recipes += [contrastive.get_config("f6"), language_model.get_config("chinchilla_1b")]
+    recipes += [finetune_task.get_config("80b")]
     flat = {
         re.sub(r"^data\.train\.\w+", "data.train.NAME", key)
         for recipe in recipes

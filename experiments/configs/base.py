@@ -57,6 +57,7 @@ def base() -> ml_collections.ConfigDict:
     c.optim = {
         "learning_rate": 1e-4,
         "warmup_steps": 5_000,
+        "decay_steps": 0,  # the rate a tenth after every so many steps; 0: constant
         "b1": 0.9,
         "b2": 0.95,
         "eps": 1e-8,

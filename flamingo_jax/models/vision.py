@@ -4,6 +4,7 @@ Paper: section 2.1 and appendix A.1.1 (NFNet-F6; frames are encoded one by one).
 the interface is chosen by config; each is one file beside this one.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -107,6 +108,18 @@ def check(config: VisionConfig) -> VisionConfig:
                 f"{want}"
             )
     return config
+
+
+def at_size(config: VisionConfig, size_px: int) -> VisionConfig:
+    """The same encoder for pictures of another size; ValueError for one that takes only its own."""
+    preprocessing = dataclasses.replace(config.preprocessing, size_px=size_px)
+    if preprocessing != config.preprocessing and not config.takes_any_size:
+        raise ValueError(
+            f"vision.preprocessing.size_px={size_px}: {config.kind} {config.variant} has positions "
+            f"for {config.preprocessing.size_px} px alone, so leave it at that"
+        )
+    config = dataclasses.replace(config, preprocessing=preprocessing)
+    return dataclasses.replace(config, num_features=output_shape(config)[0])
 
 
 def normalized(

@@ -1,8 +1,9 @@
 """AdamW as the paper runs it, with its parameter groups named by path.
 
 Paper, appendix B.1.2: global-norm clip 1, weight decay 0.1 but none on the Perceiver Resampler,
-learning rate 0 to its peak over 5,000 steps and constant from there. Not in the paper: its betas
-(0.9 and 0.95 here), that gates, norms, biases and embeddings decay (not here), and a learning-rate
+learning rate 0 to its peak over 5,000 steps and constant from there; fine-tuned (section 3.2), it
+falls "by factors of 10", here at once after every `decay_steps`. Not in the paper: its betas (0.9
+and 0.95 here), that gates, norms, biases and embeddings decay (not here), and a learning-rate
 multiplier for the gates alone (1; short runs need more, see docs/differences-from-the-paper.md).
 
 Where a frozen part is trained along, the paper gives a learning-rate multiplier of the language
@@ -27,6 +28,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 5_000
+    decay_steps: int = 0  # after the warm-up, by so many steps the rate is a tenth; 0: constant
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
@@ -37,7 +39,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         multipliers = ("gate_multiplier", "language_model_multiplier")
-        for name in ("learning_rate", "warmup_steps", "weight_decay", *multipliers):
+        for name in ("learning_rate", "warmup_steps", "decay_steps", "weight_decay", *multipliers):
             if not getattr(self, name) >= 0:  # a NaN is not
                 raise ValueError(f"optim.{name}={getattr(self, name)}: use 0 or more")
         for name in ("eps", "clip_norm"):
@@ -49,10 +51,15 @@ class OptimizerConfig:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: use 0 to below 1")
 
     def schedule(self) -> optax.Schedule:
-        """Step to learning rate: linear from 0, then constant; constant without warm-up."""
-        if not self.warmup_steps:
-            return optax.schedules.constant_schedule(self.learning_rate)
-        return optax.schedules.warmup_constant_schedule(0.0, self.learning_rate, self.warmup_steps)
+        """Step to learning rate: linear from 0, then constant, or a tenth every `decay_steps`."""
+        rate, warmup = self.learning_rate, self.warmup_steps
+        after = optax.schedules.constant_schedule(rate)
+        if self.decay_steps:
+            after = optax.schedules.exponential_decay(rate, self.decay_steps, 0.1, staircase=True)
+        if not warmup:
+            return after
+        up = optax.schedules.linear_schedule(0.0, rate, warmup)
+        return optax.schedules.join_schedules([up, after], [warmup])
 
 
 def is_gate(path: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines import build
 from experiments import train
-from experiments.configs import base, finetune
+from experiments.configs import base, finetune_task
 from experiments.evaluation import evaluation
 from experiments.evaluation.settings import Settings
 from experiments.storage.workdir import Workdir
@@ -35,13 +35,14 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "_EMBED_FROZEN", types.SimpleNamespace(value=False))
     one = functools.partial(partition.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(partition, "make_mesh", one)
-    c = finetune.get_config(str(tmp_path / "model"))
-    c.model.trained = ("language_model",)
+    c = finetune_task.get_config(str(tmp_path / "model"))
+    c.model.trained = ("language_model", "vision")
     c.execution.update({"scan": False, "remat": "none"})
     c.data.dir = f"{tmp_path}/data"
     c.data.train = {"task": base.answers(path="task", num_tokens=48)}
+    c.data.validation = {}
     c.steps = c.checkpoint_every = 120
-    c.optim.learning_rate, c.optim.warmup_steps = 1e-2, 20
+    c.optim.update({"learning_rate": 1e-2, "warmup_steps": 20, "decay_steps": 80})
     return c
 
 
@@ -50,6 +51,7 @@ def test_a_model_writes_the_answers_that_it_was_trained_on_and_ends(tmp_path, re
         assert train.train(recipe, workdir) == 0
     first, *_, last = metrics.read_rows(tmp_path / "run" / "metrics.jsonl")
     assert last["loss/task"] < 0.1 < first["loss/task"]
+    assert last["lr"] == pytest.approx(1e-3)  # it has fallen once
     task = jsonl.read(tmp_path / "question.jsonl", "Output: {}")
     directory, out = tmp_path / "run" / "model", Workdir.given("--out", str(tmp_path / "scores"))
     asked = model_directory.load(directory), directory, [task], [0], Settings(zero_shot_texts=0)

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from data_pipelines.streams.stream_config import StreamConfig
-from experiments.configs import finetune, flamingo, paper, public
+from experiments.configs import finetune, finetune_task, flamingo, paper, public
 from experiments.frozen import parts
 from experiments.planning import summary
 from flamingo_jax import model_directory, same_model
@@ -20,6 +20,7 @@ from flamingo_jax.models.flamingo import Flamingo
 from flamingo_jax.train.optim import OptimizerConfig, make_optimizer
 from flamingo_jax.train.state import TrainState
 from flamingo_jax.train.step import make_train_step
+from flamingo_jax.weights.frozen_parts import Source
 
 FULL_SIZE = ("3b", "9b", "9b_table4", "80b", "3b_public", "9b_public", "80b_public")
 
@@ -189,6 +190,37 @@ def test_a_model_around_random_parts_is_trained_on_around_the_same_ones(tmp_path
     card = parts.model_card(recipe)
     (tmp_path / model_directory.CARD).write_text(json.dumps({"format": 2} | to_dict(card)))
     same_model.check(tmp_path, parts.model_card(finetune.get_config(str(tmp_path))))
+
+
+def test_a_model_may_be_trained_on_at_another_picture_size_where_its_encoder_takes_any(tmp_path):
+    def card(config, **changes) -> model_directory.ModelCard:
+        config = dataclasses.replace(config, **changes)
+        random = Source("random")
+        return model_directory.ModelCard(config, random, random)
+
+    def check(config, size_px):
+        path = tmp_path / model_directory.CARD
+        path.write_text(json.dumps({"format": 2} | to_dict(card(config))))
+        preprocessing = dataclasses.replace(config.vision.preprocessing, size_px=size_px)
+        other = dataclasses.replace(config.vision, preprocessing=preprocessing)
+        features = vision.output_shape(other)[0]
+        other = dataclasses.replace(other, num_features=features)
+        same_model.check(tmp_path, card(config, vision=other, trained=("vision",)))
+
+    check(architecture("3b"), 480)
+    with pytest.raises(model_directory.ModelDirectoryError, match=r"size_px=224, .* asks for 448"):
+        check(architecture("3b_public"), 448)
+
+
+def test_the_papers_fine_tuning_sees_larger_pictures_with_an_encoder_that_learns():
+    recipe = finetune_task.get_config("80b")
+    config = from_dict(FlamingoConfig, recipe.model.to_dict(), "model.")
+    assert vision.check(config.vision).num_features == 15 * 15
+    assert config.trained == ("vision",)
+    of_clip = finetune_task.get_config("9b_public").model
+    assert of_clip.vision.preprocessing.size_px == 224
+    with pytest.raises(ValueError, match=r"size_px=480: vit vit_l_14 has positions for 224 px"):
+        vision.at_size(public.CLIP_L, 480)
 
 
 def test_the_train_step_of_80b_traces_on_videos_and_changes_no_dtype():

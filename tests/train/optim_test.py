@@ -56,6 +56,14 @@ def test_the_papers_schedule():
     assert [float(schedule(step)) for step in (5000, 5001, 10**6)] == pytest.approx([1e-4] * 3)
 
 
+def test_a_rate_that_falls_is_a_tenth_after_every_so_many_steps():
+    schedule = OptimizerConfig(learning_rate=1e-5, warmup_steps=10, decay_steps=100).schedule()
+    found = [float(schedule(step)) for step in (5, 10, 109, 110, 209, 210)]
+    assert found == pytest.approx([5e-6, 1e-5, 1e-5, 1e-6, 1e-6, 1e-7])
+    at_once = OptimizerConfig(learning_rate=1e-5, warmup_steps=0, decay_steps=100).schedule()
+    assert [float(at_once(step)) for step in (0, 99, 100)] == pytest.approx([1e-5, 1e-5, 1e-6])
+
+
 def test_the_first_update_has_the_learning_rate_of_step_zero():
     optimizer = make_optimizer(NOW)
     updates, _ = optimizer.update(tree(), optimizer.init(tree()), tree())
