@@ -38,7 +38,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     )
     config = stream.config
     print(
-        f"{config.data_dir}: {len(stream.records)} records as {config.kind}s of "
+        f"{config.data_dir}: {len(stream.rows.records)} records as {config.kind}s of "
         f"{config.num_tokens} tokens ({tokenizer_name}), batches of {config.batch_size}, "
         f"{config.num_workers} threads"
     )

@@ -69,7 +69,7 @@ def page(stream: Stream, tokenizer: Tokenizer, tokenizer_name: str, num: int) ->
         "dataset": config.data_dir,
         "split": config.split,
         "kind": config.kind,
-        "records": len(stream.records),
+        "records": len(stream.rows.records),
         "shown": f"{len(sections)} of the first {index + 1} rows in the order of seed "
         f"{config.seed}",
         "skipped": stream.skipped or "none",
@@ -139,9 +139,9 @@ def _figure(frames: np.ndarray, number: int) -> str:  # frames u8[F, H, W, 3]
 def _provenance(stream: Stream, row: int) -> str:
     """Id and metadata of the records behind the row, escaped."""
     shared = stream.config.pairs_per_row
-    indices = range(row * shared, min((row + 1) * shared, len(stream.records)))
-    numbers = [stream.record_number(index) for index in indices]
-    found = [(number, parse_record(stream.records.read(number))) for number in numbers]
+    indices = range(row * shared, min((row + 1) * shared, len(stream.rows.records)))
+    numbers = [stream.rows.record_number(index) for index in indices]
+    found = [(number, parse_record(stream.rows.records.read(number))) for number in numbers]
     return "<br>".join(
         _escape(f"record {number}, {record.id}, {len(record.media)} media. ")
         + f"<code>{_escape(record.metadata)}</code>"

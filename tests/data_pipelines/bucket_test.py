@@ -97,12 +97,12 @@ def test_short_shards_and_damaged_index_files_are_counted(build_dataset, upload)
     read = stream(address, max_skipped_share=1.0, repeat=False)
     assert sum(int(batch.token_mask.any(1).sum()) for batch in read) == read.examples == 26
     assert read.skipped == {"bad_crc": 1, "missing_in_shard": 3}
-    assert read.records.damage[0].startswith(f"{shards[0]} ends before byte ")
+    assert read.rows.records.damage[0].startswith(f"{shards[0]} ends before byte ")
     bucket_files.write(record_bounds.index_file(shards[2]), b"\x93NUMPY")
     read = stream(address, max_skipped_share=1.0, repeat=False)
     assert len(list(read)) == 5
     assert read.examples == 16
-    assert f"python -m data_pipelines.index --data={address}" in read.records.damage[1]
+    assert f"python -m data_pipelines.index --data={address}" in read.rows.records.damage[1]
     assert list(index.write_indexes(address)) == [shards[2]]
     with pytest.raises(TooManyBadRecords, match="ends before byte"):
         take(stream(address, batch_size=30, max_skipped_share=0.01), 4)
@@ -119,7 +119,7 @@ def test_what_is_missing_is_named_before_anything_is_read(build_dataset, upload,
     for shard in shard_slices(folder, "train", "x"):
         copy = shard.path.replace(folder, address)
         np.testing.assert_array_equal(record_bounds.load(copy), record_bounds.load(shard.path))
-    assert len(stream(address).records) == 30
+    assert len(stream(address).rows.records) == 30
     assert newest_versions(address) == [dataset_folder(address.rpartition("/")[0])]
     with pytest.raises(FileNotFoundError, match=r"1 of 1 shards are missing, .* gs://"):
         RecordIndex([ShardSlice(f"{address}/other.tfrecord", 0, 1)])

@@ -202,7 +202,7 @@ def test_truncated_shard_keeps_the_records_before_the_cut_and_the_other_shards(b
     lost = once.skipped["missing_in_shard"]
     assert kept == [i for i in range(12) if not 8 - lost <= i < 8]
     assert 1 <= lost <= 3
-    assert "whole records, 4 were expected" in once.records.damage[0]
+    assert "whole records, 4 were expected" in once.rows.records.damage[0]
 
 
 def test_pages_keep_the_first_images_of_the_window(build_dataset):
