@@ -88,9 +88,8 @@ class Stream:
             raise self.rows.fault or error from None
         self._num_batches += 1
         self._counts.update(r.decode() for r in reasons.ravel().tolist() if r != PADDING)
-        self._last_messages = [m.decode() for m in messages.ravel().tolist() if m][
-            :2
-        ] or self._last_messages
+        told = [m.decode() for m in messages.ravel().tolist() if m]
+        self._last_messages = told[:2] or self._last_messages
         skipped, seen = self._counts.total() - self._counts[""], self._counts.total()
         if seen >= _MIN_ROWS_FOR_SHARE and skipped > self.config.max_skipped_share * seen:
             raise TooManyBadRecords(self._complaint())
