@@ -35,11 +35,13 @@ class Model(Protocol):
 
 
 class BytePairs:
-    """A model of `tokenizers` that takes nothing in a text for a special token."""
+    """A model of `tokenizers` that takes nothing in a text for a special token, and all of it."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True  # as the text they look like
+        self._tokenizer.no_truncation()  # transformers saves the lengths it was last called with
+        self._tokenizer.no_padding()
 
     def __reduce__(self):  # that setting is in no file and no pickle of `tokenizers`
         return BytePairs, (self._tokenizer,)

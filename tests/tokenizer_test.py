@@ -218,6 +218,21 @@ def test_ordinary_added_tokens_keep_their_ids_behind_special_ones(tmp_path):
         assert [tokenizer.token_text(i) for i in (5, 7)] == ["<b>", "日本"]
 
 
+def test_what_a_folder_says_of_lengths_cuts_and_fills_no_text(tmp_path):
+    """transformers saves with a tokenizer how it was last called, such as for sentences of two."""
+    file = _huggingface(tmp_path, _SPECIAL) / "tokenizer.json"
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    filled = {"strategy": {"Fixed": 6}, "direction": "Right", "pad_to_multiple_of": None}
+    filled |= {"pad_id": 6, "pad_type_id": 0, "pad_token": "<c>"}
+    lengths = {"truncation": cut, "padding": filled}
+    file.write_text(json.dumps(json.loads(file.read_text()) | lengths))
+    first = Tokenizer.from_huggingface(tmp_path)
+    first.to_file(tmp_path / "saved")
+    (tmp_path / "saved" / "tokenizer.json").write_text(file.read_text())  # as one saved before has
+    for tokenizer in (first, Tokenizer.from_file(tmp_path / "saved")):
+        assert [tokenizer.encode(text) for text in ("a", "abcab")] == [[0], [0, 1, 2, 0, 1]]
+
+
 @pytest.mark.parametrize("added", [(9, "日本", False), (7, "c", False)])
 def test_added_tokens_whose_ids_cannot_be_kept_are_refused(added, tmp_path):
     message = rf"json: added token '{added[1]}' has id {added[0]}, `tokenizers` gives it \d: number"
