@@ -26,6 +26,7 @@ _CONTROL = 3  # GGUF token type of special tokens
 # chat-tuned ones name their turn marks as bos and eos instead. Where it is the eos that they name
 # their bos is believed too: Phi-3's is another.
 _DOCUMENT_SEPARATOR = "<|endoftext|>"
+_GPT2, _GPT2_FILES = "GPT2Tokenizer", ("vocab.json", "merges.txt")
 
 
 class Vocabulary(NamedTuple):
@@ -48,8 +49,8 @@ def of_huggingface(
     if pieces.is_file() and not (directory / BYTE_PAIRS_FILE).is_file():
         return of_sentencepiece(pieces, base_vocab_size)
     try:
-        values = json.loads((directory / BYTE_PAIRS_FILE).read_text("utf-8"))
         names = _special_names(directory)
+        values = _tokenizer_json(directory, names)
         added = values.get("added_tokens") or []
         if base_vocab_size is not None:
             added = [t for t in added if _has_row(t, base_vocab_size, new_are_there, names)]
@@ -58,7 +59,8 @@ def of_huggingface(
     except Exception as error:  # `tokenizers` raises bare Exception
         raise ValueError(
             f"{directory}: no tokenizer can be read there ({error}): want {BYTE_PAIRS_FILE} or "
-            f"{SENTENCEPIECE_FILE}, as transformers saves them"
+            f"{SENTENCEPIECE_FILE}, as transformers saves them, or {' and '.join(_GPT2_FILES)} of "
+            "GPT-2's kind"
         ) from error
     for token in added:
         if (found := model.token_to_id(token["content"])) != token["id"]:
@@ -87,6 +89,28 @@ def of_huggingface(
         pad_id=by_name.get(names.get("pad_token"), eos),
         control_tokens=control,
     )
+
+
+def _tokenizer_json(directory: pathlib.Path, names: Mapping[str, str]) -> dict[str, Any]:
+    """`tokenizer.json`; where there is none what it would be of GPT-2's two files, as OPT's are."""
+    file, vocabulary = directory / BYTE_PAIRS_FILE, directory / _GPT2_FILES[0]
+    if file.is_file() or not vocabulary.is_file():
+        return json.loads(file.read_text("utf-8"))
+    config = _json_object(directory / "tokenizer_config.json")
+    if (kind := config.get("tokenizer_class") or _GPT2).removesuffix("Fast") != _GPT2:
+        raise ValueError(f"{vocabulary.name} is of {kind}: fetch {BYTE_PAIRS_FILE} too")
+    ids = json.loads(vocabulary.read_text("utf-8"))
+    merges = (directory / _GPT2_FILES[1]).read_text("utf-8").split("\n")
+    merges = [line for line in merges if line and not line.startswith("#version")]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    special = sorted({*names.values()} & ids.keys(), key=ids.get)
+    before = {"add_prefix_space": config.get("add_prefix_space") or False, "trim_offsets": True}
+    return {
+        "added_tokens": [{"id": ids[n], "content": n, "special": True} | flags for n in special],
+        "model": {"type": "BPE", "vocab": ids, "merges": merges},
+        "pre_tokenizer": {"type": "ByteLevel"} | before,
+        "decoder": {"type": "ByteLevel"} | before,
+    }
 
 
 def _has_row(
@@ -169,15 +193,19 @@ def _rows(path: str | pathlib.Path, num_ids: int, asked: int | None) -> int:
 
 
 def _special_names(directory: pathlib.Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`, `pad_token` of tokenizer_config.json, those that it has."""
-    path = directory / "tokenizer_config.json"
-    values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    named = {name: values.get(f"{name}_token") for name in ("bos", "eos", "pad")}
-    return {
-        f"{name}_token": value["content"] if isinstance(value, dict) else value
-        for name, value in named.items()
-        if value
-    }
+    """`bos_token`, `eos_token`, `pad_token` where they are named, those that are."""
+    found = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the last one counts
+        values = _json_object(directory / file)
+        for name in ("bos_token", "eos_token", "pad_token"):
+            if value := values.get(name):
+                found[name] = value["content"] if isinstance(value, dict) else value
+    return found
+
+
+def _json_object(path: pathlib.Path) -> dict[str, Any]:
+    """What a file says; nothing where there is none."""
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
 def _field(fields: Mapping[str, Any], name: str) -> list[Any]:

@@ -205,6 +205,7 @@ class Tokenizer:
         """From a checkpoint folder of transformers: `tokenizer.json`, or else `tokenizer.model`.
 
         As transformers does: the first has tokens that were added later, such as Phi-3's `<|end|>`.
+        OPT's folders have neither, but `vocab.json` and `merges.txt`, as GPT-2's tokenizer saves.
 
         `new_are_there`: ids from `base_vocab_size` on are special tokens that a Flamingo was given.
 

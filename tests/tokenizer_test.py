@@ -233,6 +233,35 @@ def test_what_a_folder_says_of_lengths_cuts_and_fills_no_text(tmp_path):
         assert [tokenizer.encode(text) for text in ("a", "abcab")] == [[0], [0, 1, 2, 0, 1]]
 
 
+def _opt(folder):
+    """A folder as OPT's are: GPT-2's two files in place of `tokenizer.json`."""
+    letters = ["<s>", "<pad>", "</s>", "<unk>", *"abc<>/s", "Ġ", "ab", "Ġab", "madeupword0000"]
+    (folder / "vocab.json").write_text(json.dumps({text: i for i, text in enumerate(letters)}))
+    (folder / "merges.txt").write_text("#version: 0.2\na b\nĠ ab\n", "utf-8")
+    named = {f"{name}_token": {"content": "</s>"} for name in ("bos", "eos", "unk")}
+    config = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    named["pad_token"] = "<pad>"
+    (folder / "special_tokens_map.json").write_text(json.dumps(named))
+    return folder
+
+
+def test_a_folder_with_the_two_files_of_gpt2(tmp_path):
+    first = Tokenizer.from_huggingface(_opt(tmp_path), 16)
+    first.to_file(tmp_path / "saved")
+    for tokenizer in (first, Tokenizer.from_file(tmp_path / "saved")):
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (2, 2, 1)
+        assert (tokenizer.base_vocab_size, tokenizer.image_id) == (16, 16)
+        assert tokenizer.encode("ab abc</s>") == [12, 13, 6, 7, 9, 10, 8]  # text forges none
+        assert tokenizer.decode([2, 12, 13, 6, 2, 1]) == "ab abc"
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"})  # which splits texts otherwise
+    )
+    with pytest.raises(ValueError, match=r"vocab.json is of Qwen2Tokenizer: fetch tokenizer.json"):
+        Tokenizer.from_huggingface(tmp_path)
+
+
 @pytest.mark.parametrize("added", [(9, "日本", False), (7, "c", False)])
 def test_added_tokens_whose_ids_cannot_be_kept_are_refused(added, tmp_path):
     message = rf"json: added token '{added[1]}' has id {added[0]}, `tokenizers` gives it \d: number"
