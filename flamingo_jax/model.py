@@ -175,8 +175,11 @@ class Model:
         tick: Tick = _no_tick,
     ) -> list[np.ndarray]:
         end = [self.tokenizer.end_of_chunk_id] if closed else []
-        encode = functools.cache(self.tokenizer.encode)  # prompts often share their candidates
-        answers = [[[*encode(t), *end] for t in texts] for texts in candidates]
+        encode = functools.cache(self.tokenizer.encode_behind)  # prompts often share candidates
+        answers = [
+            [[*encode(e.ending, text), *end] for text in texts]
+            for e, texts in zip(encoded, candidates, strict=True)
+        ]
         lengths = [prompt_batch.padded_length(len(e.tokens)) for e in encoded]
         room = candidates_lib.room(self.config.language_model, max(lengths, default=0))
         num_places = candidates_lib.num_places(answers, room)
@@ -203,12 +206,12 @@ class Model:
         scores = iter(found)
         return [
             tuple(
-                Candidate(text, float(log_prob), len(self.tokenizer.encode(text)))
+                Candidate(text, float(log_prob), len(self.tokenizer.encode_behind(e.ending, text)))
                 for text, log_prob in zip(prompt.candidates, next(scores), strict=True)
             )
             if prompt.candidates
             else ()
-            for prompt in prompts
+            for prompt, e in zip(prompts, encoded, strict=True)
         ]
 
     def _token_log_probs(

@@ -126,6 +126,15 @@ class Tokenizer:
         """Ids of plain text; nothing is added, and no special id is ever among them."""
         return self._model.encode(text)
 
+    def encode_behind(self, before: str, text: str) -> list[int]:
+        """Ids of `text` as it goes on from `before`, whose own ids do not change.
+
+        Sentencepiece models mostly put a space before what they are given, and so one too many in
+        the middle of a text. Where the two meet inside of a token it is split apart from `before`.
+        """
+        whole, first = self.encode(before + text), self.encode(before)
+        return whole[len(first) :] if whole[: len(first)] == first else self.encode(text)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; special ids stand for none. ValueError for an id outside vocab_size.
 

@@ -37,7 +37,8 @@ def _gguf_fields() -> dict:
     }
 
 
-def _train_sentencepiece(path) -> None:
+def train_sentencepiece(path) -> None:
+    """Keeps spaces as they are and has bytes for what it has no piece for, as LLaMA's."""
     model = io.BytesIO()
     lines = [f"a picture of {name} number {i}" for i, name in enumerate(["flamingo", "cat"] * 20)]
     sentencepiece.SentencePieceTrainer.train(
@@ -46,6 +47,8 @@ def _train_sentencepiece(path) -> None:
         vocab_size=300,
         model_type="bpe",
         byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
         hard_vocab_limit=False,
         minloglevel=2,
     )
@@ -155,7 +158,7 @@ def test_gguf_metadata_that_do_not_fit(change, message):
 
 def _make(kind: str, folder) -> Tokenizer:
     if kind == "sentencepiece":
-        _train_sentencepiece(folder / "trained.model")
+        train_sentencepiece(folder / "trained.model")
         return Tokenizer.from_sentencepiece(folder / "trained.model")
     return Tokenizer.byte_level() if kind == "bytes" else Tokenizer.from_gguf(_gguf_fields())
 
@@ -181,9 +184,22 @@ def test_sentencepiece_specials(tmp_path):
     assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.image_id]) == "a picture </s> <s>"
 
 
+@pytest.mark.parametrize("kind", ["bytes", "gguf", "sentencepiece"])
+def test_text_behind_other_text_is_split_as_it_is_there(kind, tmp_path):
+    """Sentencepiece gives a space to what begins a text, and nothing to what goes on with one."""
+    tokenizer = _make(kind, tmp_path)
+    for before, text in (("ab", " ab"), ("a picture", " of a flamingo"), ("a:", "a"), ("", "ab")):
+        whole = tokenizer.encode(before + text)
+        assert tokenizer.encode(before) + tokenizer.encode_behind(before, text) == whole
+    if kind == "sentencepiece":
+        assert tokenizer.encode_behind("a picture", " of") == tokenizer.encode("of")
+    if kind == "gguf":  # "ab" is one token, which "a" does not begin with
+        assert tokenizer.encode_behind("a", "b") == tokenizer.encode("b")
+
+
 def test_rows_behind_the_pieces_of_sentencepiece_stand_for_no_text(tmp_path):
     """As of models whose embedding is filled up to a round number."""
-    _train_sentencepiece(tmp_path / "trained.model")
+    train_sentencepiece(tmp_path / "trained.model")
     tokenizer = Tokenizer.from_sentencepiece(tmp_path / "trained.model", 512)
     ids = tokenizer.encode("a picture")
     assert tokenizer.decode([*ids, 511]) == "a picture"
@@ -276,7 +292,7 @@ def test_ids_that_would_mean_image_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"json: ids go up to 7, .* has 7 rows, .* <image>"):
         Tokenizer.from_huggingface(folder, 7)
     (folder / "tokenizer.json").unlink()
-    _train_sentencepiece(tmp_path / "tokenizer.model")
+    train_sentencepiece(tmp_path / "tokenizer.model")
     size = Tokenizer.from_huggingface(folder).base_vocab_size
     with pytest.raises(ValueError, match=rf"tokenizer\.model: ids go up to {size - 1}, "):
         Tokenizer.from_huggingface(folder, size - 1)
@@ -311,7 +327,7 @@ def test_documents_end_with_their_separator(tmp_path, named, bos, eos):
 def test_of_two_tokenizers_in_a_folder_the_one_that_transformers_reads(tmp_path):
     import_torch()
     hf = pytest.importorskip("transformers", reason="transformers is not installed")
-    _train_sentencepiece(tmp_path / "tokenizer.model")
+    train_sentencepiece(tmp_path / "tokenizer.model")
     alone = Tokenizer.from_huggingface(tmp_path)
     file = str(tmp_path / "tokenizer.model")
     pieces = sentencepiece.SentencePieceProcessor(model_file=file)

@@ -161,7 +161,8 @@ class NameTest:
         template = PromptTemplate.of_caption(model.caption_template)
 
         def count(name: str) -> int:
-            return len(model.tokenizer.encode(template.continuation(name))) + 1
+            text = template.continuation(name)
+            return len(model.tokenizer.encode_behind(template.query({}), text)) + 1
 
         return np.array([[count(name) for name in row] for row in self.names])
 

@@ -39,6 +39,7 @@ class Encoded(NamedTuple):
     is_text: list[bool]
     media: list[np.ndarray]  # u8[n, H, W, 3], n 1 for a picture; or given features float[n, P, E]
     num_frames: int = 1  # F, places for frames; a video that is short has fewer
+    ending: str = ""  # the text at its end, which what follows goes on from
 
     @property
     def media_shape(self) -> tuple[int, int]:
@@ -59,13 +60,14 @@ def encode(
       PromptError: a video, and PyAV is not installed.
     """
     tokens, media, num_frames = [*tokenizer.prefix], [], 1
-    is_text = [False] * len(tokens)
+    is_text, ending = [False] * len(tokens), ""
     for part in parts:
         match part:
             case TextPart(text):
-                new = tokenizer.encode(text)
+                new = tokenizer.encode_behind(ending, text)
                 tokens += new
                 is_text += [True] * len(new)
+                ending += text
                 continue
             case EndOfChunk():
                 tokens.append(tokenizer.end_of_chunk_id)
@@ -79,7 +81,8 @@ def encode(
                 places = 0 if is_whole else sampling.num_frames
                 num_frames = max(num_frames, places, len(media[-1]))
         is_text += [False] * (len(tokens) - len(is_text))
-    return Encoded(tokens, is_text, media, num_frames)
+        ending = ""
+    return Encoded(tokens, is_text, media, num_frames, ending)
 
 
 def _features_or_pixels(image, preprocessing: ImagePreprocessing) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Which prompts share a device call, and that each gets its own answer whatever the calls are."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,9 @@ from flamingo_jax.decode.cache import empty_cache, media_bytes, token_bytes
 from flamingo_jax.model import Decoding
 from flamingo_jax.models import insertion
 from flamingo_jax.prompts import Prompt, PromptError, TextPart
+from flamingo_jax.tokenizer import Tokenizer
 from tests import tiny_flamingo as tiny
+from tests.tokenizer_test import train_sentencepiece
 
 
 def test_prompts_come_some_at_a_time_and_are_asked_for_no_sooner(monkeypatch):
@@ -98,6 +102,33 @@ def test_every_prompt_needs_candidates(micro_model, monkeypatch):
         micro_model.likelihoods([prompt(0), prompt(3)], texts)
     with pytest.raises(ValueError, match="1 lists of candidates for more prompts"):
         micro_model.likelihoods([prompt(0), prompt(3)], texts[:1])
+
+
+def test_candidates_are_split_as_in_the_text_that_they_end(micro_model, monkeypatch, tmp_path):
+    """As support examples are, which a prompt holds whole; with sentencepiece another split."""
+    train_sentencepiece(tmp_path / "trained.model")
+    model = copy.copy(micro_model)
+    model.tokenizer = tokenizer = Tokenizer.from_sentencepiece(tmp_path / "trained.model")
+    seen = []
+
+    def score(self, params, batch, candidates):
+        seen.append((batch, candidates))
+        return np.zeros(candidates.first.shape)
+
+    monkeypatch.setattr(type(micro_model), "_score_candidates", score)
+    parts, text = [{"text": "a"}, {"text": " picture of"}], " flamingo number"
+    model.likelihoods([parts], [[text]], closed=False)
+    ((batch, candidates),) = seen
+    own = candidates.following[candidates.candidate > 0].tolist()
+    found = [*batch.tokens[batch.token_mask].tolist(), *candidates.first[0].tolist(), *own]
+    whole = tokenizer.encode("a picture of flamingo number")
+    assert found == [tokenizer.bos_id, *whole]
+
+    monkeypatch.setattr(
+        type(micro_model), "_score", lambda self, params, b: np.zeros(b.tokens.shape)
+    )
+    (scored,) = model.score([Prompt("q", tuple(map(TextPart, ("a", " picture of"))), (text,))])
+    assert len(scored.tokens) + scored.candidates[0].num_tokens == len(whole)
 
 
 def test_one_prompt_is_no_list_of_prompts(micro_model):

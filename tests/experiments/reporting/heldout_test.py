@@ -151,7 +151,7 @@ class Reader(Prompted):
 
     class tokenizer:
         @staticmethod
-        def encode(text):
+        def encode_behind(before, text):
             return text.split()
 
     def likelihoods(self, asked, texts):

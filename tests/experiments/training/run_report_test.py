@@ -69,7 +69,7 @@ class AnyModel:
     config = types.SimpleNamespace(
         vision=types.SimpleNamespace(preprocessing=ImagePreprocessing(32))
     )
-    tokenizer = types.SimpleNamespace(encode=str.split)
+    tokenizer = types.SimpleNamespace(encode_behind=lambda before, text: text.split())
 
     def likelihoods(self, asked, texts):
         return [-np.arange(1.0, 1 + len(row)) for row in texts]
