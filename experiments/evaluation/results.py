@@ -68,7 +68,7 @@ def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[
         same = all(before["model"][key] == about["model"][key] for key in _IDENTITY)
         kept = before["results"] if same else []
         rows = {(row["task"], row["shots"]): row for row in kept}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: delete it") from error
     rows |= {(result.task, result.shots): result.to_json() for result in results}
     ordered = [rows[key] for key in sorted(rows)]

@@ -9,7 +9,6 @@ tasks with examples; texts without pictures where there are any: of open-ended o
 import dataclasses
 import glob
 import hashlib
-import json
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
@@ -77,14 +76,12 @@ def check(
     if not closed and 0 in shots:
         own["zero_shot_texts"] = settings.zero_shot_texts
     try:
-        found = read_json(path) if path.is_file() and _has_any(folder, "") else here
-        tasks = found.pop("tasks", {})
-    except (json.JSONDecodeError, AttributeError) as error:
+        found = {**(read_json(path) if path.is_file() and _has_any(folder, "") else here)}
+        tasks = {**found.pop("tasks", {})}
+        known = {**tasks.get(task.name, {})} if _has_any(folder, f"{task.name}_") else {}
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: give another --out") from error
-    known = tasks.get(task.name, {}) if _has_any(folder, f"{task.name}_") else {}
-    if (
-        not closed and (folder / f"{task.name}_0.jsonl").is_file()
-    ):  # perhaps of before it was a flag
+    if not closed and (folder / f"{task.name}_0.jsonl").is_file():  # perhaps before it was a flag
         known = {"zero_shot_texts": NUM_ZERO_SHOT_TEXTS} | known
     before = found | known
     for key, value in (here | own).items():
