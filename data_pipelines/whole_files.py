@@ -16,19 +16,29 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def open_whole(path: epath.PathLike) -> Iterator[BinaryIO]:
     """A file to write, which gets its name when the block ends without an error.
 
-    A full disk's OSError, which names none, names this one.
+    A full disk's OSError names it.
     """
     target = epath.Path(path)
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(target)
-    except BaseException as error:
+        with naming_when_full(target):
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(target)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
-            error.filename = str(target)
+        raise
+
+
+@contextlib.contextmanager
+def naming_when_full(path: epath.PathLike) -> Iterator[None]:
+    """Around what writes a file: a full disk's OSError, which names none, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines.whole_files import write_whole
+from data_pipelines.whole_files import naming_when_full, write_whole
 from experiments.cli import UserError
 from experiments.training import processes
 
@@ -31,7 +31,7 @@ class PredictionFile:
         self.lines |= {(line["seed"], line["id"]): line for line in lines}
         if not self._writes:
             return
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming_when_full(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_text(lines))
 
     def finish(self, scores: Mapping[Key, float], name: str) -> None:

@@ -18,6 +18,13 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, line):
         PredictionFile(path)
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    path = tmp_path / "pets_4.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*pets_4\.jsonl"):
+        PredictionFile(path).add([{"seed": 0, "id": "q", "text": "a cat"}])
+
+
 def test_a_torn_last_line_is_dropped(tmp_path):
     path = tmp_path / "pets_4.jsonl"
     path.write_text(GOOD + GOOD[:20])
