@@ -112,7 +112,8 @@ def draw(log_probs: Array, keys: Array, config: SamplingConfig) -> Array:
         return jnp.argmax(log_probs, axis=-1)
     scores = log_probs / config.temperature
     if config.top_k:
-        kth = jax.lax.top_k(scores, config.top_k)[0][:, -1:]
+        count = min(config.top_k, scores.shape[-1])
+        kth = jax.lax.top_k(scores, count)[0][:, -1:]
         scores = jnp.where(scores < kth, -jnp.inf, scores)
     if config.top_p < 1:
         scores = jnp.where(_in_nucleus(scores, config.top_p), scores, -jnp.inf)

@@ -115,6 +115,10 @@ def test_the_nucleus_by_hand(top_p, kept):
     np.testing.assert_allclose(shares(top_p=top_p), want, atol=0.015)
 
 
+def test_more_than_all_tokens_are_all():
+    np.testing.assert_array_equal(shares(top_k=100), shares())
+
+
 def test_top_k_by_hand():
     np.testing.assert_allclose(shares(top_k=2), [0, 0.5 / 0.8, 0, 0.3 / 0.8], atol=0.015)
 
