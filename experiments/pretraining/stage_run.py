@@ -115,7 +115,7 @@ def prepare(config: Any, num_rows: int) -> Data:
       ValueError: what does not hold together, with the key to set.
     """
     mesh = partition.make_mesh(**config.mesh)
-    with processes.one_at_a_time(datasets.local_dir(config)):
+    with processes.one_at_a_time(datasets.lock_dir(config)):
         tokenizer = tokenizers.make(config.tokenizer, num_rows)
         datasets.prepare(config)
     streams, held_out = datasets.stream_configs(config), datasets.validation_configs(config)

@@ -36,6 +36,15 @@ def local_dir(config: Any) -> pathlib.Path:
     return cache_dir() / "datasets" if in_cache else pathlib.Path(given)
 
 
+def lock_dir(config: Any) -> pathlib.Path:
+    """Where processes of this machine wait for each other while something is made.
+
+    `local_dir`, unless it is not there and nothing is built in it: a slip in `data.dir`.
+    """
+    folder = local_dir(config)
+    return folder if config.data.source or folder.is_dir() else cache_dir() / "datasets"
+
+
 def prepare(config: Any) -> None:
     """Builds what the recipe's source lacks; ValueError for a source that does not exist."""
     source = config.data.source

@@ -78,13 +78,13 @@ def check(config: Any) -> Setup:
     mesh = partition.make_mesh(**config.mesh)
     kernels.resolve(execution.attention, jax.default_backend())
     share = hosts.batch_share(mesh)
-    with processes.one_at_a_time(datasets.local_dir(config)):
+    with processes.one_at_a_time(datasets.lock_dir(config)):
         parts.bring(config.frozen.values())
     card = parts.model_card(config)
     graph, shapes, axes = params_lib.abstract(lambda rngs: _model(card, execution, rngs))
     also = card.config.trained
     where = params_lib.split(partition.shardings(axes, shapes, mesh, also), also)
-    with processes.one_at_a_time(datasets.local_dir(config)):
+    with processes.one_at_a_time(datasets.lock_dir(config)):
         datasets.prepare(config)
     init_from = finished_model.folder("init_from", config.init_from) if config.init_from else None
     if init_from:

@@ -311,3 +311,4 @@ def test_misuse_is_one_line_and_status_2(bench):
     for words, process in started.items():
         assert words in one_line(bench.finish(process))
     assert not (bench.folder / "no").exists()
+    assert not (bench.folder / "nowhere").exists()  # a slip in data.dir makes no folder
