@@ -194,8 +194,8 @@ def _digest(data: bytes) -> str:
 def _check_same(path: epath.Path, about: dict[str, Any], where: str) -> None:
     """ValueError unless the build described at `path` is the one described in `about`."""
     try:
-        other = read_json(str(path))
-    except (OSError, ValueError):
+        other = {**read_json(str(path))}
+    except (OSError, ValueError, TypeError):
         raise ValueError(f"{where} other files: give an --output that is new or empty") from None
     differing = [key for key in about if about[key] != other.get(key)]
     if differing:

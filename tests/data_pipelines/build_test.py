@@ -220,11 +220,12 @@ def test_another_builds_beginning_is_not_gone_on_with(site, tmp_path, monkeypatc
     output = tmp_path / "out"
     plan = job(site, output)
     pathlib.Path(plan.folder).mkdir()
-    pathlib.Path(plan.folder, "build.json").write_text("{}")
     words = ("--source=html", f"--input={site}/*.html", f"--output={output}")
-    status, _, err = command(monkeypatch, capsys, *words)
-    assert status == 2
-    assert "the beginning of another build" in err
+    for said, told in (("{}", "the beginning of another build"), ("[]", "other files")):
+        pathlib.Path(plan.folder, "build.json").write_text(said)
+        status, _, err = command(monkeypatch, capsys, *words)
+        assert status == 2
+        assert told in err
 
 
 def test_chunks_of_another_size_are_not_gone_on_with(site, tmp_path, monkeypatch, capsys):
