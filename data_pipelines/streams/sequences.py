@@ -138,8 +138,8 @@ def answer_sequence(
 ) -> TrainingSequence:
     """An image, a prompt and, from byte `answer_start` of the text on, the answer.
 
-    Token by token what evaluation asks and the answer it hopes for: the two are encoded apart, as
-    they are there, and what ends them is what ends a written answer. Raises BadRecord with the
+    Token by token what evaluation asks and the answer it hopes for: the answer is encoded as
+    candidates are, and what ends it is what ends a written answer. Raises BadRecord with the
     reason `not_a_pair`, `bad_answer_start`, `too_long` (the answer's end would be lost) or
     `not_utf8`.
     """
@@ -156,7 +156,7 @@ def answer_sequence(
     answer = _decode(document.text[answer_start:])
     tag = tokenizer.image_tag([])
     before = [*tokenizer.prefix, *tag, *tokenizer.encode(prompt)]
-    tokens = [*before, *tokenizer.encode(answer), tokenizer.end_of_chunk_id]
+    tokens = [*before, *tokenizer.encode_behind(prompt, answer), tokenizer.end_of_chunk_id]
     if len(tokens) > num_tokens:
         raise BadRecord(
             "too_long", f"{len(tokens)} tokens with the answer: num_tokens={num_tokens}"

@@ -15,6 +15,7 @@ from data_pipelines.streams.sequences import (
     pair_sequence,
 )
 from flamingo_jax.tokenizer import Tokenizer
+from tests.tokenizer_test import train_sentencepiece
 
 BYTES = Tokenizer.byte_level()
 BOS, EOS, PAD = BYTES.bos_id, BYTES.eos_id, BYTES.pad_id
@@ -289,6 +290,15 @@ def test_bad_pairs_name_their_reason(doc, reason):
     with pytest.raises(BadRecord) as error:
         pair_sequence(doc, BYTES, np.random.default_rng(0), num_tokens=8)
     assert error.value.reason == reason
+
+
+def test_an_answer_is_split_as_candidates_are_behind_their_prompt(tmp_path):
+    """With LLaMA's kind of tokenizer too, which puts a space before every text."""
+    train_sentencepiece(tmp_path / "trained.model")
+    tokenizer = Tokenizer.from_sentencepiece(tmp_path / "trained.model")
+    row = answer_sequence(document(1, "a picture of"), 9, tokenizer, num_tokens=16)
+    answer = [*tokenizer.encode_behind("a picture", " of"), tokenizer.end_of_chunk_id]
+    assert row.tokens[row.loss_mask].tolist() == answer
 
 
 def test_of_a_question_the_answer_and_its_end_alone_are_learnt():
