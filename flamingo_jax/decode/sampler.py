@@ -16,6 +16,7 @@ from flamingo_jax.decode.steps import prefill, step
 from flamingo_jax.models.flamingo import Flamingo
 
 Array = jax.Array
+_LEAST = float(jnp.finfo(jnp.float32).tiny)  # of temperatures; below it is 0 on some devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,8 @@ def draw(log_probs: Array, keys: Array, config: SamplingConfig) -> Array:
     """One token a row of log-probabilities [B, V], with the row's key of key[B]."""
     if config.temperature == 0:
         return jnp.argmax(log_probs, axis=-1)
-    scores = log_probs / config.temperature
+    below = log_probs - log_probs.max(axis=-1, keepdims=True)  # so that the likeliest stays finite
+    scores = below / max(config.temperature, _LEAST)
     if config.top_k:
         count = min(config.top_k, scores.shape[-1])
         kth = jax.lax.top_k(scores, count)[0][:, -1:]

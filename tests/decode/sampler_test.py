@@ -115,6 +115,12 @@ def test_the_nucleus_by_hand(top_p, kept):
     np.testing.assert_allclose(shares(top_p=top_p), want, atol=0.015)
 
 
+@pytest.mark.parametrize("more", [{}, {"top_k": 2}, {"top_p": 0.9}])
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45])  # log-probabilities over them overflow
+def test_a_temperature_next_to_zero_is_greedy(temperature, more):
+    assert shares(temperature=temperature, **more).tolist() == [0, 1, 0, 0]
+
+
 def test_more_than_all_tokens_are_all():
     np.testing.assert_array_equal(shares(top_k=100), shares())
 
