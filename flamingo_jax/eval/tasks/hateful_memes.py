@@ -18,6 +18,7 @@ TEMPLATE = PromptTemplate(
 )
 ANSWERS = ("yes", "no")  # the positive one first
 _SOURCE = "https://hatefulmemeschallenge.com"
+_NO_LABELS = (None, -1)  # in copies of the test's file
 
 
 def hateful_memes(data_dir: pathlib.Path, caption_template: str) -> Task:
@@ -49,8 +50,11 @@ def _read(folder: pathlib.Path, split: str) -> list[Example]:
     for where, record in files.read_lines(folder / f"{split}.jsonl", _SOURCE):
         image = folder / files.field(record, "img", where)
         fields = {"meme_text": files.field(record, "text", where)}
-        if "label" in record:
-            hateful = bool(record["label"])
+        label = record.get("label")
+        if label not in (0, 1, *_NO_LABELS):
+            raise TaskError(f"{where}: label is {label!r}, want 0 or 1: {_SOURCE}")
+        if label not in _NO_LABELS:
+            hateful = bool(label)
             answer = ANSWERS[0 if hateful else 1]
             name = str(files.field(record, "id", where))
             found.append(

@@ -149,12 +149,20 @@ def test_equal_answers_without_ids_count(tmp_path):
     assert score == 1
 
 
-def test_hateful_memes_without_labels_of_the_test_are_scored_on_dev(tmp_path):
+@pytest.mark.parametrize("label", ["none", None, -1])  # as it was released, and as it is copied
+def test_hateful_memes_without_labels_of_the_test_are_scored_on_dev(tmp_path, label):
     official_files.hateful_memes(tmp_path, test_labels=False)
+    path = tmp_path / "hatefulmemes" / "test_seen.jsonl"
+    if label != "none":
+        lines = map(json.loads, path.read_text().splitlines())
+        path.write_text("\n".join(json.dumps(line | {"label": label}) for line in lines))
     task = catalog.read("hatefulmemes", tmp_path, "{}")
     assert task.split == "dev_seen (the paper: test_seen)"
     assert [q.relevance for q in task.queries] == [(0.0,), (1.0,)]
     assert task.candidates == ("yes", "no")
+    path.write_text('{"id": 1, "img": "img/1.png", "text": "a", "label": "yes"}')
+    with pytest.raises(TaskError, match=r"test_seen\.jsonl:1: label is 'yes', want 0 or 1"):
+        catalog.read("hatefulmemes", tmp_path, "{}")
 
 
 def test_visdial_options_have_the_relevance_of_their_round(tmp_path):
