@@ -1,6 +1,7 @@
 """A benchmark's training examples as records: token by token what evaluation asks and hopes for."""
 
 import argparse
+import functools
 import json
 import types
 
@@ -45,7 +46,9 @@ def encoded_apart() -> types.SimpleNamespace:
     """A tokenizer that begins each text it is given anew, as sentencepiece's do."""
     names = ("bos_id", "eos_id", "pad_id", "image_id", "end_of_chunk_id", "prefix", "image_tag")
     own = {name: getattr(BYTES, name) for name in names}
-    return types.SimpleNamespace(**own, encode=lambda text: [95, *BYTES.encode(text)])
+    found = types.SimpleNamespace(**own, encode=lambda text: [95] * bool(text) + BYTES.encode(text))
+    found.encode_behind = functools.partial(Tokenizer.encode_behind, found)
+    return found
 
 
 def marked(document) -> str:
@@ -75,7 +78,8 @@ def test_a_record_is_what_evaluation_asks_and_the_answer(tmp_path, name):
         )
         asked = few_shot.task_prompt(task.template, [], example)
         prompt = prompt_batch.encode(asked, tokenizer, ImagePreprocessing(size_px=8)).tokens
-        answer = tokenizer.encode(task.template.continuation(example.answer))
+        answer = task.template.continuation(example.answer)
+        answer = tokenizer.encode_behind(task.template.query(example.fields), answer)
         want = [*prompt, *answer, tokenizer.end_of_chunk_id]
         assert row.tokens[row.token_mask].tolist() == want
         assert np.flatnonzero(row.loss_mask).tolist() == [*range(len(prompt), len(want))]
