@@ -15,14 +15,14 @@ from absl import flags
 
 from experiments import cli
 from experiments.evaluation import contrastive_evaluation
-from experiments.storage import finished_model
+from experiments.storage import given_model
 from experiments.storage.workdir import Workdir
 from flamingo_jax import contrastive_model
 from flamingo_jax.eval import zero_shot
 from flamingo_jax.eval.tasks import catalog
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "Workdir of pretrain_contrastive, or its model/; may be gs://..."
+    "model", None, "Workdir of pretrain_contrastive, its model/ or a checkpoint; may be gs://..."
 )
 _TASKS = flags.DEFINE_list("tasks", None, "Benchmarks by name, or jsonl:PATH for one of your own.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the benchmarks' files.")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _evaluate(out: Workdir) -> None:
-    directory = finished_model.folder("--model", _MODEL.value)
+    directory = given_model.folder("--model", _MODEL.value)
     data_dir = None if _DATA_DIR.value is None else cli.local_path("--data_dir", _DATA_DIR.value)
     with cli.user_input():
         settings = contrastive_evaluation.Settings(

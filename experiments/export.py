@@ -28,11 +28,11 @@ from absl import flags
 
 from experiments import cli
 from experiments.published import conversion, export_formats
-from experiments.storage import finished_model
+from experiments.storage import given_model
 from flamingo_jax import model_directory
 
 _MODEL = flags.DEFINE_string(
-    "model", None, "Model directory or workdir; may be gs://BUCKET/FOLDER."
+    "model", None, "Model directory, workdir or checkpoint; may be gs://..."
 )
 _FORMAT = flags.DEFINE_enum("format", None, [*export_formats.FORMATS], "Whose code is to read it.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; it must not be there yet.")
@@ -41,7 +41,7 @@ flags.mark_flags_as_required(["model", "format", "out"])
 
 def main() -> None:
     """Writes the folder and says how it is opened."""
-    directory = finished_model.folder("--model", _MODEL.value)
+    directory = given_model.folder("--model", _MODEL.value)
     out = conversion.new_folder(cli.local_path("--out", _OUT.value))
     card = model_directory.read_card(directory)
     print(f"reading {directory}", file=sys.stderr, flush=True)

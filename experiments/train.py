@@ -8,6 +8,7 @@ SIGTERM or Ctrl-C: finish the step, save, exit 143 or 130. With several processe
 TPU slice) all run this same program, each on its own devices and its own rows of the batch.
 """
 
+import functools
 import time
 from typing import Any
 
@@ -76,7 +77,8 @@ def train(config: Any, workdir: Workdir) -> int:
     with cli.user_input():
         data = Mixture(setup.streams, tokenizer, **reading, state=place)
     start = int(now.step)
-    run_start.note(config, workdir, start, card)
+    save = functools.partial(model_directory.save, card=card, tokenizer=tokenizer)
+    run_start.note(config, workdir, start, functools.partial(save, params=frozen), card)
     compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
         make_train_step(
@@ -140,7 +142,7 @@ def train(config: Any, workdir: Workdir) -> int:
     params = params if execution.scan else reroll(params)
     saved = processes.to_host(params if whole else model_directory.own_params(params, also))
     if processes.is_first():
-        model_directory.save(workdir.folder / "model", card, tokenizer, saved, embed_frozen=whole)
+        save(workdir.folder / "model", params=saved, embed_frozen=whole)
     del saved
     report = run_report.make(config, card, params, mesh, tokenizer, features, place, clock)
     if processes.part():

@@ -187,7 +187,12 @@ def read_card(directory: str | pathlib.Path) -> ModelCard:
     if not path.is_file() and (directory / "checkpoints").is_dir():
         raise ModelDirectoryError(
             f"{directory} holds checkpoints and no model yet, which a run writes at its end: give "
-            "its command again"
+            f"its command again, or name a checkpoint, {directory}/checkpoints/STEP"
+        )
+    if not path.is_file() and directory.parent.name == "checkpoints":
+        raise ModelDirectoryError(
+            f"{directory} is a checkpoint, which commands open, and experiments.export makes a "
+            "model directory of (--format=safetensors)"
         )
     if not path.is_file():
         raise ModelDirectoryError(

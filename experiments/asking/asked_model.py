@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from experiments import cli
 from experiments.asking import loading, mesh_flag
-from experiments.storage import finished_model
+from experiments.storage import given_model
 from experiments.training import processes
 from flamingo_jax import model_directory
 from flamingo_jax.core import partition
@@ -21,7 +21,9 @@ from flamingo_jax.decode import serving
 from flamingo_jax.model import Model
 from flamingo_jax.train import accelerator
 
-MODEL = flags.DEFINE_string("model", None, "Model directory or workdir; may be gs://BUCKET/FOLDER.")
+MODEL = flags.DEFINE_string(
+    "model", None, "Model directory, workdir or checkpoint; may be gs://..."
+)
 flags.adopt_module_key_flags(mesh_flag)
 flags.mark_flag_as_required("model")
 
@@ -37,8 +39,8 @@ def join() -> None:
 
 
 def folder() -> pathlib.Path:
-    """The model's folder, brought into the cache first where it is in a bucket."""
-    return finished_model.folder("--model", MODEL.value)
+    """The model's folder, brought into the cache first where it is in a bucket or a checkpoint."""
+    return given_model.folder("--model", MODEL.value)
 
 
 def load() -> Model:

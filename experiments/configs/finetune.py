@@ -9,11 +9,12 @@ and pairs as of `public.py`; text sees the picture before it, as in a prompt and
 training.
 """
 
+import pathlib
+
 import ml_collections
 
 from experiments.configs import base
-from experiments.storage import bucket, finished_model
-from flamingo_jax import model_directory
+from experiments.storage import bucket, given_model
 from flamingo_jax.config import to_dict
 from flamingo_jax.weights.frozen_parts import Source
 
@@ -22,14 +23,14 @@ def get_config(directory: str = "") -> ml_collections.ConfigDict:
     """The recipe; ValueError where no model is named, ModelDirectoryError where none is there."""
     if not directory:
         raise ValueError("no model to train on from: write finetune.py:MODEL_DIRECTORY")
-    found = model_directory.find(finished_model.folder("init_from", directory))
-    card = model_directory.read_card(found)
+    card = given_model.card("init_from", directory)
     c = base.base()
     c.variant = "finetune"
     c.model = to_dict(card.config)
     c.frozen = {"language_model": _name(card.language_model), "vision": _name(card.vision)}
     c.seed = max(card.language_model.seed, card.vision.seed)  # random parts are drawn from it
-    c.init_from = directory if bucket.is_address(directory) else str(found.absolute())
+    local = not bucket.is_address(directory)
+    c.init_from = str(pathlib.Path(directory).absolute()) if local else directory
     c.caption_template = card.caption_template
     c.dtypes = to_dict(card.dtypes)
     c.steps = 2_000

@@ -6,6 +6,7 @@ Here the run is made of that: checked, begun or gone on with, and taken to its e
 """
 
 import dataclasses
+import functools
 import pathlib
 import signal
 import time
@@ -142,14 +143,17 @@ def _command(stage: Stage, config: Any, workdir: Workdir) -> int:
     def measure(graph: nnx.GraphDef, reading: Mapping[str, Any]) -> run_loop.Measure:
         return stage.measure(config, data, graph, reading)
 
-    finished = run(config, workdir, design, data, clock, measure)
+    def save(directory: pathlib.Path, params: Tree) -> None:
+        with folders.whole(directory) as folder:
+            stage.save(folder, config, params)
+            data.tokenizer.to_file(folder / stage_folder.TOKENIZER)
+
+    finished = run(config, workdir, design, data, clock, measure, save)
     if isinstance(finished, signal.Signals):
         return 128 + finished
     if finished is None:
         return 0
-    with folders.whole(workdir.folder / "model") as folder:
-        stage.save(folder, config, finished.params)
-        data.tokenizer.to_file(folder / stage_folder.TOKENIZER)
+    save(workdir.folder / "model", finished.params)
     stage_report.write(workdir.folder, stage.CHAPTER, config.variant, finished.place, clock)
     print(f"model: {workdir}/model\nreport: {workdir}/report.md")
     return 0
@@ -162,10 +166,12 @@ def run(
     data: Data,
     clock: Clock,
     measure: Callable[[nnx.GraphDef, Mapping[str, Any]], run_loop.Measure],
+    save: Callable[[pathlib.Path, Tree], None],
 ) -> Finished | signal.Signals | None:
     """Trains to `config.steps`; the signal that stopped it, or None in all processes but one.
 
-    `measure` makes what is measured beside, of the graph and of what a `Stream` takes.
+    `measure` makes what is measured beside, of the graph and of what a `Stream` takes, and `save`
+    writes the folder of a part with the parameters that it is given.
     """
     mesh, (share, num_shares) = data.mesh, data.share
     graph, _, where = design.shapes(mesh)
@@ -182,7 +188,7 @@ def run(
     with cli.user_input():
         mixture = Mixture(data.streams, data.tokenizer, **reading, state=place)
     start = int(now.step)
-    run_start.note(config, workdir, start)
+    run_start.note(config, workdir, start, functools.partial(save, params={}))
     log = RunLog(
         workdir.folder,
         start,

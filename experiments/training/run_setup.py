@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from data_pipelines.streams.stream_config import StreamConfig
 from experiments.frozen import frozen_features, parts
-from experiments.storage import finished_model
+from experiments.storage import given_model
 from experiments.training import datasets, processes, stages
 from experiments.training.profiling import parse_steps
 from flamingo_jax import same_model
@@ -86,7 +86,7 @@ def check(config: Any) -> Setup:
     where = params_lib.split(partition.shardings(axes, shapes, mesh, also), also)
     with processes.one_at_a_time(datasets.lock_dir(config)):
         datasets.prepare(config)
-    init_from = finished_model.folder("init_from", config.init_from) if config.init_from else None
+    init_from = given_model.folder("init_from", config.init_from) if config.init_from else None
     if init_from:
         same_model.check(init_from, card)
     streams = datasets.stream_configs(config)

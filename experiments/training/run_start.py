@@ -1,9 +1,12 @@
 """Where a run begins: at its newest checkpoint, or afresh."""
 
+import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from experiments import cli
+from experiments.storage import checkpoint_model
 from experiments.storage.workdir import Workdir
 from experiments.training import processes, run_config, run_setup
 from experiments.training.run_report import CLOCK_FILE, Clock
@@ -68,11 +71,21 @@ def _check_model(workdir: Workdir, model: Any) -> None:
         )
 
 
-def note(config: Any, workdir: Workdir, start: int, card: ModelCard | None = None) -> None:
-    """Writes config.json, unless all steps are done already and other settings mean nothing."""
+def note(
+    config: Any,
+    workdir: Workdir,
+    start: int,
+    save_untrained: Callable[[pathlib.Path], None],
+    card: ModelCard | None = None,
+) -> None:
+    """Writes config.json and the folder that `save_untrained` does, see `checkpoint_model`.
+
+    Neither where all steps are done already and other settings mean nothing.
+    """
     if not processes.is_first():
         return
     if start == config.steps:
         print(f"{workdir} has all its {start} steps: only the report is made", file=sys.stderr)
     else:
         run_config.write(workdir.folder, config, card)
+        save_untrained(workdir.folder / checkpoint_model.UNTRAINED)

@@ -8,17 +8,19 @@ import shutil
 import signal
 
 import fsspec
+import numpy as np
 import pytest
 
 from experiments import cli
 from experiments.configs import language_model
 from experiments.pretraining import language_model_stage, stage_run
-from experiments.storage import finished_model, mirror
+from experiments.storage import given_model, mirror
 from experiments.storage.workdir import Workdir
 from experiments.training import processes
 from flamingo_jax import model_directory
 from flamingo_jax.train import metrics
 from flamingo_jax.train.checkpoint import Checkpoints
+from flamingo_jax.weights.files import checkpoint_files, tensor_file
 from tests import buckets
 from tests.train import checkpoint_test
 
@@ -85,9 +87,13 @@ def test_a_run_goes_on_from_the_bucket_alone(store, lose_machine, whole, tmp_pat
 
     store.get_file(f"{there}/metrics.jsonl", str(tmp_path / "metrics.jsonl"))
     assert losses(tmp_path / "metrics.jsonl") == losses(whole / "metrics.jsonl")
-    model = finished_model.folder("--model", place)
+    model = given_model.folder("--model", place)
     for path in (whole / "model").rglob("*.*"):
         assert (model / path.relative_to(whole / "model")).read_bytes() == path.read_bytes()
+    checkpoint = given_model.folder("--model", f"{place}/checkpoints/{STEPS}")
+    assert (checkpoint / "weights.safetensors").read_bytes() == (
+        model / "weights.safetensors"
+    ).read_bytes()
     assert {"config.json", "clock.json", "report.md", "report.json", "report.png"} <= {
         name.removeprefix(f"{there}/") for name in store.find(there)
     }
@@ -107,6 +113,28 @@ def test_a_damaged_checkpoint_is_set_aside_there_too(store):
     checkpoints.close()
     assert Checkpoints(place).restore(checkpoint_test.make_state(0))[1] == checkpoint_test.place(2)
     assert store.isdir(f"{place}/unreadable-2")
+
+
+def test_a_checkpoint_there_is_a_model_unless_it_is_damaged(store, tmp_path):
+    place, there = "gs://bucket/runs/going", "bucket/runs/going"
+    checkpoints = Checkpoints(f"{place}/checkpoints")
+    for step in (1, 2):
+        checkpoints.save(checkpoint_test.make_state(step), checkpoint_test.place(step))
+    checkpoints.close()
+    with pytest.raises(cli.UserError, match="runs/going/untrained holds no model"):
+        given_model.folder("--model", f"{place}/checkpoints/1")
+    tensor_file.save(tmp_path / "weights", {"map": np.ones(2, np.float32)})
+    store.put_file(str(tmp_path / "weights"), f"{there}/untrained/weights.safetensors")
+    store.pipe_file(f"{there}/untrained/model.json", b"{}")
+    model = given_model.folder("--model", f"{place}/checkpoints/2")
+    found = checkpoint_files.tensors(model / "weights.safetensors")
+    want = checkpoint_test.make_state(2).trainable["resampler"]["norm"]["scale"]
+    assert sorted(found) == ["map", "resampler/norm/scale"]
+    np.testing.assert_array_equal(found["resampler/norm/scale"], want)
+    for path in store.find(f"{there}/checkpoints/1/state"):
+        store.pipe_file(path, b"")
+    with pytest.raises(cli.UserError, match=r"checkpoints/1: it cannot be read .* another step"):
+        given_model.folder("--model", f"{place}/checkpoints/1")
 
 
 def begin(workdir: Workdir) -> None:
@@ -160,10 +188,10 @@ def test_a_bucket_that_is_not_there_is_said_before_anything_is_made(store):
 def test_a_model_is_copied_once_and_again_where_it_changed(store, monkeypatch):
     place, there = "gs://bucket/models/small", "bucket/models/small"
     with pytest.raises(cli.UserError, match=r"--model=gs://bucket/models/small holds no model"):
-        finished_model.folder("--model", place)
+        given_model.folder("--model", place)
     store.pipe_file(f"{there}/checkpoints/3/commit_success.txt", b"")
     with pytest.raises(cli.UserError, match="holds checkpoints and no model yet"):
-        finished_model.folder("--model", place)
+        given_model.folder("--model", place)
     store.pipe_file(f"{there}/model/model.json", b"{}")
     store.pipe_file(f"{there}/model/tokenizer/tokenizer.json", b"old")
 
@@ -178,14 +206,14 @@ def test_a_model_is_copied_once_and_again_where_it_changed(store, monkeypatch):
 
     monkeypatch.setattr(store, "get_file", get)
     for _ in range(2):
-        folder = finished_model.folder("--model", place)
+        folder = given_model.folder("--model", place)
     assert sorted(brought) == ["model.json", "tokenizer/tokenizer.json"]
 
     store.pipe_file(f"{there}/model/tokenizer/tokenizer.json", b"new")
     with pytest.raises(cli.UserError, match="reset by peer"):
-        finished_model.folder("--model", place)
+        given_model.folder("--model", place)
     assert (folder / "tokenizer/tokenizer.json").read_bytes() == b"old"
-    assert finished_model.folder("--model", place) == folder
+    assert given_model.folder("--model", place) == folder
     assert (folder / "tokenizer/tokenizer.json").read_bytes() == b"new"
     with pytest.raises(model_directory.ModelDirectoryError, match="is an address: copy the folder"):
         model_directory.load(place)

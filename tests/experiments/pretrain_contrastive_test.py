@@ -11,6 +11,8 @@ from PIL import Image
 
 from experiments.configs import contrastive
 from experiments.pretraining import contrastive_stage
+from experiments.storage import given_model
+from flamingo_jax import contrastive_model
 from flamingo_jax.config import from_dict
 from flamingo_jax.contrastive_config import TwoTowersConfig
 from flamingo_jax.core import params as params_lib
@@ -58,6 +60,14 @@ def test_a_run_leaves_model_report_and_rows(bench, finished):
         assert np.ptp(np.asarray(picture)) > 100
     assert (finished / "config.json").is_file()
     assert list(finished.glob("events.out.*"))
+
+
+def test_a_checkpoint_is_a_model(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAMINGO_JAX_CACHE", str(tmp_path))
+    folder = given_model.folder("--model", f"{finished}/checkpoints/4")
+    contrastive_model.load(folder)
+    files = (folder / stage_folder.WEIGHTS, finished / "model" / stage_folder.WEIGHTS)
+    assert len({path.read_bytes() for path in files}) == 1
 
 
 @pytest.mark.slow

@@ -14,6 +14,9 @@ import time
 import pytest
 
 from data_pipelines.demo import synthetic
+from experiments import cli
+from experiments.storage import given_model
+from flamingo_jax import model_directory
 from tests.experiments.training_bench import Bench
 
 STEPS = 24
@@ -139,6 +142,29 @@ def test_milestones_are_kept_beside_the_newest(whole):
     """Of the checkpoints every 5 steps."""
     kept = {p.name for p in (whole / "checkpoints").iterdir() if p.name.isdigit()}
     assert kept == {"10", "20", str(STEPS)}
+
+
+def test_a_checkpoint_is_a_model(whole, tmp_path, monkeypatch):
+    """The last one the finished model to the last bit, an earlier one another of the same names."""
+    monkeypatch.setenv("FLAMINGO_JAX_CACHE", str(tmp_path))
+    place = f"{whole}/checkpoints"
+    last = given_model.folder("--model", f"{place}/{STEPS}/")
+    for path in (whole / "model").rglob("*.*"):
+        assert (last / path.relative_to(whole / "model")).read_bytes() == path.read_bytes()
+    earlier = given_model.folder("--model", f"{place}/10")
+    was, became = (model_directory.trained_params(folder) for folder in (earlier, last))
+    gates = [params["gated_xattn"]["groups"]["layers"]["ffw_gate"] for params in (was, became)]
+    assert abs(gates[0]) < abs(gates[1])
+    made = (earlier / "weights.safetensors").stat().st_mtime_ns
+    assert given_model.folder("--model", f"{place}/10") == earlier
+    assert (earlier / "weights.safetensors").stat().st_mtime_ns == made
+    assert given_model.card("init_from", f"{place}/10") == model_directory.read_card(whole)
+    with pytest.raises(cli.UserError, match=rf"no checkpoint of that step .* \[10, 20, {STEPS}\]"):
+        given_model.folder("--model", f"{place}/11")
+    with pytest.raises(
+        model_directory.ModelDirectoryError, match="is a checkpoint, which commands"
+    ):
+        model_directory.load(f"{place}/10")
 
 
 def test_the_report_has_the_promised_numbers(whole):

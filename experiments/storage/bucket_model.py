@@ -1,6 +1,6 @@
-"""The folder of a finished model: on disk, or in a bucket, from where it is copied into the cache.
+"""A model in a bucket, copied into the cache: once, and again where a file there is another.
 
-It is copied once, and again where a file there is another; whole, or it is not there.
+It is there whole, or not at all.
 """
 
 import hashlib
@@ -23,12 +23,10 @@ _RECORD = ".versions.json"  # of each file, as it is in the bucket
 
 
 def folder(name: str, value: str) -> pathlib.Path:
-    """The folder that option `name` was given: of a model, or the workdir of a run.
+    """The copy of what option `name` was given: the address of a model, or of a run's workdir.
 
-    UserError for none, and for a bucket that holds no model or cannot be read.
+    UserError where no model is there, or the bucket cannot be read.
     """
-    if not bucket.is_address(value):
-        return cli.local_path(name, value)
     address = bucket.check(name, value)
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
     here = cache_dir() / "models" / f"{os.path.basename(address)[:100]}-{digest}"
@@ -44,7 +42,7 @@ def _bring(store: Any, path: str, here: pathlib.Path, asked: str) -> None:
     elif store.isdir(f"{path}/checkpoints"):
         raise cli.UserError(
             f"{asked} holds checkpoints and no model yet, which a run writes at its end: give its "
-            "command again"
+            f"command again, or name a checkpoint, {asked}/checkpoints/STEP"
         )
     there = _files(store, path)
     if not any(name.endswith(".json") and "/" not in name for name in there):
