@@ -82,7 +82,12 @@ def train(config: Any, workdir: Workdir) -> int:
     compiler_options = dict(config.compiler_options.get(jax.default_backend(), {}))
     train_step = jax.jit(
         make_train_step(
-            setup.graph, card.config, optimizer, datasets.weights(config), config.microbatches
+            setup.graph,
+            card.config,
+            optimizer,
+            datasets.weights(config),
+            config.microbatches,
+            join_datasets=config.join_datasets,
         ),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, now), None),

@@ -32,6 +32,7 @@ def get_config(row: str = "baseline") -> ml_collections.ConfigDict:
     c = paper.recipe("3b")
     c.variant = row
     c.steps = UPDATES
+    c.join_datasets = False  # which not every row can
     ROWS[row](c)
     return c
 

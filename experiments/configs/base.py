@@ -26,6 +26,7 @@ def run(stage: str) -> ml_collections.ConfigDict:
     c.validation_batches = 8  # of each dataset
     c.stall_minutes = 30  # without a step, the first with its compiling; 0: a run waits for ever
     c.accumulate = True  # False: round-robin, one dataset an update (the ablation)
+    c.join_datasets = False  # True: one pass over the rows of all, see train/joined.py
 
     c.dtypes = {"compute": "bfloat16"}
     c.execution = {"scan": True, "remat": "full"}

@@ -107,6 +107,7 @@ def recipe(variant: str) -> ml_collections.ConfigDict:
     c.model = to_dict(model(size))
     c.frozen = dict(zip(("language_model", "vision"), size.parts, strict=True))
     c.mesh.tensor = size.tensor
+    c.join_datasets = True
     c.data.train = {
         "pages": base.pages(path="pages", weight=1.0, batch_size=256, flip=0.5),
         "pairs": base.pairs(path="pairs", weight=0.2, batch_size=512, num_tokens=32, flip=0.5),

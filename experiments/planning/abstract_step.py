@@ -17,7 +17,7 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import flops, optim
+from flamingo_jax.train import flops, joined, optim
 from flamingo_jax.train.state import TrainState
 from flamingo_jax.train.step import make_train_step
 
@@ -73,6 +73,8 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     )
     cached = recipe.data.cache_features
     datasets = summary.streams(recipe)
+    if recipe.join_datasets:
+        joined.check(config, {name: d.num_media for name, d in datasets.items()})
     for name, dataset in datasets.items():
         partition.check_batch(f"data.train.{name}", dataset.batch_size, mesh, recipe.microbatches)
     costs = {
@@ -114,7 +116,9 @@ def make(recipe: Any, mesh: Mesh, platform: str | None = None) -> AbstractStep:
     item = features if cached else ((size, size, 3), "uint8")
     batches = {name: batch_of(d, *item, mesh) for name, d in datasets.items()}
     weights = {name: d.weight for name, d in recipe.data.train.items()}
-    step = make_train_step(graph, config, optimizer, weights, recipe.microbatches)
+    step = make_train_step(
+        graph, config, optimizer, weights, recipe.microbatches, join_datasets=recipe.join_datasets
+    )
     total = sum(costs.values())
     options = dict(recipe.compiler_options.get(platform, {}))
     parts = recipe.microbatches

@@ -15,7 +15,7 @@ from flamingo_jax.core import params as params_lib
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.models import vision
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import flops, optim, validation
+from flamingo_jax.train import flops, joined, optim, validation
 
 Tree = Any
 Path = tuple[str, ...]
@@ -44,6 +44,8 @@ def summarize(recipe: Any, num_devices: int | None = None) -> dict[str, Any]:
     datasets = streams(recipe)
     for name, stream in datasets.items():
         partition.check_batch(f"data.train.{name}", stream.batch_size, mesh, recipe.microbatches)
+    if recipe.join_datasets:
+        joined.check(config, {name: d.num_media for name, d in datasets.items()})
     for name, dataset in recipe.data.validation.items():
         validation.check_batch(f"data.validation.{name}", dataset.batch_size, mesh)
     # Stacked layers whatever the recipe's execution: the same parameters, and few leaves.
@@ -160,6 +162,7 @@ def costs(config: FlamingoConfig, recipe: Any, batches: dict[str, flops.Batch]) 
             for name, b in batches.items()
         },
         "accumulate": recipe.accumulate,
+        "join_datasets": recipe.join_datasets,
         "microbatches": recipe.microbatches,
         "encode_media": encode_media,
     }

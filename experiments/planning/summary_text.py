@@ -63,6 +63,8 @@ def _datasets(costs: dict[str, Any]) -> str:
         for name, d in costs["datasets"].items()
     ]
     visited = "every step" if costs["accumulate"] else "in turn"
+    if costs["join_datasets"]:
+        visited += ", side by side"
     if costs["microbatches"] > 1:
         visited += f", in {costs['microbatches']} parts"
     frames = "frames" if costs["encode_media"] else "frames, encoded before"

@@ -20,7 +20,7 @@ from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution
 from flamingo_jax.model_directory import ModelCard
 from flamingo_jax.models.flamingo import Flamingo
-from flamingo_jax.train import optim, validation
+from flamingo_jax.train import joined, optim, validation
 
 Tree = Any
 _AT_LEAST = {  # of any run
@@ -90,6 +90,8 @@ def check(config: Any) -> Setup:
     if init_from:
         same_model.check(init_from, card)
     streams = datasets.stream_configs(config)
+    if config.join_datasets:
+        joined.check(card.config, {stream.name: stream.num_media for stream in streams})
     held_out = datasets.validation_configs(config)
     datasets.check_heldout(config)
     for stream in streams:

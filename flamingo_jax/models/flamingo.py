@@ -97,9 +97,10 @@ class Flamingo(nnx.Module):
 
     def hidden(self, batch: Batch) -> Array:
         """Hidden states [B, T, D] that `logits` turns into scores."""
-        there = batch.media.shape[1] > 0  # places for media; rows of texts have none
-        visual = self.visual_tokens(batch.media, batch.media_mask) if there else None
-        # A packed text has one media item, which is its last and all its previous ones.
+        visual = batch.media if batch.media.shape[1] > 0 else None  # rows of texts have no places
+        if batch.media.ndim > 4 and visual is not None:
+            visual = self.visual_tokens(batch.media, batch.media_mask)
+        # A text of several in a row sees one media item: its last is all its previous ones.
         attend = self.config.cross_attention.attend if batch.segments is None else "last"
         mask = media_mask.text_media_mask(batch.media_index, batch.media_mask.any(-1), attend)
         context = self.language_model.context(batch.token_mask, segments=batch.segments)

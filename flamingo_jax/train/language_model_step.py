@@ -10,6 +10,7 @@ from flax import nnx
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.core import partition
+from flamingo_jax.train.losses import next_token_targets
 from flamingo_jax.train.state import TrainState
 from flamingo_jax.train.token_loss import token_loss
 
@@ -24,14 +25,16 @@ def text_loss(graph: nnx.GraphDef, params: Tree, dtype: str, batch: Batch) -> tu
     context = model.context(batch.token_mask, segments=batch.segments)
     x = model.embedding[...][batch.tokens].astype(dtype)
     hidden, _ = model.hidden(x, context)
-    return token_loss(
+    targets, weights = next_token_targets(batch.tokens, batch.loss_mask)
+    total, _ = token_loss(
         hidden,
         model.output_embedding,
-        batch.tokens,
-        batch.loss_mask,
+        targets,
+        weights,
         cap=model.config.logits_softcap,
         shards=partition.batch_shards(),
     )
+    return total, weights.sum()
 
 
 def make_train_step(

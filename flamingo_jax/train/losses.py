@@ -33,16 +33,18 @@ def next_token_loss(
     hidden: Array,  # [B, T, D]
     frozen_rows: Array,  # [V, D], the frozen output embedding; gets no gradient
     new_rows: Array,  # [n, D], the trained rows beyond it
-    tokens: Array,  # i32[B, T]
-    loss_mask: Array,  # bool[B, T], True where the prediction of this token counts
+    targets: Array,  # i32[B, T], the token after each
+    weights: Array,  # f32[B, T], what its loss counts; 0 where it does not
     *,
     cap: float | None = None,  # bound of the scores (`core.softcap`)
     shards: int = 1,  # among which B is cut
     chunk_tokens: int = CHUNK_TOKENS,  # of a shard, whose scores are held at a time; at most
 ) -> tuple[Array, Array]:
-    """(sum of negative log-likelihoods in nats, number of targets), both f32 scalars."""
-    b, t = tokens.shape
-    targets, weights = next_token_targets(tokens, loss_mask)
+    """Negative log-likelihoods in nats: their weighted sum, f32[], and each, f32[B, T].
+
+    The gradient is that of the sum alone. What does not count may be 0.
+    """
+    b, t = targets.shape
     num = b * t // shards
     size = chunk_size(num, chunk_tokens)
 
@@ -51,7 +53,8 @@ def next_token_loss(
         return constrain(x, "batch", *[None] * (x.ndim - 1))
 
     hidden, targets, weights = map(of_shards, (hidden, targets, weights))
-    return _nll(hidden, new_rows, frozen_rows, targets, weights, size, cap), weights.sum()
+    total, each = _nll(hidden, new_rows, frozen_rows, targets, weights, size, cap)
+    return total, each.reshape(b, t)
 
 
 def chunk_size(num_tokens: int, limit: int = CHUNK_TOKENS) -> int:
@@ -64,7 +67,7 @@ def chunk_size(num_tokens: int, limit: int = CHUNK_TOKENS) -> int:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _nll(hidden, new_rows, frozen_rows, targets, weights, size, cap):
-    """Weighted sum of token losses; differentiable in hidden and new_rows only."""
+    """Weighted sum of token losses, differentiable in hidden and new_rows only, and the losses."""
     return _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, grads=False)[0]
 
 
@@ -75,6 +78,7 @@ def _forward(hidden, new_rows, frozen_rows, targets, weights, size, cap):
 def _backward(size, cap, grads, cotangent):
     del size, cap
     d_hidden, d_new = grads
+    cotangent, _ = cotangent
     return d_hidden * cotangent.astype(d_hidden.dtype), d_new * cotangent, None, None, None
 
 
@@ -82,7 +86,7 @@ _nll.defvjp(_forward, _backward)
 
 
 def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, *, grads):
-    s, num, d = hidden.shape
+    s, num, _ = hidden.shape
     order = jnp.argsort(weights == 0, axis=1, stable=True)  # a shard's targets come first
     num_chunks = -(-num // size)
 
@@ -111,9 +115,11 @@ def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, *, 
             jnp.take_along_axis(scores, old_target, axis=-1),
         )
         weight = weight[..., None]
-        total += (weight * (jnp.log(z) + top - right)).sum()
+        nll = jnp.log(z) + top - right
+        total += (weight * nll).sum()
+        nll = nll[..., 0]
         if not grads:
-            return (total, d_new), None
+            return (total, d_new), (nll, None)
         hit = jax.nn.one_hot(jnp.where(is_new, new_target, -1)[..., 0], new.shape[0])
         error_new = (new_odds / z - hit) * weight
         old_weight = jnp.where(is_new, 0.0, weight)
@@ -125,20 +131,24 @@ def _scan_chunks(hidden, new_rows, frozen_rows, targets, weights, size, cap, *, 
         d_h = dot("bcv,vd->bcd", odds.astype(h.dtype), frozen) * (weight / z)
         d_h += dot("bcv,vd->bcd", error_new, new)
         d_h -= old_weight * frozen[old_target[..., 0]].astype(jnp.float32)
-        return (total, d_new + dot("bcv,bcd->vd", error_new, h)), d_h.astype(h.dtype)
+        return (total, d_new + dot("bcv,bcd->vd", error_new, h)), (nll, d_h.astype(h.dtype))
 
     def skip(carry, xs):
-        return carry, jnp.zeros_like(xs[0]) if grads else None
+        nothing = jnp.zeros(xs[1].shape, jnp.float32), jnp.zeros_like(xs[0]) if grads else None
+        return carry, nothing
 
     def one(carry, xs):
         return jax.lax.cond((xs[2] != 0).any(), work, skip, carry, xs)
 
     start = (jnp.zeros((), jnp.float32), jnp.zeros(new_rows.shape, jnp.float32))
-    (total, d_new), d_sorted = jax.lax.scan(
+    (total, d_new), found = jax.lax.scan(
         one, start, (chunks(hidden), chunks(targets), chunks(weights))
     )
-    if not grads:
-        return total, None
-    d_sorted = jnp.moveaxis(d_sorted, 0, 1).reshape(s, num_chunks * size, d)[:, :num]
     back = jnp.argsort(order, axis=1)
-    return total, (jnp.take_along_axis(d_sorted, back[..., None], axis=1), d_new)
+
+    def in_order(x):  # [chunks, S, size, ...] to [S, tokens, ...], where they came from
+        x = jnp.moveaxis(x, 0, 1).reshape(s, num_chunks * size, *x.shape[3:])[:, :num]
+        return jnp.take_along_axis(x, back.reshape(s, num, *[1] * (x.ndim - 2)), axis=1)
+
+    nll, d_hidden = jax.tree.map(in_order, found)
+    return (total, nll), (d_hidden, d_new)

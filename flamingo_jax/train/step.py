@@ -21,13 +21,13 @@ from flax import nnx
 
 from flamingo_jax.batch import Batch
 from flamingo_jax.config import CrossAttentionConfig, FlamingoConfig
-from flamingo_jax.core import params, partition
+from flamingo_jax.core import params
 from flamingo_jax.core.stack import Segment, reroll
 from flamingo_jax.models.insertion import cross_attention_segments
-from flamingo_jax.train import microbatches
-from flamingo_jax.train.losses import next_token_loss, next_token_targets
+from flamingo_jax.train import joined, microbatches
+from flamingo_jax.train.flamingo_loss import flamingo_loss
+from flamingo_jax.train.losses import next_token_targets
 from flamingo_jax.train.state import TrainState
-from flamingo_jax.train.token_loss import token_loss
 
 Tree = Any
 Metrics = dict[str, jax.Array]
@@ -42,19 +42,9 @@ def batch_loss(
 ) -> jax.Array:
     """Mean negative log-likelihood of a batch's targets, nats a token; of a part, its share."""
     model = nnx.merge(graph, params.merge(trainable, frozen))
-    hidden, targets = model.hidden(batch), (batch.tokens, batch.loss_mask)
-    rows, new_rows = model.language_model.output_embedding, model.new_tokens.output_embedding
-    how = {
-        "cap": model.config.language_model.logits_softcap,
-        "shards": partition.batch_shards(),
-    }
-    if "language_model" in model.config.trained:
-        rows = jnp.concatenate([partition.gathered(rows, ("vocab", "embed")), new_rows])
-        total, own_count = token_loss(hidden, rows, *targets, **how)
-    else:
-        rows = jax.lax.stop_gradient(rows)
-        total, own_count = next_token_loss(hidden, rows, new_rows, *targets, **how)
-    return total / jnp.maximum(own_count if count is None else count, 1.0)
+    targets, weights = next_token_targets(batch.tokens, batch.loss_mask)
+    total, _ = flamingo_loss(model, model.hidden(batch), targets, weights)
+    return total / jnp.maximum(weights.sum() if count is None else count, 1.0)
 
 
 def num_targets(batches: Mapping[str, Batch]) -> dict[str, jax.Array]:
@@ -95,54 +85,71 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     weights: Mapping[str, float],
     num_microbatches: int = 1,
+    *,
+    join_datasets: bool = False,
 ) -> Callable[[TrainState, Tree, dict[str, Batch]], tuple[TrainState, Metrics]]:
     """A function (state, frozen, batches by dataset) -> (state, metrics), to be jitted once.
 
     `batches` are of all datasets that `weights` names, or, round-robin, of those visited; their
-    sizes divide by `num_microbatches` on every device that holds rows of them.
+    sizes divide by `num_microbatches` on every device that holds rows of them. With `join_datasets`
+    the model passes over all of them together (`joined`), else over one after the other.
     """
     segments = cross_attention_segments(config)
 
-    def gradient(trainable, frozen, name, batch, counts, argnums):
+    def one_by_one(trainable, frozen, batches, of_encoder, counts):
+        """(losses by dataset, sum of their weighted gradients, those of media by dataset)."""
+        losses, grads, of_media = {}, None, {}
+        for name in filter(batches.__contains__, weights):
+
+            def loss(trainable, media, name=name):
+                shown = batches[name]._replace(media=media.get(name, batches[name].media))
+                return batch_loss(graph, trainable, frozen, shown, counts.get(name))
+
+            media = {n: batches[n].media for n in of_encoder if n == name}
+            losses[name], found = jax.value_and_grad(loss, (0, 1))(trainable, media)
+            of_one, found = _weighted(found, weights[name])
+            grads = of_one if grads is None else jax.tree.map(jnp.add, grads, of_one)
+            of_media |= found
+        return losses, grads, of_media
+
+    def together(trainable, frozen, batches, of_encoder, counts):
+        """The same of one pass."""
+
         def loss(trainable, media):
-            shown = batch._replace(media=media)
-            return batch_loss(graph, trainable, frozen, shown, counts.get(name))
+            model = nnx.merge(graph, params.merge(trainable, frozen))
+            shown = {n: b._replace(media=media.get(n, b.media)) for n, b in batches.items()}
+            return joined.losses(model, shown, weights, counts)
 
-        value, grads = jax.value_and_grad(loss, argnums)(trainable, batch.media)
-        return value, jax.tree.map(lambda g: weights[name] * g.astype(jnp.float32), grads)
+        media = {name: batches[name].media for name in of_encoder}
+        gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        (_, losses), of_all = gradient(trainable, media)
+        return losses, *_weighted(of_all, 1.0)
 
-    def visit_all(state, frozen, batches, counts):
+    def visit(state, frozen, batches, counts):
         """Losses by dataset, and the sum of their weighted gradients; `counts` of whole batches."""
-        encoded = _with_pixels(batches) if "vision" in config.trained else []
+        of_encoder = _with_pixels(batches) if "vision" in config.trained else []
 
         def encode(vision):
             now = state._replace(trainable=state.trainable | {"vision": vision})
             found = encode_media(graph, now, frozen, batches)
-            return {name: found[name].media for name in encoded}
+            return {name: found[name].media for name in of_encoder}
 
-        if encoded:
+        if of_encoder:
             media, to_encoder = jax.vjp(encode, state.trainable["vision"])
             batches = batches | {n: batches[n]._replace(media=x) for n, x in media.items()}
         else:
             batches = encode_media(graph, state, frozen, batches)
-        losses, grads, of_media = {}, None, {}
-        for name in filter(batches.__contains__, weights):
-            argnums = (0, 1) if name in encoded else 0
-            losses[name], of_one = gradient(
-                state.trainable, frozen, name, batches[name], counts, argnums
-            )
-            if name in encoded:
-                of_one, of_media[name] = of_one
-            grads = of_one if grads is None else jax.tree.map(jnp.add, grads, of_one)
-        if encoded:
+        gradients = together if join_datasets else one_by_one
+        losses, grads, of_media = gradients(state.trainable, frozen, batches, of_encoder, counts)
+        if of_encoder:
             (vision,) = to_encoder(jax.tree.map(lambda g, x: g.astype(x.dtype), of_media, media))
             grads = grads | {"vision": vision}
         return losses, grads
 
     def train_step(state: TrainState, frozen: Tree, batches: dict[str, Batch]):
-        counts = num_targets(batches) if num_microbatches > 1 else {}
+        counts = num_targets(batches) if num_microbatches > 1 or join_datasets else {}
         losses, grads = microbatches.total(
-            lambda part: visit_all(state, frozen, part, counts), batches, num_microbatches
+            lambda part: visit(state, frozen, part, counts), batches, num_microbatches
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
@@ -153,6 +160,10 @@ def make_train_step(
         return TrainState(state.step + 1, trainable, opt_state, state.key), metrics
 
     return train_step
+
+
+def _weighted(grads: Tree, weight: float) -> Tree:
+    return jax.tree.map(lambda g: weight * g.astype(jnp.float32), grads)
 
 
 def gates(trainable: Tree, segments: tuple[Segment, ...], config: CrossAttentionConfig) -> Metrics:

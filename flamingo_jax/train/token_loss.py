@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from flamingo_jax.core.partition import constrain
 from flamingo_jax.core.softcap import softcap
-from flamingo_jax.train.losses import CHUNK_TOKENS, chunk_size, next_token_targets
+from flamingo_jax.train.losses import CHUNK_TOKENS, chunk_size
 
 Array = jax.Array
 
@@ -17,16 +17,15 @@ Array = jax.Array
 def token_loss(
     hidden: Array,  # [B, T, D]
     rows: Array,  # f32[V, D], the output embedding
-    tokens: Array,  # i32[B, T]
-    loss_mask: Array,  # bool[B, T], True where the prediction of this token counts
+    targets: Array,  # i32[B, T], the token after each
+    weights: Array,  # f32[B, T], what its loss counts; 0 where it does not
     *,
     cap: float | None = None,  # bound of the scores (`core.softcap`)
     shards: int = 1,  # among which B is cut
     chunk_tokens: int = CHUNK_TOKENS,  # of a shard, whose scores are held at a time; at most
 ) -> tuple[Array, Array]:
-    """(sum of negative log-likelihoods in nats, number of targets), both f32 scalars."""
-    b, t = tokens.shape
-    targets, weights = next_token_targets(tokens, loss_mask)
+    """Negative log-likelihoods in nats: their weighted sum, f32[], and each, f32[B, T]."""
+    b, t = targets.shape
     num = b * t // shards
     size = chunk_size(num, chunk_tokens)
     num_chunks = -(-num // size)
@@ -39,15 +38,18 @@ def token_loss(
         return jnp.moveaxis(x.reshape(shards, num_chunks, size, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint
-    def of_chunk(table: Array, h: Array, target: Array, weight: Array) -> Array:
+    def of_chunk(table: Array, h: Array, target: Array) -> Array:
         scores = jnp.einsum("scd,vd->scv", h, table, preferred_element_type=jnp.float32)
         scores = softcap(scores, cap)
         right = jnp.take_along_axis(scores, target[..., None], axis=-1)[..., 0]
-        return (weight * (jax.nn.logsumexp(scores, axis=-1) - right)).sum()
+        return jax.nn.logsumexp(scores, axis=-1) - right
 
-    def add(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
-        return total + of_chunk(table, *chunk), None
+    def add(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
+        h, target, weight = chunk
+        each = of_chunk(table, h, target)
+        return total + (weight * each).sum(), each
 
     start = jnp.zeros((), jnp.float32)
-    total, _ = jax.lax.scan(add, start, tuple(map(chunks, (hidden, targets, weights))))
-    return total, weights.sum()
+    total, each = jax.lax.scan(add, start, tuple(map(chunks, (hidden, targets, weights))))
+    each = jnp.moveaxis(each, 0, 1).reshape(shards, -1)[:, :num]
+    return total, each.reshape(b, t)

@@ -30,8 +30,8 @@ def plain(hidden, frozen, new, tokens, mask, cap=None):
     return -jnp.where(mask[:, 1:], found[..., 0], 0.0).sum()
 
 
-def total(*args, **kwargs):
-    return next_token_loss(*args, **kwargs)[0]
+def total(hidden, frozen, new, tokens, mask, **kwargs):
+    return next_token_loss(hidden, frozen, new, *next_token_targets(tokens, mask), **kwargs)[0]
 
 
 PLAIN = jax.jit(jax.value_and_grad(plain, (0, 2)), static_argnames="cap")
@@ -63,10 +63,17 @@ def test_without_gradient_the_loss_is_the_same(inputs):
     np.testing.assert_allclose(total(*inputs, chunk_tokens=4), value, rtol=1e-6)
 
 
-def test_count_leaves_out_the_first_token(inputs):
-    *rest, mask = inputs
-    _, count = next_token_loss(*rest, np.ones_like(mask))
-    assert count == B * (T - 1)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_each_loss_stands_where_its_token_does(inputs, shards):
+    hidden, frozen, new, tokens, mask = inputs
+    targets, weights = next_token_targets(tokens, mask)
+    how = {"chunk_tokens": 4, "shards": shards}
+    _, each = next_token_loss(hidden, frozen, new, targets, 3 * weights, **how)
+    for row, column in zip(*np.nonzero(weights), strict=True):
+        alone = np.zeros((B, T), bool)
+        alone[row, column + 1] = True
+        want = plain(hidden, frozen, new, tokens, alone)
+        np.testing.assert_allclose(each[row, column], want, rtol=1e-6)
 
 
 def test_scores_far_from_zero_overflow_nothing(inputs):
@@ -88,7 +95,6 @@ def test_no_targets_at_all(inputs):
     assert value == 0
     for leaf in grads:
         np.testing.assert_array_equal(leaf, 0)
-    assert next_token_loss(*rest, nothing)[1] == 0
 
 
 def test_the_gradient_is_scaled_by_what_comes_from_above(inputs):

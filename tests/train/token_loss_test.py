@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from flamingo_jax.train.losses import next_token_targets
 from flamingo_jax.train.token_loss import token_loss
 
 B, T, D, V = 4, 12, 6, 11
@@ -14,6 +15,7 @@ HIDDEN = jnp.asarray(RNG.normal(size=(B, T, D)), jnp.float32)
 ROWS = jnp.asarray(RNG.normal(size=(V, D)), jnp.float32)
 TOKENS = jnp.asarray(RNG.integers(0, V, (B, T)), jnp.int32)
 MASK = jnp.asarray(RNG.random((B, T)) < 0.6)
+TARGETS = next_token_targets(TOKENS, MASK)
 
 
 def direct(hidden, rows, cap):
@@ -30,7 +32,7 @@ def direct(hidden, rows, cap):
 def test_loss_and_both_gradients_are_those_of_all_scores_at_once(shards, chunk_tokens, cap):
     def chunked(hidden, rows):
         split = {"shards": shards, "chunk_tokens": chunk_tokens}
-        return token_loss(hidden, rows, TOKENS, MASK, cap=cap, **split)[0]
+        return token_loss(hidden, rows, *TARGETS, cap=cap, **split)[0]
 
     want, wanted = jax.value_and_grad(direct, (0, 1))(HIDDEN, ROWS, cap)
     found, grads = jax.value_and_grad(chunked, (0, 1))(HIDDEN, ROWS)
@@ -39,5 +41,9 @@ def test_loss_and_both_gradients_are_those_of_all_scores_at_once(shards, chunk_t
         np.testing.assert_allclose(grad, want_grad, atol=1e-5)
 
 
-def test_targets_are_counted():
-    assert token_loss(HIDDEN, ROWS, TOKENS, MASK)[1] == MASK[:, 1:].sum()
+def test_each_loss_stands_where_its_token_does():
+    total, each = token_loss(HIDDEN, ROWS, *TARGETS, shards=2, chunk_tokens=5)
+    np.testing.assert_allclose((each * TARGETS[1]).sum(), total, rtol=1e-6)
+    scores = jax.nn.log_softmax(HIDDEN @ ROWS.T)
+    want = -jnp.take_along_axis(scores, TARGETS[0][..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(each, want, rtol=1e-5)

@@ -103,7 +103,9 @@ def plain_gradient(trained):
     return jax.jit(jax.value_and_grad(total))(params(trained))
 
 
-def update(trained, *, mesh=None, num_microbatches=1, execution=EXECUTION):
+def update(
+    trained, *, mesh=None, num_microbatches=1, execution=EXECUTION, names=tuple(BATCHES), **how
+):
     """The gradient of a step by path, kept by the optimizer as it is, and the metrics."""
     whole = config(trained)
     graph, shapes, axes = tiny.abstract(whole, execution)
@@ -112,9 +114,10 @@ def update(trained, *, mesh=None, num_microbatches=1, execution=EXECUTION):
     trainable, frozen = map(hosts.place, params_lib.split(params(trained), trained), where)
     optimizer = optax.sgd(1.0, momentum=0.9)
     now = state.create(trainable, optimizer, 0, mesh)
-    step = make_train_step(graph, whole, optimizer, WEIGHTS, num_microbatches)
+    step = make_train_step(graph, whole, optimizer, WEIGHTS, num_microbatches, **how)
+    batches = hosts.place_rows({name: BATCHES[name] for name in names}, mesh)
     with jax.set_mesh(mesh):
-        after, row = jax.jit(step)(now, frozen, hosts.place_rows(BATCHES, mesh))
+        after, row = jax.jit(step)(now, frozen, batches)
     kept = optax.tree_utils.tree_get(after.opt_state, "trace")
     return jax.device_get((traverse_util.flatten_dict(kept, sep="/"), row))
 
@@ -149,6 +152,16 @@ def test_the_gradient_is_the_plain_one(trained):
     assert_close(found, {path: np.asarray(want[path]) for path in found}, 1e-5)
     moving = {path for path, leaf in found.items() if (leaf != 0).any()}
     assert moving == set(found)  # nothing that is trained has no gradient
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", PARTS, ids="+".join)
+def test_so_it_is_with_datasets_side_by_side(trained):
+    pictures = {"names": ("pages", "pairs")}
+    want, want_row = update(trained, **pictures)
+    found, row = update(trained, **pictures, join_datasets=True)
+    np.testing.assert_allclose(row["loss"], want_row["loss"], rtol=1e-6)
+    assert_close(found, want, 1e-5)
 
 
 def test_updates_move_what_is_trained_and_nothing_else():
