@@ -141,7 +141,8 @@ def load_tokenizer(path: str | None) -> tuple[Tokenizer, str]:
     if not pathlib.Path(path).exists():
         raise ValueError(f"--tokenizer={path}: no such file or folder")
     if path.endswith(".gguf"):
-        return Tokenizer.from_gguf(gguf_file.read(path).metadata), name
+        file = gguf_file.read(path)
+        return Tokenizer.from_gguf(file.metadata, file.path.parent), name
     if path.endswith(".model"):
         return Tokenizer.from_sentencepiece(path), name
     return Tokenizer.from_file(path), str(path)

@@ -79,7 +79,7 @@ class LanguageModelConfig:
         sizes = ("vocab_size", "num_layers", "width", "num_heads", "head_dim", "ffw_width")
         check_sizes(self, "language_model", *sizes, "max_length")
         check_divides("language_model.num_kv_heads", self.kv_heads, "num_heads", self.num_heads)
-        rotated = self.head_dim if self.rope_dims is None else self.rope_dims
+        rotated = self.rotated_dims
         if self.positions == "rope" and (rotated % 2 or not 0 < rotated <= self.head_dim):
             raise ValueError(
                 f"language_model.rope_dims={rotated}: use an even number up to "
@@ -121,6 +121,11 @@ class LanguageModelConfig:
         """
         on_top = layer >= self.num_layers and self.global_layers
         return None if on_top or layer in self.global_layers else self.sliding_window
+
+    @property
+    def rotated_dims(self) -> int:
+        """Of a head, with rotary positions."""
+        return self.head_dim if self.rope_dims is None else self.rope_dims
 
     @property
     def kv_heads(self) -> int:

@@ -1,7 +1,7 @@
 """Vocabularies of published models, as their files have them, with the special ids.
 
-Three kinds of file: transformers' folders, GGUF's metadata, sentencepiece models. `Tokenizer` has
-a constructor for each, which says what is taken from where.
+Two kinds of file: transformers' folders and sentencepiece models; GGUF's metadata are read in
+`gguf_vocabulary.py`. `Tokenizer` has a constructor for each, which says what is taken from where.
 """
 
 import json
@@ -13,19 +13,16 @@ import tokenizers
 
 from flamingo_jax.tokenizer_models import (
     BYTE_PAIRS_FILE,
-    PRE_TOKENIZERS,
     SENTENCEPIECE_FILE,
     BytePairs,
     Model,
     SentencePiece,
-    byte_pairs,
 )
 
-_CONTROL = 3  # GGUF token type of special tokens
 # Base models part documents with this token and have seen nothing else around plain text; files of
 # chat-tuned ones name their turn marks as bos and eos instead. Where it is the eos that they name
 # their bos is believed too: Phi-3's is another.
-_DOCUMENT_SEPARATOR = "<|endoftext|>"
+DOCUMENT_SEPARATOR = "<|endoftext|>"
 _GPT2, _GPT2_FILES = "GPT2Tokenizer", ("vocab.json", "merges.txt")
 
 
@@ -70,7 +67,7 @@ def of_huggingface(
                 "that file from the vocabulary's end on, in order and without gaps"
             )
     by_name = {name: i for i, name in control.items()}
-    separator = by_name.get(_DOCUMENT_SEPARATOR)
+    separator = by_name.get(DOCUMENT_SEPARATOR)
     if separator is None and pieces.is_file() and not {"bos_token", "eos_token"} <= names.keys():
         own = of_sentencepiece(pieces, None)
         named = {"bos_token": own.bos_id, "eos_token": own.eos_id}
@@ -124,47 +121,10 @@ def _has_row(
     return token["id"] < num_rows or not (new_are_there or unused)
 
 
-def of_gguf(fields: Mapping[str, Any]) -> Vocabulary:
-    """For `Tokenizer.from_gguf`."""
-    kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
-    if kind not in PRE_TOKENIZERS:
-        raise ValueError(
-            f"GGUF tokenizer {kind[0]!r} with pre-tokenizer {kind[1]!r} is not supported: use "
-            f"a file with one of {sorted(PRE_TOKENIZERS)}, or a sentencepiece model"
-        )
-    tokens, merges, types = (
-        _field(fields, f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
-    )
-    if len(types) != len(tokens):
-        raise ValueError(f"GGUF has {len(types)} token types for {len(tokens)} tokens")
-    control = {i: tokens[i] for i, kind in enumerate(types) if kind == _CONTROL}
-    ids = {
-        name: fields.get(f"tokenizer.ggml.{source}_token_id")
-        for name, source in {"bos_id": "bos", "eos_id": "eos", "pad_id": "padding"}.items()
-    }
-    for i, token in control.items():
-        if token == _DOCUMENT_SEPARATOR:
-            ids["bos_id"] = ids["eos_id"] = i
-    if ids["pad_id"] is None:
-        ids["pad_id"] = ids["eos_id"]
-    if None in ids.values():
-        raise ValueError("GGUF metadata name no bos or eos token, and none is <|endoftext|>")
-    return Vocabulary(
-        byte_pairs(
-            {token: i for i, token in enumerate(tokens)},
-            [tuple(merge.split(" ")) for merge in merges],
-            PRE_TOKENIZERS[kind],
-        ),
-        base_vocab_size=len(tokens),
-        control_tokens=control | {i: tokens[i] for i in ids.values() if i < len(tokens)},
-        **ids,
-    )
-
-
 def of_sentencepiece(path: str | pathlib.Path, base_vocab_size: int | None) -> Vocabulary:
     """For `Tokenizer.from_sentencepiece`."""
     try:
-        model = SentencePiece(pathlib.Path(path))
+        model = SentencePiece(pathlib.Path(path).read_bytes())
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
     pieces = model.processor
@@ -206,10 +166,3 @@ def _special_names(directory: pathlib.Path) -> dict[str, str]:
 def _json_object(path: pathlib.Path) -> dict[str, Any]:
     """What a file says; nothing where there is none."""
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def _field(fields: Mapping[str, Any], name: str) -> list[Any]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"GGUF metadata lack {name}: the file holds no tokenizer")
-    return value

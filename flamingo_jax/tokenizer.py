@@ -7,7 +7,7 @@ have theirs in another order, and more of them: `with_conventions`.
 
 A special token is only ever an *id* that the program puts there: "<|endoftext|>" or "<image>"
 inside a web page stays ordinary text. What splits it is in `tokenizer_models.py`; published
-vocabularies are read in `published_vocabulary.py`.
+vocabularies are read in `published_vocabulary.py` and `gguf_vocabulary.py`.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 import tokenizers
 from tokenizers import pre_tokenizers
 
-from flamingo_jax import published_vocabulary
+from flamingo_jax import gguf_vocabulary, published_vocabulary
 from flamingo_jax.tokenizer_models import (
     BYTE_PAIRS_FILE,
     SENTENCEPIECE_FILE,
@@ -176,7 +176,7 @@ class Tokenizer:
                 int(i): name for i, name in specials["control_tokens"].items()
             }
             if (directory / SENTENCEPIECE_FILE).exists():
-                model: Model = SentencePiece(directory / SENTENCEPIECE_FILE)
+                model: Model = SentencePiece((directory / SENTENCEPIECE_FILE).read_bytes())
             else:
                 model = BytePairs(tokenizers.Tokenizer.from_file(str(directory / BYTE_PAIRS_FILE)))
             return cls(model, **specials)
@@ -227,15 +227,18 @@ class Tokenizer:
         return cls(**found._asdict())
 
     @classmethod
-    def from_gguf(cls, fields: Mapping[str, Any]) -> "Tokenizer":
-        """From the metadata of a GGUF file: byte-level BPE as in SmolLM2 and GPT-2.
+    def from_gguf(
+        cls, fields: Mapping[str, Any], folder: pathlib.Path | None = None
+    ) -> "Tokenizer":
+        """From the metadata of a GGUF file: sentencepiece, and byte-level BPE of many kinds.
 
-        The base model's document separator, where the vocabulary has it, is both bos and eos.
-        Bytes that the vocabulary lacks (some control characters in SmolLM2's) are left out.
+        Of other kinds the `tokenizer.json` in `folder`, the file's, is read, if it has the same
+        tokens. The document separator is bos and eos as in `from_huggingface`. Bytes that the
+        vocabulary lacks (some control characters in SmolLM2's) are left out.
 
         Raises ValueError for other kinds of tokenizer and for metadata that lack a field.
         """
-        return cls(**published_vocabulary.of_gguf(fields)._asdict())
+        return cls(**gguf_vocabulary.of_gguf(fields, folder)._asdict())
 
     @classmethod
     def from_sentencepiece(

@@ -5,25 +5,15 @@ nothing in a text is ever a special token.
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Protocol
 
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 BYTE_PAIRS_FILE = "tokenizer.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
-
-# What stands before the byte pairs, by GGUF's names of model and pre-tokenizer. "smollm" splits off
-# every digit first, as the model was trained; the GGUF loader of `transformers` 5.23 leaves that
-# out, so that its ids differ from ours where two or more spaces or newlines precede a digit.
-PRE_TOKENIZERS = {
-    ("gpt2", "smollm"): [
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ],
-    ("gpt2", "gpt-2"): [pre_tokenizers.ByteLevel(add_prefix_space=False)],
-}
 
 
 class Model(Protocol):
@@ -52,6 +42,10 @@ class BytePairs:
     def decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Ids of all tokens, added ones too."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def save(self, directory: pathlib.Path) -> None:
         self._tokenizer.save(str(directory / BYTE_PAIRS_FILE))
 
@@ -59,8 +53,10 @@ class BytePairs:
 class SentencePiece:
     """A sentencepiece model, kept as the file's bytes for pickling and saving."""
 
-    def __init__(self, path: pathlib.Path):
-        self.processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    def __init__(self, model: bytes):
+        """RuntimeError where the bytes are none."""
+        self.processor = sentencepiece.SentencePieceProcessor()
+        self.processor.load_from_serialized_proto(model)
 
     def encode(self, text: str) -> list[int]:
         return self.processor.encode(text, out_type=int)
@@ -76,15 +72,25 @@ class SentencePiece:
 def byte_pairs(
     vocabulary: dict[str, int],
     merges: list[tuple[str, ...]],
-    before: list[pre_tokenizers.PreTokenizer],
+    before: Sequence[pre_tokenizers.PreTokenizer],
+    *,
+    normalizer: normalizers.Normalizer | None = None,
+    ignore_merges: bool = False,  # of words that the vocabulary has
+    added: Sequence[
+        str
+    ] = (),  # tokens of the vocabulary that a text has whole wherever it has them
 ) -> BytePairs:
     """Byte-level BPE of a vocabulary; ValueError where merges and vocabulary do not fit."""
     try:
-        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges)
+        tokenizer = tokenizers.Tokenizer(model)
     except Exception as error:  # `tokenizers` raises bare Exception
         raise ValueError(f"vocabulary and merges do not make a tokenizer: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
     tokenizer.decoder = decoders.ByteLevel()
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in added])
     return BytePairs(tokenizer)
 
 

@@ -141,8 +141,8 @@ def test_gguf_merges_digits_and_document_separator():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "not supported"),
-        ({"tokenizer.ggml.pre": "llama-bpe"}, "not supported"),
+        ({"tokenizer.ggml.model": "llama"}, "lack tokenizer.ggml.scores"),
+        ({"tokenizer.ggml.model": "bert"}, "cannot be read by itself"),
         ({"tokenizer.ggml.tokens": None}, "lack"),
         ({"tokenizer.ggml.merges": []}, "lack"),
         ({"tokenizer.ggml.merges": ["a z"]}, "do not make a tokenizer"),

@@ -107,4 +107,4 @@ def tokenizer_of(language_model: Source, rows: int) -> Tokenizer:
         return Tokenizer.from_file(path / stage_folder.TOKENIZER)
     if language_model.format == "hf_lm":
         return Tokenizer.from_huggingface(path, rows)
-    return Tokenizer.from_gguf(gguf_file.read(path).metadata)
+    return Tokenizer.from_gguf(gguf_file.read(path).metadata, path.parent)

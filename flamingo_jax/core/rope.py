@@ -27,23 +27,34 @@ def rope_table(
     lengths: Array | None = None,  # i32[B, T or 1], tokens of each one's text, for LongRoPE
 ) -> tuple[Array, Array]:
     """Cosines and sines f32[B, T, dims / 2] of rotary embedding."""
-    frequency = base ** (-jnp.arange(0, dims, 2, dtype=jnp.float32) / dims)
-    match scaling:
-        case LinearScaling():
-            frequency = frequency / scaling.factor
-        case Llama3Scaling():
-            frequency = _by_turns(frequency, scaling)
-        case YarnScaling():
-            frequency = _by_dims(frequency, base, scaling)
-        case LongRopeScaling():
-            long, short = map(jnp.asarray, (scaling.long_factors, scaling.short_factors))
-            is_long = (lengths > scaling.trained_length)[..., None]
-            frequency = frequency / jnp.where(is_long, long, short)
+    if isinstance(scaling, LongRopeScaling):
+        long, short = map(jnp.asarray, (scaling.long_factors, scaling.short_factors))
+        is_long = (lengths > scaling.trained_length)[..., None]
+        frequency = frequencies(dims, base) / jnp.where(is_long, long, short)
+    else:
+        frequency = frequencies(dims, base, scaling)
     angle = positions[..., None].astype(jnp.float32) * frequency
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     if isinstance(scaling, YarnScaling | LongRopeScaling):
         cos, sin = cos * scaling.attention_factor, sin * scaling.attention_factor
     return cos, sin
+
+
+def frequencies(
+    dims: int,
+    base: float,
+    scaling: LinearScaling | Llama3Scaling | YarnScaling | None = None,
+) -> Array:
+    """f32[dims / 2], radians a token."""
+    frequency = base ** (-jnp.arange(0, dims, 2, dtype=jnp.float32) / dims)
+    match scaling:
+        case LinearScaling():
+            return frequency / scaling.factor
+        case Llama3Scaling():
+            return _by_turns(frequency, scaling)
+        case YarnScaling():
+            return _by_dims(frequency, base, scaling)
+    return frequency
 
 
 def _by_turns(frequency: Array, scaling: Llama3Scaling) -> Array:

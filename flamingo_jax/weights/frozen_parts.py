@@ -28,8 +28,14 @@ from flamingo_jax.weights.encoders import (
     two_towers,
 )
 from flamingo_jax.weights.errors import BadWeightsFile, naming
-from flamingo_jax.weights.files import checkpoint_files, numpy_pickle
-from flamingo_jax.weights.language_models import gguf, hf_lm, hf_lm_config, pretrained_lm
+from flamingo_jax.weights.files import checkpoint_files, gguf_file, numpy_pickle
+from flamingo_jax.weights.language_models import (
+    gguf,
+    gguf_config,
+    hf_lm,
+    hf_lm_config,
+    pretrained_lm,
+)
 
 Tree = dict[str, Any]
 
@@ -106,11 +112,7 @@ def load_language_model(
     if source.format == "pretrained":
         _check_same(path, pretrained_lm.read_config(path), lm)
         return pretrained_lm.load(path, segments)
-    found, weights = gguf.load_llama(path)
-    _check_same(path, found, lm)
-    # Read whole: a device's shard of a matrix would take as long as the matrix.
-    layers = [jax.tree.map(np.asarray, layer) for layer in weights["layers"]]
-    return gguf.language_model(lm, {**weights, "layers": layers}, segments, str(path))
+    return _load_gguf(path, lm, segments)
 
 
 def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
@@ -124,6 +126,17 @@ def _load_hf_lm(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
     return tree | {name: tree[name][:rows] for name in ("embedding", "head") if name in tree}
 
 
+def _load_gguf(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
+    file = gguf_file.read(path)
+    found = gguf_config.read(file)
+    if not gguf_config.names_windows(file):  # as of Mistral and Qwen, which may have some
+        windows = {"sliding_window": lm.sliding_window, "global_layers": lm.global_layers}
+        found = dataclasses.replace(found, **windows)
+    _check_same(path, found, lm)
+    # Read whole: a device's shard of a matrix would take as long as the matrix.
+    return jax.tree.map(np.asarray, gguf.language_model(file, lm, segments))
+
+
 def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageModelConfig) -> None:
     """BadWeightsFile at the first setting that differs and changes what is computed."""
     for field in dataclasses.fields(want):
@@ -134,11 +147,22 @@ def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageMo
         a, b = getattr(found, field.name), getattr(want, field.name)
         if field.name == "num_kv_heads":
             a, b = found.kv_heads, want.kv_heads
-        if a != b:
+        if field.name == "rope_dims":
+            a, b = found.rotated_dims, want.rotated_dims
+        if _in_float32(a) != _in_float32(b):
             raise BadWeightsFile(
                 f"{path} has {field.name}={a}, the config asks for {b}: set "
                 f"model.language_model.{field.name}={a}, or name other weights"
             )
+
+
+def _in_float32(setting: Any) -> Any:
+    """As it is computed with, and as GGUF keeps it."""
+    if isinstance(setting, float):
+        return float(np.float32(setting))
+    if dataclasses.is_dataclass(setting):
+        return _in_float32(dataclasses.astuple(setting))
+    return tuple(map(_in_float32, setting)) if isinstance(setting, tuple) else setting
 
 
 def _within_window(found: LanguageModelConfig, want: LanguageModelConfig) -> bool:

@@ -26,6 +26,7 @@ FIRST = {
 @pytest.mark.parametrize("problem", ["nan", "missing", "unexpected", "a number alone", "cut"])
 def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, problem):
     tensors, name = dict(files.FORMATS[kind][0]()), FIRST[kind]
+    named_by_ours = {"hf_lm": "ffw/up/kernel of layer 3", "gguf": "ffw_norm/scale of layer 3"}
     if problem == "missing":
         del tensors[name]
     elif problem == "unexpected":
@@ -37,11 +38,10 @@ def test_a_part_that_is_not_whole_is_one_line_and_no_folder(tmp_path, kind, prob
         tensors[name] = np.zeros((), np.float32)
     elif problem == "cut":
         tensors[name] = tensors[name][:-1]
-        name = {"hf_lm": "ffw/up/kernel of layer 3"}.get(kind, name)
+        name = named_by_ours.get(kind, name)
     else:
         tensors[name] = tensors[name].copy()
         tensors[name].flat[5] = np.nan
-        named_by_ours = {"hf_lm": "ffw/up/kernel of layer 3", "gguf": "ffw_norm/scale of layer 3"}
         name = named_by_ours.get(kind, name)
     path = files.write(kind, tmp_path, tensors)
     with pytest.raises(BadWeightsFile) as raised:

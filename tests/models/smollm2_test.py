@@ -11,7 +11,7 @@ from flamingo_jax.core.stack import Execution, plan
 from flamingo_jax.models.lm import LanguageModel
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights.files import gguf_file
-from flamingo_jax.weights.language_models import gguf, language_model
+from flamingo_jax.weights.language_models import gguf, gguf_config
 from tests.parts import find
 from tests.torch_reference import import_torch
 
@@ -29,24 +29,19 @@ def test_log_probs_equal_transformers():
     reference = transformers.AutoModelForCausalLM.from_pretrained(
         str(path.parent), gguf_file=path.name, dtype="float32"
     )
-    config, weights = gguf.load_llama(path)
+    file = gguf_file.read(path)
+    config = gguf_config.read(file)
     segments = plan(config.num_layers, 4, 14)
-    tree = language_model.assemble(
-        config,
-        segments,
-        weights["embedding"],
-        [language_model.block(layer) for layer in weights["layers"]],
-        {"scale": weights["final_norm"]},
-    )
+    tree = jax.tree.map(jnp.asarray, gguf.language_model(file, config, segments))
     graph, _, _ = params.abstract(
         lambda rngs: LanguageModel(config, Execution(), segments, rngs=rngs)
     )
-    tokenizer = Tokenizer.from_gguf(gguf_file.read(path).metadata)
+    tokenizer = Tokenizer.from_gguf(file.metadata)
     run = jax.jit(lambda p, tokens: jax.nn.log_softmax(nnx.merge(graph, p)(tokens)))
     worst = 0.0
     for text in TEXTS:
         tokens = np.asarray([tokenizer.encode(text)], np.int32)
-        ours = np.asarray(run(jax.tree.map(jnp.asarray, tree), tokens))
+        ours = np.asarray(run(tree, tokens))
         with torch.no_grad():
             logits = reference(torch.as_tensor(tokens, dtype=torch.long)).logits
         theirs = torch.log_softmax(logits.float(), -1).numpy()

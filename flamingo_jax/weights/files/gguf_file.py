@@ -21,6 +21,7 @@ import gguf
 import numpy as np
 
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files.unread import Unread
 
 _SCALARS = {  # GGUF value type -> numpy
     **{0: np.dtype("u1"), 1: np.dtype("i1"), 2: np.dtype("<u2"), 3: np.dtype("<i2")},
@@ -30,6 +31,7 @@ _SCALARS = {  # GGUF value type -> numpy
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _MAX_RANK = 4  # as in GGML itself
+_CHUNK = 1 << 20  # bytes that are compared at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,29 +58,36 @@ class GGUFFile:
         """Of all tensors, in the file's order."""
         return list(self._entries)
 
-    def check(self, name: str, shape: tuple[int, ...]) -> None:
-        """BadWeightsFile where a tensor is absent, of another shape or of an unreadable format."""
+    def unread(self, name: str) -> Unread:
+        """A tensor as float32, dequantised when it is looked at.
+
+        BadWeightsFile where it is absent, or in a format that cannot be read.
+        """
         if name not in self._entries:
             raise BadWeightsFile(f"{self.path}: tensor {name!r} is missing")
         entry = self._entries[name]
-        if entry.shape != shape:
-            raise BadWeightsFile(
-                f"{self.path}: tensor {name!r} is {list(entry.shape)}, its metadata ask for "
-                f"{list(shape)}"
-            )
         if not _can_be_read(entry.kind):
             raise BadWeightsFile(
                 f"{self.path}: tensor {name!r} is in format {entry.kind.name}, which cannot be "
-                f"dequantised here: use a file in F32, F16, BF16, Q8_0 or Q4_1"
+                f"dequantised here: use a file in F32, F16, BF16, Q8_0, Q6_K or Q4_K"
             )
+        return Unread(entry.shape, lambda: self._read(entry))
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The tensor as float32; BadWeightsFile as `check`."""
-        self.check(name, shape)
-        entry = self._entries[name]
+    def repeats(self, name: str, other: str) -> bool:
+        """Whether the two tensors are there and the same, byte by byte."""
+        if not {name, other} <= self._entries.keys():
+            return False
+        one, two = self._entries[name], self._entries[other]
+        if (one.shape, one.kind) != (two.shape, two.kind):
+            return False
+        a, b = (self._data[entry.start : entry.stop] for entry in (one, two))
+        chunks = (slice(i, i + _CHUNK) for i in range(0, len(a), _CHUNK))
+        return all(np.array_equal(a[chunk], b[chunk]) for chunk in chunks)
+
+    def _read(self, entry: _Entry) -> np.ndarray:
         data = np.asarray(self._data[entry.start : entry.stop])
         values = gguf.dequantize(_blocks(data, entry), entry.kind)
-        return values.reshape(shape).astype(np.float32, copy=False)
+        return values.reshape(entry.shape).astype(np.float32, copy=False)
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""Language models as transformers stores them -> the tree of `models.lm`, by tables of names."""
+"""Language models as transformers stores them -> the tree of `models.lm`, by tables of names.
+
+`from_names` takes a table of any origin, and tensors that are still unread (GGUF's).
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -7,6 +10,7 @@ import numpy as np
 from flamingo_jax.config import LanguageModelConfig
 from flamingo_jax.core.stack import Segment, plan
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files.unread import Unread
 from flamingo_jax.weights.language_models.hf_lm_names import NAMES, Names, bare_name
 from flamingo_jax.weights.language_models.language_model import Tree, assemble, block
 
@@ -28,18 +32,35 @@ def language_model(
     when it is read, not of real numbers.
     """
     names = NAMES[family]
-    left = {
+    bare = {
         bare_name(name, family): tensor
         for name, tensor in tensors.items()
         if not name.startswith(names.beside)
     }
+    return from_names(bare, names, family, config, segments, what=what)
+
+
+def from_names(
+    tensors: Mapping[str, np.ndarray | Unread],
+    names: Names,
+    family: str,  # for messages
+    config: LanguageModelConfig,
+    segments: Sequence[Segment] | None = None,  # default: the bare model's
+    *,
+    what: str = "language model",  # the file or folder, for messages
+) -> Tree:
+    """As `language_model`, of tensors whose names are `names`' and nothing more.
+
+    Those of layers that are unread stay so, until the layers are looked at.
+    """
+    left = dict(tensors)
 
     def take(name: str) -> np.ndarray:
         if name not in left:
             raise BadWeightsFile(f"{what}: no tensor {name}, which every {family} has")
         return left.pop(name)
 
-    def split(name: str, tensor: np.ndarray, parts: list[str]) -> dict[str, np.ndarray]:
+    def split(name: str, tensor: np.ndarray | Unread, parts: list[str]) -> Tree:
         try:
             return _split(tensor, parts, names, config)
         except (ValueError, IndexError) as error:
@@ -59,11 +80,11 @@ def language_model(
                 biases = split(f"{name}.bias", bias, parts.split())
                 neutral |= {f"{part}_bias": value for part, value in biases.items()}
         layers.append(block(neutral))
-    embedding = take(f"{names.embedding}.weight")
-    final_norm = {"scale": take(f"{names.final_norm}.weight")}
+    embedding = np.asarray(take(f"{names.embedding}.weight"))
+    final_norm = {"scale": np.asarray(take(f"{names.final_norm}.weight"))}
     if (bias := left.pop(f"{names.final_norm}.bias", None)) is not None:
-        final_norm["bias"] = bias
-    positions = names.positions and take(f"{names.positions}.weight")
+        final_norm["bias"] = np.asarray(bias)
+    positions = names.positions and np.asarray(take(f"{names.positions}.weight"))
     if names.first_position:
         positions = np.atleast_1d(positions)[names.first_position :]
     head_name = next((n for n in (names.head, "lm_head") if f"{n}.weight" in left), names.head)
@@ -74,7 +95,7 @@ def language_model(
                 f"{what}: {head_name}.weight differs from the embedding it is tied to"
             )
     else:
-        head = take(f"{head_name}.weight")
+        head = np.asarray(take(f"{head_name}.weight"))
     if odd := sorted(name for name in left if not name.endswith(names.buffers)):
         raise BadWeightsFile(
             f"{what}: {len(odd)} tensors have no place in a {family} model: "
@@ -111,9 +132,11 @@ def unneeded(names: Collection[str], family: str, config: LanguageModelConfig) -
 
 
 def _split(
-    tensor: np.ndarray, parts: list[str], names: Names, config: LanguageModelConfig
-) -> dict[str, np.ndarray]:
+    tensor: np.ndarray | Unread, parts: list[str], names: Names, config: LanguageModelConfig
+) -> Tree:
     """Neutral tensors of one kernel, bias or norm: (in, out), fused ones apart, heads split."""
+    if isinstance(tensor, Unread):
+        return tensor.split(lambda array: _split(array, parts, names, config))
     heads = {"q": config.num_heads, "k": config.kv_heads, "v": config.kv_heads}
     if tensor.ndim == 2 and not names.in_by_out:
         tensor = tensor.T

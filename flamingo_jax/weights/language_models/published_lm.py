@@ -4,11 +4,16 @@ import pathlib
 from typing import NamedTuple
 
 from flamingo_jax.config import LanguageModelConfig
-from flamingo_jax.core.stack import plan
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.files import checkpoint_files, gguf_file
-from flamingo_jax.weights.language_models import gguf, hf_lm, hf_lm_config
+from flamingo_jax.weights.language_models import (
+    gguf,
+    gguf_config,
+    gguf_rope,
+    hf_lm,
+    hf_lm_config,
+)
 from flamingo_jax.weights.name_table import Tree
 
 FORMATS = ("hf_lm", "gguf")
@@ -44,17 +49,15 @@ def _hf_lm(path: pathlib.Path) -> PublishedLM:
 
 def _gguf(path: pathlib.Path) -> PublishedLM:
     file = gguf_file.read(path)
-    config, weights = gguf.from_file(file)
-    tokenizer = Tokenizer.from_gguf(file.metadata)
+    config = gguf_config.read(file)
+    tokenizer = Tokenizer.from_gguf(file.metadata, path.parent)
     if tokenizer.base_vocab_size != config.vocab_size:
         raise BadWeightsFile(
             f"{path} has {tokenizer.base_vocab_size} tokens and {config.vocab_size} rows for them: "
             "use a file where they are as many"
         )
-    unneeded = {hf_lm.TIED_HEAD: 0} if config.tied_head else {}
-    if gguf.ROPE_FACTORS in file:
+    unneeded = {hf_lm.TIED_HEAD: int("output.weight" in file)} if config.tied_head else {}
+    if gguf_rope.FACTORS in file and config.rope_scaling is None:
         unneeded["rotary factors, which are 1"] = 1
-    segments = plan(config.num_layers, config.num_layers, 0)
-    params = gguf.language_model(config, weights, segments, str(path))
     num_tensors = len(file.names()) - sum(unneeded.values())
-    return PublishedLM(config, params, tokenizer, num_tensors, unneeded)
+    return PublishedLM(config, gguf.language_model(file, config), tokenizer, num_tensors, unneeded)
