@@ -48,8 +48,8 @@ def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
 
     `where` is one sharding, or a tree of them and of `Format`s, which say too how dims lie in
     memory; `dtype` is one, or a tree. Leaves need only a shape and indices: of a stack of
-    layers in files (`layer_stack`) each process reads what its devices hold, one parameter
-    after the other, so no host ever has the model.
+    layers in files (`layer_stack`) each process reads what its devices hold, or all where that
+    takes as long, one parameter after the other, so no host ever has the model.
     """
     where = where if not isinstance(where, NamedSharding) else jax.tree.map(lambda _: where, tree)
     dtypes = dtype if isinstance(dtype, dict) else jax.tree.map(lambda _: dtype, tree)
@@ -63,6 +63,8 @@ def place(tree: Tree, where: Tree, dtype: Any = None) -> Tree:
                 return jax.device_put(leaf, there)
             if not leaf.is_fully_addressable:  # cut otherwise, among the same processes
                 return jax.jit(lambda x: x, out_shardings=there)(leaf)
+            leaf = np.asarray(leaf)
+        if getattr(leaf, "reads_whole", False):
             leaf = np.asarray(leaf)
         parts: dict[str, np.ndarray] = {}  # devices that hold the same part share one reading
 

@@ -8,7 +8,6 @@ import dataclasses
 import pathlib
 from typing import Any, Literal
 
-import jax
 import numpy as np
 from flax import traverse_util
 
@@ -133,8 +132,7 @@ def _load_gguf(path: pathlib.Path, lm: LanguageModelConfig, segments) -> Tree:
         windows = {"sliding_window": lm.sliding_window, "global_layers": lm.global_layers}
         found = dataclasses.replace(found, **windows)
     _check_same(path, found, lm)
-    # Read whole: a device's shard of a matrix would take as long as the matrix.
-    return jax.tree.map(np.asarray, gguf.language_model(file, lm, segments))
+    return gguf.language_model(file, lm, segments)
 
 
 def _check_same(path: pathlib.Path, found: LanguageModelConfig, want: LanguageModelConfig) -> None:

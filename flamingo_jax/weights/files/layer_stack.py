@@ -15,6 +15,7 @@ import numpy as np
 
 from flamingo_jax.weights import finite
 from flamingo_jax.weights.errors import BadWeightsFile
+from flamingo_jax.weights.files.unread import Unread
 
 _LAYER = re.compile(r"(?<![^/])layer_(\d+)(?=/)")  # in a name, as `core.stack.unroll` makes them
 
@@ -39,6 +40,8 @@ class LayerStack:
         self._layers, self._lead, self._names = list(layers), lead, list(names)
         self.shape = (*lead, *layers[0].shape)
         self.dtype = layers[0].dtype
+        # Of one that is made from its file a part takes as long as all of it.
+        self.reads_whole = any(isinstance(layer, Unread) for layer in layers)
 
     @property
     def ndim(self) -> int:

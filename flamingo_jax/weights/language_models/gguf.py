@@ -3,7 +3,8 @@
 The frozen language model of the paper (section 2.3) is Chinchilla; those of `gguf_names` can stand
 in its place. Undone on the way in are the block quantisation, the order of Llama's query and key
 rows, and the 1 that is added to the scales of Gemma's norms. A block's tensors are read when they
-are looked at, each time anew (`Unread`): as float32 a model is up to eight times its file.
+are looked at, each time anew (`Unread`): as float32 a model is up to eight times its file, so
+`hosts.place` has one parameter of it at a time.
 """
 
 from collections.abc import Callable, Sequence

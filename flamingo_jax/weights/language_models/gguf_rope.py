@@ -48,8 +48,8 @@ def _scaling(settings: Settings, base: float, dims: int) -> RopeScaling | None:
             settings.whole("rope.scaling.original_context_length"),
             settings.positive("rope.scaling.attn_factor", 1.0),
         )
-    if FACTORS in file:
-        return _llama3(settings, base, dims)
+    if FACTORS in file and (scaling := _llama3(settings, base, dims)):
+        return scaling
     factor = settings.optional("rope.scaling.factor") or settings.optional("rope.scale_linear")
     kind = file.metadata.get(f"{settings.name}.rope.scaling.type", "linear" if factor else "none")
     if kind == "none" or (kind == "linear" and factor in (None, 1)):

@@ -8,10 +8,15 @@ from flamingo_jax.weights.language_models.gguf_names import ARCHITECTURES, Archi
 
 
 class Settings:
-    """Of one file; BadWeightsFile for an architecture that is not read."""
+    """Of one file; BadWeightsFile for a part of a model, or an architecture that is not read."""
 
     def __init__(self, file: GGUFFile):
         self.file = file
+        if (parts := file.metadata.get("split.count", 1)) != 1:
+            raise BadWeightsFile(
+                f"{file.path} is one of {parts!r:.10} files of a model: join them with llama.cpp's "
+                "llama-gguf-split --merge"
+            )
         self.name = file.metadata.get("general.architecture")
         if self.name not in ARCHITECTURES:
             raise BadWeightsFile(

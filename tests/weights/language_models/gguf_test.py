@@ -1,14 +1,17 @@
 """GGUF files: a tiny one written here, damaged ones, and SmolLM2 against transformers."""
 
+import dataclasses
 import math
 import pathlib
 
 import gguf as gguf_package
+import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from flamingo_jax.config import LinearScaling, Llama3Scaling, YarnScaling
+from flamingo_jax.core import hosts
 from flamingo_jax.weights.errors import BadWeightsFile
 from flamingo_jax.weights.files import gguf_file
 from flamingo_jax.weights.language_models import gguf, gguf_config
@@ -183,6 +186,11 @@ def test_layers_are_read_when_they_are_looked_at(path, monkeypatch):
     assert read == [D * F]
     assert np.asarray(up).shape == (1, LAYERS, D, F)
     assert read == [D * F] * (1 + LAYERS)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, None, None, "x"))
+    read.clear()
+    np.testing.assert_array_equal(hosts.place(up, cut), up)
+    assert read == [D * F] * LAYERS * 2  # once for eight devices, and to compare
 
 
 @pytest.mark.reference
@@ -257,7 +265,7 @@ def test_rotary_positions_that_turn_slower(path):
             _slowed(path, wrong)
     assert _slowed(path, scaling_type="none").rope_scaling is None
     assert _slowed(path, scaling_type="linear", scaling_factor=4.0).rope_scaling == LinearScaling(4)
-    assert _slowed(path, scale_linear=4.0).rope_scaling == LinearScaling(4)
+    assert _slowed(path, ones, scale_linear=4.0).rope_scaling == LinearScaling(4)
     yarn = {"scaling_type": "yarn", "scaling_factor": 4.0, "scaling_original_context_length": 64}
     assert _slowed(path, **yarn).rope_scaling == YarnScaling(4.0, 64, 0.1 * math.log(4) + 1)
     with pytest.raises(BadWeightsFile, match="'yarn' with yarn_log_multiplier is not supported"):
@@ -337,6 +345,13 @@ def test_files_that_are_no_gguf_or_lie(path):
     path.write_bytes(data)
     with pytest.raises(BadWeightsFile, match="version 9"):
         gguf_file.read(path)
+
+
+def test_a_part_of_a_model_says_how_to_join_them(path):
+    file = gguf_file.read(_write(path, _tensors()))
+    part = dataclasses.replace(file, metadata={"split.count": 3, "split.no": 1})
+    with pytest.raises(BadWeightsFile, match="one of 3 files of a model: join them with llama"):
+        gguf_config.read(part)
 
 
 def test_an_array_of_endless_length_does_not_fill_the_memory(path):
