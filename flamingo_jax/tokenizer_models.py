@@ -85,7 +85,8 @@ def byte_pairs(
         model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges)
         tokenizer = tokenizers.Tokenizer(model)
     except Exception as error:  # `tokenizers` raises bare Exception
-        raise ValueError(f"vocabulary and merges do not make a tokenizer: {error}") from error
+        first, *_ = str(error).splitlines()  # of what it says of merges that are no pairs
+        raise ValueError(f"vocabulary and merges do not make a tokenizer: {first}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(before)
     tokenizer.decoder = decoders.ByteLevel()
     if normalizer is not None:

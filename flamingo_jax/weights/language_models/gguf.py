@@ -34,7 +34,7 @@ def language_model(
     architecture = ARCHITECTURES[name]
 
     def tensor(name: str) -> Unread:
-        found, kind = file.unread(name), name.split(".")[-2]
+        found, kind = file.unread(name), name.rpartition(".")[0].rpartition(".")[2]
         if architecture.interleaved and kind in ("attn_q", "attn_k"):
             return found.map(_half_split(config, kind))
         if config.norm_offset and kind.endswith("norm"):

@@ -18,9 +18,10 @@ def read(file: GGUFFile) -> LanguageModelConfig:
     num_heads, width = settings.whole("attention.head_count"), settings.whole("embedding_length")
     head_dim = settings.whole("attention.key_length", width // num_heads)
     norm = "layer_norm" if own.get("norm") == "layernorm" else "layer_norm_rms"
-    tokens = file.metadata.get("tokenizer.ggml.tokens", [])
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    num_tokens = len(tokens) if isinstance(tokens, list) else None
     found = {
-        "vocab_size": settings.whole("vocab_size", len(tokens)),
+        "vocab_size": settings.whole("vocab_size", num_tokens),
         "num_layers": settings.whole("block_count"),
         "width": width,
         "num_heads": num_heads,
@@ -34,9 +35,11 @@ def read(file: GGUFFile) -> LanguageModelConfig:
         "tied_head": _HEAD not in file or file.repeats(_HEAD, "token_embd.weight"),
         "max_length": settings.whole("context_length"),
     }
-    found |= _windows(settings, found["num_layers"])
+    if (layers := found["num_layers"]) > len(file.names()):
+        raise BadWeightsFile(f"{file.path}: metadata name {layers} layers, more than its tensors")
+    found |= _windows(settings, layers)
     if settings.architecture.scaled_by_width:
-        by_width = found["num_layers"] == settings.architecture.scaled_by_width
+        by_width = layers == settings.architecture.scaled_by_width
         found["query_pre_attn_scalar"] = float(width / num_heads if by_width else head_dim)
     if own.get("positions", "rope") == "rope":
         found |= gguf_rope.fields(settings, head_dim)

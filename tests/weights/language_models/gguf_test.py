@@ -308,6 +308,7 @@ def test_names_of_tensors_are_those_of_the_gguf_package():
         (_tensors(), {"attention.head_count_kv": 3}, "llama", "divide"),
         (_tensors(), {"rope.dimension_count": 8}, "llama", "rotary positions on 8 of 16 numbers"),
         (_tensors(), {"block_count": 0}, "llama", "block_count"),
+        (_tensors(), {"block_count": 2**31}, "llama", "2147483648 layers, more than its tensors"),
         (_tensors(), {"block_count": 1}, "llama", r"no place in a llama model: blk\.1"),
         (_tensors() | {"blk.0.attn_q.bias": np.zeros(D, "f")}, {}, "llama", "differ in .*/bias"),
         (_tensors() | {"blk.0.ffn_gate_inp.weight": np.zeros(D, "f")}, {}, "llama", "no place"),
