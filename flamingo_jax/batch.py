@@ -16,11 +16,7 @@ Array = Any  # np.ndarray on the host, jax.Array on the devices
 
 
 class Batch(NamedTuple):
-    """Interleaved sequences.
-
-    Media are pixels, or features where a frozen encoder ran before, or where the resampler did,
-    inside a training step, visual tokens [B, M, R, D].
-    """
+    """Interleaved sequences. Media are pixels, or features where a frozen encoder ran before."""
 
     tokens: Array  # i32[B, T]
     token_mask: Array  # bool[B, T], False on padding

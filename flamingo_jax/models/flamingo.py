@@ -25,7 +25,12 @@ from flamingo_jax.core.partition import gathered
 from flamingo_jax.core.rngs import Rngs
 from flamingo_jax.core.stack import Execution, Segment, fold
 from flamingo_jax.models import insertion, media_mask
-from flamingo_jax.models.gated_xattn import CrossAttention, GatedCrossAttention, MediaKeys
+from flamingo_jax.models.gated_xattn import (
+    CrossAttention,
+    GatedCrossAttention,
+    MediaItems,
+    MediaKeys,
+)
 from flamingo_jax.models.graft import Graft
 from flamingo_jax.models.lm import Inserted, LanguageModel, Segments, logits
 from flamingo_jax.models.lm_block import Cache, Context
@@ -97,10 +102,9 @@ class Flamingo(nnx.Module):
 
     def hidden(self, batch: Batch) -> Array:
         """Hidden states [B, T, D] that `logits` turns into scores."""
-        visual = batch.media if batch.media.shape[1] > 0 else None  # rows of texts have no places
-        if batch.media.ndim > 4 and visual is not None:
-            visual = self.visual_tokens(batch.media, batch.media_mask)
-        # A text of several in a row sees one media item: its last is all its previous ones.
+        there = batch.media.shape[1] > 0  # places for media; rows of texts have none
+        visual = self.visual_tokens(batch.media, batch.media_mask) if there else None
+        # A packed text has one media item, which is its last and all its previous ones.
         attend = self.config.cross_attention.attend if batch.segments is None else "last"
         mask = media_mask.text_media_mask(batch.media_index, batch.media_mask.any(-1), attend)
         context = self.language_model.context(batch.token_mask, segments=batch.segments)
@@ -134,17 +138,22 @@ class Flamingo(nnx.Module):
         self,
         tokens: Array,  # i32[B, T]
         context: Context,
-        visual: Array | dict[str, MediaKeys] | None,  # [B, M, R, D_media], or its `media_keys`
+        # [B, M, R, D_media], or its `media_keys`
+        visual: Array | MediaItems | dict[str, MediaKeys] | None,
         text_media_mask: Array,  # bool[B, T, M]
         cache: dict[str, Cache] | None = None,
     ) -> tuple[Array, dict[str, Cache] | None]:
         """Hidden states [B, T, D] and the cache with these tokens in it."""
-        keys, flat = (visual, None) if isinstance(visual, dict) else (None, visual)
-        if flat is not None:
-            flat = flat.reshape(flat.shape[0], -1, flat.shape[-1])
+        keys, flat, items = None, None, None
+        if isinstance(visual, dict):
+            keys = visual
+        elif isinstance(visual, MediaItems):
+            flat, items = visual
+        elif visual is not None:
+            flat = visual.reshape(visual.shape[0], -1, visual.shape[-1])
 
         def look(layer: CrossAttention, x: Array, media: MediaKeys | None) -> Array:
-            media = media if flat is None else layer.media_keys(flat)
+            media = media if flat is None else layer.media_keys(flat)._replace(items=items)
             return layer(x, media, text_media_mask)
 
         x = self.embed(tokens)

@@ -29,14 +29,25 @@ from flamingo_jax.models.own_media import attend_to_own
 Array = jax.Array
 
 
+class MediaItems(NamedTuple):
+    """Visual tokens of media in one list a device, of which rows of text name theirs.
+
+    So rows may have unequal numbers of media, and nothing is computed for those that are missing.
+    """
+
+    tokens: Array  # [I, R, D_media]
+    items: Array  # i32[B, M], a row's media among those of its device
+
+
 class MediaKeys(NamedTuple):
     """Keys and values of all media of a sequence, flat: computed once a prompt, read every step.
 
     A row may serve several neighbouring rows of text, such as the beams that go on from a prompt.
     """
 
-    key: Array  # [B, M * R, N, H]
-    value: Array  # [B, M * R, N, H]
+    key: Array  # [B, M * R, N, H]; of `MediaItems` [I, R, N, H]
+    value: Array  # as `key`
+    items: Array | None = None  # i32[B, M], of `MediaItems`
 
 
 class CrossAttention(nnx.Module):
@@ -57,7 +68,7 @@ class CrossAttention(nnx.Module):
         self.attention_gate = _shut(config, width)
 
     def media_keys(self, media: Array) -> MediaKeys:
-        """Keys and values of visual tokens [B, M * R, D_media]."""
+        """Keys and values of visual tokens [B, M * R, D_media], or [I, R, D_media]."""
         media = media if self.media_norm is None else self.media_norm(media)
         key = self.key(media)
         return MediaKeys(key if self.key_norm is None else self.key_norm(key), self.value(media))
@@ -78,6 +89,8 @@ class CrossAttention(nnx.Module):
             return constrain(self._add(x, self.attention_gate, seen), *RESIDUAL)
 
     def _look(self, query: Array, media: MediaKeys, mask: Array) -> Array:
+        if media.items is not None:
+            return attend_to_own(query, media.key, media.value, mask, media.items)
         shape, rows = query.shape, media.key.shape[0]
         query, mask = (x.reshape(rows, -1, *x.shape[2:]) for x in (query, mask))
         if self.attends == "last":

@@ -23,21 +23,27 @@ Array = jax.Array
 
 def attend_to_own(
     q: Array,  # [B, T, N, H]
-    key: Array,  # [B, M * R, N, H]
-    value: Array,  # [B, M * R, N, H]
+    key: Array,  # [B, M * R, N, H]; with `items` [I, R, N, H]
+    value: Array,  # as `key`
     mask: Array,  # bool[B, T, M], True for one media item of a token, or for none
+    items: Array | None = None,  # i32[B, M], a row's media among the I of its device
 ) -> Array:  # [B, T, N, H], exactly zero for a token without media
     """Softmax over the R visual tokens of each text token's media."""
-    heads = ("batch", None, "heads", None)
-    in_axes = (heads, heads, heads, ("batch", None, None))
-    return on_shards(_attend_to_own, in_axes, heads)(q, key, value, mask)
+    heads, rows = ("batch", None, "heads", None), ("batch", None, None)
+    args, in_axes = (q, key, value, mask), (heads, heads, heads, rows)
+    if items is not None:
+        args, in_axes = (*args, items), (*in_axes, rows[:2])
+    return on_shards(_attend_to_own, in_axes, heads)(*args)
 
 
-def _attend_to_own(q: Array, key: Array, value: Array, mask: Array) -> Array:
+def _attend_to_own(
+    q: Array, key: Array, value: Array, mask: Array, items: Array | None = None
+) -> Array:
     b, t, n, h = q.shape
     num_media = mask.shape[-1]
     sees = mask.any(-1)[..., None, None]
     if num_media == 1:
+        key, value = (x if items is None else x[items[:, 0]] for x in (key, value))
         return jnp.where(sees, attend(q, key, value), 0)
     size = block_size(t, num_media)
     num_blocks = (t + num_media * (size - 1)) // size
@@ -47,8 +53,11 @@ def _attend_to_own(q: Array, key: Array, value: Array, mask: Array) -> Array:
     blocks = _pick(q, source).reshape(b * num_blocks, size, n, h)
 
     def of_blocks(x: Array) -> Array:  # [B * blocks, R, N, H]
-        by_media = x.reshape(b, num_media, -1, n, h)
-        return _pick(by_media, block_media).reshape(b * num_blocks, -1, n, h)
+        if items is None:
+            x = _pick(x.reshape(b, num_media, -1, n, h), block_media)
+        else:
+            x = x[_pick(items, block_media)]
+        return x.reshape(b * num_blocks, -1, n, h)
 
     out = attend(blocks, of_blocks(key), of_blocks(value))
     return jnp.where(sees, _pick(out.reshape(b, num_blocks * size, n, h), place), 0)

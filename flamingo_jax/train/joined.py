@@ -22,6 +22,8 @@ from flamingo_jax.batch import Batch
 from flamingo_jax.config import FlamingoConfig
 from flamingo_jax.core.partition import batch_shards, constrain
 from flamingo_jax.models.flamingo import Flamingo
+from flamingo_jax.models.gated_xattn import MediaItems
+from flamingo_jax.models.media_mask import text_media_mask
 from flamingo_jax.train.flamingo_loss import flamingo_loss
 from flamingo_jax.train.losses import next_token_targets
 
@@ -31,7 +33,12 @@ Array = jax.Array
 class Joined(NamedTuple):
     """The rows of all datasets."""
 
-    batch: Batch  # of text that has `segments`; media are visual tokens
+    tokens: Array  # i32[B, T]
+    token_mask: Array  # bool[B, T]
+    segments: Array  # i32[B, T], texts that do not see each other, from 1; 0 is padding
+    media_index: Array  # i32[B, T], phi
+    media_mask: Array  # bool[B, M]
+    items: Array  # i32[B, M], of `MediaItems`
     targets: Array  # i32[B, T], the token after each
     shares: Array  # f32[B, T], of the mean of its dataset: 1 / targets there, 0 where none is
     dataset: Array  # i32[B, T], whose token it is, by place in the order of the batches
@@ -61,9 +68,12 @@ def losses(
     counts: Mapping[str, Array],  # f32[], targets of each dataset's whole batch
 ) -> tuple[Array, dict[str, Array]]:
     """Weighted sum of the datasets' mean losses, nats a token; each of them, without gradient."""
-    visual = visual_tokens(model, batches)
-    joined = join({n: b._replace(media=visual[n]) for n, b in batches.items()}, counts)
-    hidden = model.hidden(joined.batch)
+    visual, first = visual_tokens(model, batches)
+    joined = join(batches, first, counts)
+    context = model.language_model.context(joined.token_mask, segments=joined.segments)
+    mask = text_media_mask(joined.media_index, joined.media_mask)
+    media = MediaItems(visual, joined.items)
+    hidden, _ = model.decode(joined.tokens, context, media, mask)
     weight = jnp.array([weights[name] for name in batches], jnp.float32)
     total, each = flamingo_loss(
         model, hidden, joined.targets, joined.shares * weight[joined.dataset]
@@ -74,55 +84,55 @@ def losses(
     }
 
 
-def visual_tokens(model: Flamingo, batches: Mapping[str, Batch]) -> dict[str, Array]:
-    """[B, M, R, D] of each batch's features; those of as many frames in one pass."""
-    shards, found = batch_shards(), {}
+def visual_tokens(model: Flamingo, batches: Mapping[str, Batch]) -> tuple[Array, dict[str, int]]:
+    """[I, R, D] of all media, those of as many frames in one pass; where each batch's begin.
+
+    A device has its own media of all batches together, and they begin at the same place on each.
+    """
+    shards, found, first, start = batch_shards(), [], {}, 0
     for frames in sorted({b.media.shape[2] for b in batches.values()}):
         these = {n: b for n, b in batches.items() if b.media.shape[2] == frames}
 
-        def items(x: Array) -> Array:  # [B, M, ...] to [shards, B / shards * M, 1, ...]
-            return x.reshape(shards, -1, 1, *x.shape[2:])
+        def items(field: str, these=these) -> Array:  # [I, 1, ...]
+            parts = (getattr(b, field) for b in these.values())
+            return _merged([x.reshape(shards, -1, 1, *x.shape[2:]) for x in parts])
 
-        media, mask = (
-            _merged([items(getattr(b, field)) for b in these.values()])
-            for field in ("media", "media_mask")
-        )
-        tokens = model.visual_tokens(media, mask)
-        tokens = tokens.reshape(shards, -1, *tokens.shape[2:])
-        start = 0
+        tokens = model.visual_tokens(items("media"), items("media_mask"))
+        found.append(tokens.reshape(shards, -1, *tokens.shape[2:]))
         for name, b in these.items():
-            num = len(b.media) // shards * b.media.shape[1]
-            part = tokens[:, start : start + num]
-            found[name] = part.reshape(*b.media.shape[:2], *tokens.shape[2:])
-            start += num
-    return found
+            first[name] = start
+            start += len(b.media) // shards * b.media.shape[1]
+    return _merged(found), first
 
 
-def join(batches: Mapping[str, Batch], counts: Mapping[str, Array]) -> Joined:
-    """Rows of batches whose media are visual tokens; `counts` are targets, f32[], of whole ones."""
+def join(
+    batches: Mapping[str, Batch],
+    first: Mapping[str, int],  # where the media of each begin among a device's
+    counts: Mapping[str, Array],  # f32[], targets of each whole batch
+) -> Joined:
+    """Rows of all batches."""
     longest = max(b.tokens.shape[1] for b in batches.values())
     beside = {name: longest // b.tokens.shape[1] for name, b in batches.items()}
     most = max(beside[name] * b.media.shape[1] for name, b in batches.items())
 
     def placed(number: int, name: str, b: Batch) -> Joined:
-        num, places = beside[name], b.media.shape[1]
+        num, (rows, places) = beside[name], b.media.shape[:2]
         targets, weights = next_token_targets(b.tokens, b.loss_mask)
         texts = b.token_mask.astype(jnp.int32) if b.segments is None else b.segments
+        items = jnp.arange(rows * places) % (rows * places // batch_shards())
         own = Joined(
-            b._replace(
-                media_index=_numbered_on(b.media_index, places, num),
-                media=None,
-                media_mask=None,
-                segments=_numbered_on(texts, 1 if b.segments is None else places, num),
-            ),
-            targets,
+            tokens=b.tokens,
+            token_mask=b.token_mask,
+            segments=_numbered_on(texts, 1 if b.segments is None else places, num),
+            media_index=_numbered_on(b.media_index, places, num),
+            media_mask=b.media_mask.any(-1),
+            items=first[name] + items.reshape(rows, places),
+            targets=targets,
             shares=weights / jnp.maximum(counts[name], 1.0),
             dataset=jnp.full_like(b.tokens, number),
         )
-        rows = jax.tree.map(lambda x: _rows(x, num, longest), own)
-        shown = b.media_mask.any(-1, keepdims=True)
-        media = {"media": _rows(b.media, num, most), "media_mask": _rows(shown, num, most)}
-        return rows._replace(batch=rows.batch._replace(**media))
+        wide = {"media_mask": most, "items": most}
+        return Joined(*(_rows(x, num, wide.get(f, longest)) for f, x in own._asdict().items()))
 
     each = [placed(i, *item) for i, item in enumerate(batches.items())]
     return jax.tree.map(lambda *parts: _merged(parts), *each)

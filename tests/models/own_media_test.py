@@ -57,6 +57,21 @@ def test_and_on_a_mesh():
     np.testing.assert_allclose(found, masked(*x), atol=1e-6)
 
 
+@pytest.mark.parametrize("m", [1, 3])
+def test_media_may_lie_in_one_list(m):
+    """In any order, those of a row apart from each other, and one that is nobody's."""
+    q, key, value, mask = inputs(16, m)
+    items = np.random.default_rng(1).permutation(B * m + 1)[: B * m].reshape(B, m).astype(np.int32)
+
+    def listed(x):
+        apart = np.full((B * m + 1, R, N, H), np.nan, np.float32)
+        apart[items] = x.reshape(B, m, R, N, H)
+        return apart
+
+    found = jax.jit(attend_to_own)(q, listed(key), listed(value), mask, items)
+    np.testing.assert_allclose(found, masked(q, key, value, mask), atol=1e-6)
+
+
 def test_places_as_the_docstring_draws_them():
     place, block_media = regroup(jnp.array([[0, 0, 0, 1, 1, 1, 1]]), 2, 2, 4)
     assert place.tolist() == [[0, 1, 2, 4, 5, 6, 7]]

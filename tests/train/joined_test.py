@@ -116,25 +116,25 @@ def test_so_they_are_of_other_models(config):
 def test_rows_stand_as_drawn():
     """Four pairs beside pages of three times their length and one token more."""
 
-    def rows(tokens, num_media, first):
+    def rows(tokens, num_media):
         b, t = tokens.shape
         return Batch(
             tokens=tokens,
             token_mask=np.ones((b, t), bool),
             loss_mask=np.ones((b, t), bool),
             media_index=np.ones((b, t), np.int32),
-            media=np.arange(first, first + b * num_media).reshape(b, num_media, 1, 1),
+            media=np.zeros((b, num_media, 1, 1, 1)),
             media_mask=np.ones((b, num_media, 1), bool),
         )
 
     pairs = np.arange(8, dtype=np.int32).reshape(4, 2)
-    shown = {"pages": rows(np.full((2, 7), 9, np.int32), 2, 7), "pairs": rows(pairs, 1, 1)}
-    found = joined.join(shown, {"pages": 2.0, "pairs": 4.0})
-    assert found.batch.tokens[2:].tolist() == [[0, 1, 2, 3, 4, 5, 0], [6, 7, 0, 0, 0, 0, 0]]
-    assert found.batch.segments[2:].tolist() == [[1, 1, 2, 2, 3, 3, 0], [1, 1, 0, 0, 0, 0, 0]]
-    assert found.batch.media_index[2].tolist() == [1, 1, 2, 2, 3, 3, 0]
-    assert found.batch.media[2:, :, 0, 0].tolist() == [[1, 2, 3], [4, 0, 0]]
-    assert found.batch.media_mask[:, :, 0].sum(1).tolist() == [2, 2, 3, 1]
+    shown = {"pages": rows(np.full((2, 7), 9, np.int32), 2), "pairs": rows(pairs, 1)}
+    found = joined.join(shown, {"pages": 4, "pairs": 0}, {"pages": 2.0, "pairs": 4.0})
+    assert found.tokens[2:].tolist() == [[0, 1, 2, 3, 4, 5, 0], [6, 7, 0, 0, 0, 0, 0]]
+    assert found.segments[2:].tolist() == [[1, 1, 2, 2, 3, 3, 0], [1, 1, 0, 0, 0, 0, 0]]
+    assert found.media_index[2].tolist() == [1, 1, 2, 2, 3, 3, 0]
+    assert found.items[:, :2].tolist() == [[4, 5], [6, 7], [0, 1], [3, 0]]
+    assert found.media_mask.sum(1).tolist() == [2, 2, 3, 1]
     assert found.dataset[:, 0].tolist() == [0, 0, 1, 1]
     shares = np.asarray(found.shares)
     np.testing.assert_allclose(shares[2], [0.25, 0, 0.25, 0, 0.25, 0, 0])
