@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from flamingo_jax.aot import cost
 from flamingo_jax.batch import Batch
 from flamingo_jax.core import params as params_lib
 from flamingo_jax.core import partition
@@ -138,6 +139,19 @@ def test_rows_stand_as_drawn():
     assert found.dataset[:, 0].tolist() == [0, 0, 1, 1]
     shares = np.asarray(found.shares)
     np.testing.assert_allclose(shares[2], [0.25, 0, 0.25, 0, 0.25, 0, 0])
+
+
+def test_no_row_leaves_its_device():
+    mesh = partition.make_mesh(2, 2, 2)
+    rows = partition.batch_sharding(mesh)
+    first = dict.fromkeys(BATCHES, 0)
+    counts = dict.fromkeys(BATCHES, np.float32(1))
+    with jax.set_mesh(mesh):
+        join = jax.jit(lambda batches: joined.join(batches, first, counts))
+        compiled = join.lower(jax.device_put(BATCHES, rows)).compile()
+    assert not [kind for kind in cost.COLLECTIVES if kind in compiled.as_text()]
+    for where in jax.tree.leaves(compiled.output_shardings):
+        assert where.is_equivalent_to(rows, 2)
 
 
 @pytest.mark.parametrize(
