@@ -67,8 +67,8 @@ def add_dataset_flags(parser: Parser) -> None:
     add(
         "--kind",
         choices=("page", "pair", "answer", "text"),
-        help="default: pair where each record has one medium, answer where it also says where its "
-        "answer begins, text where none has any",
+        help="default: pair where each record begins with its one medium, answer where it also "
+        "says where its answer begins, text where none has any, else page",
     )
     add("--num_tokens", type=int, help=f"default: {_PAIR_TOKENS} for pairs, {_PAGE_TOKENS} else")
     add("--max_media", type=int, default=5, help="pictures a page keeps")
@@ -158,8 +158,8 @@ def _peek(folder: pathlib.Path, split: str) -> tuple[str, bool]:
     found = documents.read(index, range(min(_PEEKED, len(index))))
     good = [one for one in found if not isinstance(one, BadRecord)]  # the stream counts the others
     media = [one.media for one in good]
-    counts = {len(m) for m in media}
-    likely = "pair" if counts <= {1} else "text" if counts == {0} else "page"
+    places = {one.media_positions for one in good}
+    likely = "pair" if places <= {(0,)} else "text" if places == {()} else "page"
     if likely == "pair" and good and all(ANSWER_START in one.metadata for one in good):
         likely = "answer"
     return likely, any(is_video(data) for m in media for data in m)

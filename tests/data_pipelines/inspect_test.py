@@ -183,7 +183,11 @@ def test_what_the_flags_leave_open_is_told_from_the_records(build_dataset, tmp_p
     media = [picture(1), video(4)]
     mixed = opened(build_dataset([record("a", "x", [0, 0], media)], "mixed"))
     assert (mixed.kind, mixed.num_tokens, mixed.num_frames) == ("page", 256, 8)
-    with pytest.raises(ValueError, match="holds 3 datasets"):
+    one_each = [
+        record(name, "above it", [place], [picture(1)]) for name, place in (("a", 0), ("b", 5))
+    ]
+    assert opened(build_dataset(one_each, "pages_of_one")).kind == "page"
+    with pytest.raises(ValueError, match="holds 4 datasets"):
         opened(tmp_path)
     for split in ("test", "train[10"):
         with pytest.raises(ValueError, match=rf"^--split: no split {re.escape(repr(split))} in"):
