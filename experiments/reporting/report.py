@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from data_pipelines.whole_files import open_whole, write_json, write_whole
+from experiments.reporting.curves import keys_of
 from experiments.reporting.figure_style import figure_pixels
 from experiments.reporting.report_data import FewShotScore, Report
 from experiments.reporting.report_figure import draw_report
@@ -53,7 +54,7 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
         f"| peak memory | {report.peak_rss_gib:.2f} GiB |",
     ]
     if rows and rows[-1].get("loss") is not None:
-        lines.append(f"| last training loss | {rows[-1]['loss']:.3f} nats a token |")
+        lines.append(f"| last training loss | {_training_loss(rows[-1])} |")
     lines += _validation_lines(rows)
     if (heldout := report.heldout) is not None:
         share, difference = heldout.rank1, heldout.nll_difference
@@ -109,6 +110,13 @@ def render_markdown(report: Report, rows: metrics.Rows) -> str:
     if report.notes:
         lines += ["", "## Notes", "", *(f"- {note}" for note in report.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _training_loss(row: metrics.Row) -> str:
+    """Of each dataset by name; `loss` itself is their weighted sum, and nats of no token."""
+    each = {key.removeprefix("loss/"): row[key] for key in keys_of([row], "loss/")}
+    losses = ", ".join(f"{_cell(name)} {loss:.3f}" for name, loss in each.items())
+    return f"{losses or format(row['loss'], '.3f')} nats a token"
 
 
 def _last_validation(rows: metrics.Rows) -> dict[str, Mapping[str, Any]]:

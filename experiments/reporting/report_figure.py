@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -90,9 +90,11 @@ def _headline(report: Report, rows: Rows) -> str:
 def _draw_loss(ax: Axes, rows: Rows) -> None:
     num_curves = draw_curves(ax, rows, "loss/")
     handles, names = ax.get_legend_handles_labels()
+    colors = {name: line.get_color() for line, name in zip(handles, names, strict=True)}
     handles, names = handles[:_MAX_LEGEND], names[:_MAX_LEGEND]
     if validated := keys_of(rows, "validation/"):
-        drawn = _draw_validation(ax, rows, [key.removeprefix("validation/") for key in validated])
+        held_out = [key.removeprefix("validation/") for key in validated]
+        drawn = _draw_validation(ax, rows, held_out, colors)
         handles, names = handles + drawn, names + [line.get_label() for line in drawn]
     ax.set_title("Training loss, and held out (dots)" if validated else "Training loss")
     ax.set_ylabel("nats a token")
@@ -101,10 +103,17 @@ def _draw_loss(ax: Axes, rows: Rows) -> None:
     ax.legend(handles, names, title=title, ncols=columns)
 
 
-def _draw_validation(ax: Axes, rows: Rows, names: Sequence[str]) -> list[Line2D]:
-    """Right and other pictures of each dataset, and between them what seeing saves; the lines."""
+def _draw_validation(
+    ax: Axes, rows: Rows, names: Sequence[str], colors: Mapping[str, str]
+) -> list[Line2D]:
+    """Right and other pictures of each dataset, and between them what seeing saves; the lines.
+
+    A dataset has the colour of the one that is trained on under its name, or else one that is free.
+    """
     lines = []
-    for name, color in zip(names, itertools.cycle((*CYCLE[3:], *CYCLE[:3])), strict=False):
+    free = itertools.cycle([color for color in CYCLE if color not in colors.values()] or CYCLE)
+    for name in names:
+        color = colors.get(short_name(name)) or next(free)
         keys = f"validation/{name}", f"validation_shuffled/{name}"
         with_pictures = any(row.get(keys[1]) is not None for row in rows)
         used = keys if with_pictures else keys[:1]  # texts have no other ones

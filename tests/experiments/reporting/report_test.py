@@ -120,6 +120,7 @@ def test_markdown_says_the_same_numbers(workdir):
         "| emoji | 1446 | 3 | truncated 3 |",
         "Flags are left out.",
         "| steps | 29 |",
+        "| last training loss | emoji 0.069 nats a token |",
     ):
         assert part in text
 
@@ -141,6 +142,7 @@ def test_validation_is_drawn_beside_the_training_loss_and_its_last_values_told(t
     assert lines["emoji, other pictures"] == [[4, 3.5], [8, 4.125]]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == ["emoji", "emoji, other pictures", "emoji, held out"]
+    assert len({line.get_color() for line in ax.get_lines()}) == 1  # as one dataset
     text = report.render_markdown(Report("demo", 1.0, 1.0), [*rows, {"step": 9, "loss": 2.0}])
     line = "| validation of emoji, step 8 | 2.250 nats a token; 4.125 with another row's pictures |"
     assert line in text.splitlines()
