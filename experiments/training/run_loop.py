@@ -66,6 +66,8 @@ def run(
     watch = StallWatch(config.stall_minutes, processes.name())
     progress = Progress(config.steps, initial=start, show=first)
     with jax.set_mesh(mesh), saving, watch, progress:
+        if start < config.steps:  # minutes of silence for a large model
+            progress.say(f"going on after step {start}: compiling" if start else "compiling")
         for step in range(start + 1, config.steps + 1):
             with profiler.around(step):
                 with log.window.waiting():
