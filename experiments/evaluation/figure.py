@@ -72,7 +72,8 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     high = [max(0.0, row["high"] - row["score"]) for row in scored]
     similar = any(row["retrieval"] == "rices" for row in scored)
     label = "this model, similar examples" if similar else "this model"
-    axes.errorbar(x, y, [low, high], fmt="o-", color=style.BLUE, capsize=4, lw=2, label=label)
+    look = {"fmt": "o-", "color": style.BLUE, "capsize": 4, "lw": 2, "clip_on": False}
+    axes.errorbar(x, y, [low, high], label=label, **look)
     for row in rows:
         if row["note"].startswith("out of context"):
             where = (place[row["shots"]], 0)
@@ -85,4 +86,5 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     axes.set_title(f"{first['task']}, {number} {'query' if number == '1' else 'queries'}")
     axes.set_xlabel("examples in the prompt")
     axes.set_ylabel(_LABELS.get(first["metric"], "accuracy, %"))
-    axes.legend(loc="best")
+    if points or similar:  # else there is one line, which needs no name
+        axes.legend(loc="best")

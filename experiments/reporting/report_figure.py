@@ -203,9 +203,8 @@ def _draw_few_shot(ax: Axes, scores: Sequence[FewShotScore]) -> None:
         shift = 0.05 if i else -0.05  # side by side, so that both intervals can be seen
         x = [s.shots + (shift if s.shots else 0) for s in line]
         errors = [np.maximum(means - low, 0), np.maximum(high - means, 0)]
-        ax.errorbar(
-            x, means, errors, fmt="o-", color=color, capsize=4, lw=2, label=names[retrieval]
-        )
+        look = {"fmt": "o-", "color": color, "capsize": 4, "lw": 2, "clip_on": False}
+        ax.errorbar(x, means, errors, label=names[retrieval], **look)
     shots = sorted({s.shots for s in scores})
     ax.set_xticks(shots, [str(s) for s in shots])
     ax.set_ylim(bottom=0)
