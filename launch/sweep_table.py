@@ -80,6 +80,8 @@ def _markdown(rows: Sequence[Row], command: Sequence[str], metric: str, largest:
         )
     first = "largest" if largest else "smallest"
     title = f"# Sweep\n\n    {shlex.join(command)}\n\nBy `{metric}`, {first} first.\n\n"
+    failed = [row.folder for row in rows if row.status.startswith("failed")]
+    lines += ["", *(f"- {one.point.name}: `{one.last_line()}`" for one in failed)] * bool(failed)
     return title + "\n".join(lines) + "\n"
 
 

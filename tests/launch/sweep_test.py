@@ -125,6 +125,7 @@ def test_a_failure_stops_no_other_and_only_it_is_run_again(tmp_path, capfd):
     assert "2 of 3, a=3: failed (1), status 1: error: three is too many" in capfd.readouterr().err
     statuses = {name: point["status"] for name, point in table(tmp_path).items()}
     assert statuses == {"a=2": "finished", "a=1": "finished", "a=3": "failed (1)"}
+    assert (tmp_path / "sweep.md").read_text().endswith("\n- a=3: `error: three is too many`\n")
     assert run(tmp_path, "--grid=a=1,3,2") == 1
     assert order(tmp_path) == ["3 0"]
 
