@@ -147,7 +147,7 @@ def _one_line(error: BaseException) -> str:
     """The message; of one that quotes a whole traceback, as flags do, what was raised there."""
     if recipe := _UNREADABLE_RECIPE.search(str(error)):
         reason, path = recipe.groups()
-        example = "experiments/configs/flamingo.py:demo"
+        example = "experiments/configs/flamingo.py:demo in the repository's root"
         return f"recipe {path}: {reason}: write PATH.py:VARIANT, as {example}"
     if "has no attribute 'get_config'" in str(error):
         return "the file is no recipe, for it has no function get_config"

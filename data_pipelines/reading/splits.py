@@ -45,7 +45,10 @@ def shard_slices(data_dir: str | os.PathLike, split: str, field: str) -> list[Sh
     names = [os.path.join(data_dir, os.path.basename(i.filename)) for i in instructions]
     shards = [ShardSlice(name, i.skip, i.take) for name, i in zip(names, instructions, strict=True)]
     if not sum(shard.take for shard in shards):
-        raise ValueError(f"{field}: split {split!r} of {data_dir} is empty")
+        sizes = ", ".join(f"{name} of {one.num_examples}" for name, one in info.splits.items())
+        raise ValueError(
+            f"{field}: split {split!r} of {data_dir} is empty: take more of its records, {sizes}"
+        )
     return shards
 
 

@@ -85,13 +85,13 @@ ENDS = [
         ["--kind=recipe", "--config=none.py:demo"],
         2,
         "error: recipe none.py: No such file or directory: write PATH.py:VARIANT, as "
-        "experiments/configs/flamingo.py:demo\n",
+        "experiments/configs/flamingo.py:demo in the repository's root\n",
     ),
     (
         ["--config=none.py", "--config.steps=3"],
         2,
         "error: --config: recipe none.py: No such file or directory: write PATH.py:VARIANT, as "
-        "experiments/configs/flamingo.py:demo\n",
+        "experiments/configs/flamingo.py:demo in the repository's root\n",
     ),
     (
         ["--config=experiments/configs/base.py"],

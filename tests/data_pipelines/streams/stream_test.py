@@ -250,7 +250,7 @@ def test_mistakes_are_said_in_one_line(build_dataset, tmp_path):
         Stream(config(data_dir, flip=0.5), TOKENIZER, features={"a": np.zeros((1, 1))})
     with pytest.raises(ValueError, match="fps=0"):
         config(data_dir, fps=0.0)
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(ValueError, match="is empty: take more of its records, train of 5"):
         stream(data_dir, split="train[:0]")
     state = stream(data_dir).state()
     with pytest.raises(ValueError, match="num_records=5"):
