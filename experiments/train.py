@@ -151,7 +151,7 @@ def train(config: Any, workdir: Workdir) -> int:
     del saved
     report = run_report.make(config, card, params, mesh, tokenizer, features, place, clock)
     if processes.part():
-        run_report.write(workdir, report, log.writers)
+        run_report.write(workdir, report, log.writers, config.steps)
     return 0
 
 

@@ -155,12 +155,13 @@ def _possible_shots(
     return possible
 
 
-def write(workdir: Workdir, report: Report, writers) -> None:
-    """The report's files, its pictures in TensorBoard, and where to look, on standard output."""
+def write(workdir: Workdir, report: Report, writers, step: int) -> None:
+    """The report's files, its pictures in TensorBoard at the run's last `step`, and where to look,
+    on standard output."""
     write_report(workdir.folder, report)
     for writer in writers:
         if hasattr(writer, "write_samples") and report.samples:
-            writer.write_samples(0, report.samples)
+            writer.write_samples(step, report.samples)
         writer.close()
     print(f"model: {workdir}/model\nreport: {workdir}/report.md", file=sys.stdout)
 

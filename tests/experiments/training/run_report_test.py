@@ -3,6 +3,7 @@
 import json
 import time
 import types
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from data_pipelines.demo import synthetic
 from data_pipelines.reading import record_index
 from experiments.configs import flamingo
+from experiments.reporting.report_data import Report, SamplePicture
 from experiments.training import datasets, run_report
 from experiments.training.run_report import Clock
 from flamingo_jax.config import ImagePreprocessing
@@ -76,6 +78,16 @@ class AnyModel:
 
     def generate(self, asked, decoding):
         return [types.SimpleNamespace(text=" a red circle")] * len(asked)
+
+
+def test_sample_pictures_stand_at_the_last_step(tmp_path, capsys):
+    """TensorBoard showed what the finished model wrote at step 0."""
+    sample = SamplePicture(np.zeros((8, 8, 3), np.uint8), "a cat", ("a dog",))
+    writer = unittest.mock.Mock()
+    report = Report("micro", 1.0, 0.5, samples=[sample])
+    run_report.write(types.SimpleNamespace(folder=tmp_path), report, [writer], 7)
+    writer.write_samples.assert_called_once_with(7, [sample])
+    assert capsys.readouterr().out.startswith("model: ")
 
 
 def test_bad_records_are_left_out_of_an_evaluation_and_counted(data_dir):
