@@ -160,7 +160,9 @@ _SIZES: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """RGB of any mode, `background` behind transparency."""
     if image.mode.startswith("I"):  # 16-bit grey, which convert("RGB") would clip at 255
-        grey = np.clip(np.asarray(image), 0, 65535) >> 8
+        grey = np.clip(np.asarray(image), 0, 65535)
+        if image.mode != "I" or grey.max() > 255:  # 32-bit integers may hold 8 bits, black as 16
+            grey >>= 8
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadMedia("unsupported_mode", "picture of 32-bit floats: convert it to 8 bits first")

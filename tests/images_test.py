@@ -108,6 +108,12 @@ def test_sixteen_bit_grey_keeps_its_upper_byte():
     assert (decode_image(png(8, 8, 16, 0, rows), PP) == 0x12).all()
 
 
+def test_integers_of_32_bits_that_hold_8_are_not_black():
+    eight, sixteen = (np.full((8, 8), value, np.int32) for value in (0x12, 0x1234))
+    for grey in (eight, sixteen):
+        assert (decode_image(Image.fromarray(grey), PP) == 0x12).all()
+
+
 def test_sixteen_bit_colour():
     rows = (b"\x00" + b"\x12\x34\x56\x78\x9a\xbc" * 8) * 8
     assert (decode_image(png(8, 8, 16, 2, rows), PP) == (0x12, 0x56, 0x9A)).all()
