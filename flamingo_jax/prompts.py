@@ -109,7 +109,8 @@ def parse_parts(values: Any, where: str = "prompt") -> tuple[Part, ...]:
 
 def each_prompt(prompts: Iterable[Any]) -> Iterable[Any]:
     """The same; PromptError for a single prompt, whose parts would each be taken for a prompt."""
-    if isinstance(prompts, str | Mapping | Prompt):
+    one = prompts[0] if isinstance(prompts, Sequence) and prompts else None
+    if isinstance(prompts, str | Mapping | Prompt) or isinstance(one, Mapping | Part):
         raise PromptError("want a list of prompts; for a single one, [prompt]")
     return prompts
 
@@ -144,7 +145,8 @@ def _parse_part(value: Any, where: str) -> Part:
     if key not in _PART_KEYS:
         raise PromptError(f"{where}: unknown key {key!r}; {_suggest(key, _PART_KEYS)}")
     if (isinstance(content, str) and not content) or isinstance(content, _NEVER_MEDIA):
-        raise PromptError(f"{where}: {key} must be a path")
+        python = "an array" if key == "video" else "a PIL image or an array"
+        raise PromptError(f"{where}: {key} must be a path, or in Python {python}")
     return ImagePart(content) if key == "image" else VideoPart(content)
 
 

@@ -72,7 +72,7 @@ T = '{"text": "x"}'
         ('{"prompt": [{"text": 3}]}', "part 1: text must be a string"),
         ('{"prompt": [{"text": ""}]}', "part 1: text must be a string that is not empty"),
         ('{"prompt": [{"end_of_chunk": false}]}', "part 1: end_of_chunk must be true"),
-        ('{"prompt": [{"image": 3}]}', "part 1: image must be a path"),
+        ('{"prompt": [{"image": 3}]}', "part 1: image must be a path, or in Python a PIL image"),
         ('{"prompt": [{"image": [1]}]}', "part 1: image must be a path"),
         ('{"prompt": [{"image": "none.png"}]}', "part 1: image: no such file .*none.png"),
         ('{"prompt": [{"image": "https://a.b/c.png"}]}', "https://a.b/c.png is an address"),

@@ -133,7 +133,7 @@ def test_candidates_are_split_as_in_the_text_that_they_end(micro_model, monkeypa
 
 def test_one_prompt_is_no_list_of_prompts(micro_model):
     """Each part, or each letter, would be read as a prompt of its own."""
-    for one in ("hello", {"text": "a"}, Prompt("q", (TextPart("a"),))):
+    for one in ("hello", {"text": "a"}, [{"text": "a"}], Prompt("q", (TextPart("a"),))):
         for ask in (micro_model.generate, micro_model.score):
             with pytest.raises(PromptError, match=r"for a single one, \[prompt\]"):
                 ask(one)
