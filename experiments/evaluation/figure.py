@@ -71,9 +71,8 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     low = [max(0.0, row["score"] - row["low"]) for row in scored]
     high = [max(0.0, row["high"] - row["score"]) for row in scored]
     similar = any(row["retrieval"] == "rices" for row in scored)
-    label = "this model, similar examples" if similar else "this model"
     look = {"fmt": "o-", "color": style.BLUE, "capsize": 4, "lw": 2, "clip_on": False}
-    axes.errorbar(x, y, [low, high], label=label, **look)
+    axes.errorbar(x, y, [low, high], label="this model", **look)
     for row in rows:
         if row["note"].startswith("out of context"):
             where = (place[row["shots"]], 0)
@@ -84,7 +83,7 @@ def _panel(axes: Any, rows: Sequence[dict[str, Any]], style: Any) -> None:
     axes.margins(y=0.15)
     number = num_queries(scored)
     axes.set_title(f"{first['task']}, {number} {'query' if number == '1' else 'queries'}")
-    axes.set_xlabel("examples in the prompt")
+    axes.set_xlabel("similar examples in the prompt" if similar else "examples in the prompt")
     axes.set_ylabel(_LABELS.get(first["metric"], "accuracy, %"))
-    if points or similar:  # else there is one line, which needs no name
+    if points:  # else there is one line, which needs no name
         axes.legend(loc="best")
