@@ -264,6 +264,7 @@ class Model:
             parts, self.tokenizer, self.config.vision.preprocessing, self.video_sampling
         )
         prompt_batch.check_media(encoded, self.config)
+        prompt_batch.check_length(encoded, self.config.language_model)
         return encoded
 
     def _check_length(self, num_slots: int) -> None:

@@ -12,13 +12,14 @@ those of 30 frames, so that a frame's place in time has one embedding in all vid
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from flamingo_jax.batch import Batch
-from flamingo_jax.config import FlamingoConfig, ImagePreprocessing
+from flamingo_jax.config import FlamingoConfig, ImagePreprocessing, LanguageModelConfig
 from flamingo_jax.images import BadMedia, decode_image
 from flamingo_jax.prompts import EndOfChunk, ImagePart, Part, PromptError, TextPart, VideoPart
 from flamingo_jax.tokenizer import Tokenizer
@@ -134,6 +135,18 @@ def check_media(prompt: Encoded, config: FlamingoConfig) -> None:
         config.resampler.check_num_frames(prompt.num_frames, "video frames")
     except ValueError as error:
         raise PromptError(str(error)) from error
+
+
+def check_length(prompt: Encoded, language_model: LanguageModelConfig) -> None:
+    """Warns of more tokens than the language model was trained to read; learned positions, which
+    end there, are an error of the model's."""
+    num_tokens, most = len(prompt.tokens), language_model.max_length
+    if num_tokens > most and language_model.positions != "learned":
+        warnings.warn(
+            f"a prompt of {num_tokens} tokens, and the language model was trained to read {most}: "
+            "what it makes of more may be noise; shorten the prompt",
+            stacklevel=2,
+        )
 
 
 def to_batch(

@@ -1,6 +1,7 @@
 """Which prompts share a device call, and that each gets its own answer whatever the calls are."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -139,6 +140,18 @@ def test_one_prompt_is_no_list_of_prompts(micro_model):
                 ask(one)
     with pytest.raises(ValueError, match="a list of texts for each prompt"):
         micro_model.likelihoods([prompt(0)], ["cat"])
+
+
+def test_a_prompt_longer_than_the_trained_context_is_warned_of(micro_model, monkeypatch):
+    monkeypatch.setattr(
+        type(micro_model), "_score", lambda self, params, b: np.zeros(b.tokens.shape)
+    )
+    most = micro_model.config.language_model.max_length
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        micro_model.score(["a" * (most - 1)])  # and <BOS>
+    with pytest.warns(UserWarning, match=f"{most + 1} tokens, and .* trained to read {most}"):
+        micro_model.score(["a" * most])
 
 
 def test_an_array_that_is_neither_picture_nor_features_is_named(micro_model):
