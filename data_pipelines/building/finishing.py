@@ -36,7 +36,7 @@ def write_shard(job: Job, shard: int, num_shards: int) -> None:
             reason = "same_id" if page["key"] == previous else _repeat(repeats, page["key"])
             previous = page["key"]
             if reason:
-                counts.drop(reason)
+                counts.drop(reason, "" if reason in counts.examples else _named(job, page))
                 counts.drop_media("in_a_dropped_record", number=int(page["num_media"]))
                 continue
             document = _without(read_document(job, page), page["key"], removals, counts)
@@ -85,6 +85,12 @@ def write_metadata(job: Job, num_shards: int, description: str) -> Counts:
 
 def _shard_name(job: Job, shard: int, num_shards: int) -> str:
     return f"{job.name}-{SPLIT}.tfrecord-{shard:05d}-of-{num_shards:05d}"
+
+
+def _named(job: Job, page: np.void) -> str:
+    """A candidate record as the source knows it: its id, and its address where it has one."""
+    document = read_document(job, page)
+    return " ".join(filter(None, (document.id, document.metadata.get("url"))))
 
 
 def _repeat(repeats: np.ndarray, key: np.uint64) -> str | None:

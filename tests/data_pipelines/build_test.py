@@ -93,6 +93,7 @@ def test_the_command(site, tmp_path, monkeypatch, capsys):
     assert counts["records"]["dropped"] == {
         "equal_text": 1, "no_media_left": 1, "similar_text": 1
     }  # fmt: skip
+    assert set(counts["examples"]) >= set(counts["records"]["dropped"])
     assert counts["media"]["dropped"]["on_many_pages"] == 13
     for table in (counts["records"], counts["media"]):
         assert table["read"] == table["kept"] + sum(table["dropped"].values())
