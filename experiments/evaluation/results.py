@@ -72,11 +72,18 @@ def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[
         raise UserError(f"{path} is damaged: delete it") from error
     rows |= {(result.task, result.shots): result.to_json() for result in results}
     ordered = [rows[key] for key in sorted(rows)]
+    try:
+        table = _markdown(about, ordered)
+    except KeyError as error:
+        raise UserError(
+            f"{path}: a row has no {error}: delete the file and give the same command again, which "
+            "scores the predictions that are there"
+        ) from error
     write_json(
         path,
         {**about, "unit": "as papers print it: 100 is best, but of CIDEr"} | {"results": ordered},
     )
-    write_whole(folder / MARKDOWN, _markdown(about, ordered).encode())
+    write_whole(folder / MARKDOWN, table.encode())
     return ordered
 
 

@@ -67,8 +67,7 @@ class Texts:
             [number(t) for t in (*d.metadata.get("references", ()), *d.metadata.get("tags", ()))]
             for d in documents
         ]
-        # As in the middle of a sentence, where most words have a token of their own.
-        vectors = np.stack([embedding[tokenizer.encode(f" {text}")].mean(0) for text in ids])
+        vectors = np.stack([embedding[_ids(tokenizer, text)].mean(0) for text in ids])
         std = vectors.std(0) + 1e-6
         return cls((vectors - vectors.mean(0)) / std, std, names, others)
 
@@ -79,6 +78,11 @@ class Texts:
             if others := self.others[pictures[place]]:
                 chosen[place] = others[rng.integers(len(others))]
         return np.asarray(chosen, np.int32)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """As in the middle of a sentence, where most words have a token of their own."""
+    return tokenizer.encode_behind("a", f" {text}")
 
 
 def open_or_fit(
@@ -93,7 +97,7 @@ def open_or_fit(
     words = [
         [d.id, d.text, d.metadata.get("references"), d.metadata.get("tags")] for d in documents
     ]
-    texts = [tokenizer.encode(f" {d.text}") for d in documents]
+    texts = [_ids(tokenizer, d.text) for d in documents]
     told = [dataclasses.asdict(config), seed, words, texts]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(embedding).tobytes())

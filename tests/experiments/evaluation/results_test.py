@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from experiments import cli
 from experiments.evaluation import figure, results
 from experiments.evaluation.results import Result
 
@@ -99,3 +102,13 @@ def test_rows_of_earlier_commands_stay_unless_they_are_another_models(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["results"] == rows
     other = ABOUT | {"model": ABOUT["model"] | {"weights_sha256": "c"}}
     assert len(results.write(tmp_path, other, [result("coco", 8, 1.0)])) == 1
+
+
+def test_a_row_that_lacks_something_is_told(tmp_path):
+    (row,) = results.write(tmp_path, ABOUT, [result("coco", 0, 50.0)])
+    del row["metric"]
+    (tmp_path / "results.json").write_text(json.dumps(ABOUT | {"results": [row]}))
+    with pytest.raises(
+        cli.UserError, match=r"results.json: a row has no 'metric': delete the file"
+    ):
+        results.write(tmp_path, ABOUT, [result("coco", 4, 60.0)])

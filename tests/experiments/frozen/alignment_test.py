@@ -9,6 +9,7 @@ from data_pipelines.records import Document
 from experiments.frozen import alignment
 from experiments.frozen.feature_cache import FeatureCache
 from flamingo_jax.tokenizer import Tokenizer
+from tests import tokenizer_test
 
 WORDS = [f"{a}{b}" for a in "abcdefgh" for b in "stuvwxyz"]  # 64 of two letters
 PLACES, CHANNELS, WIDTH = 4, 24, 16
@@ -46,6 +47,19 @@ def features(tokenizer, embedding, tmp_path_factory):
 
 def document(word):
     return Document(word, word, (0,), (word.encode(),), {"tags": [word[0]]})
+
+
+def test_a_text_is_split_as_in_a_sentence_whatever_the_tokenizer(tmp_path):
+    """LLaMA's kind puts a space before what it is given, which has one already."""
+    tokenizer_test.train_sentencepiece(tmp_path / "trained.model")
+    like_llama = Tokenizer.from_sentencepiece(tmp_path / "trained.model")
+    rows = np.random.default_rng(0).normal(size=(like_llama.base_vocab_size, 4))
+    documents = [document("cat"), document("flamingo")]
+    found = alignment.Texts.read(documents, like_llama, rows)
+    ids = [like_llama.encode(text) for text in ("cat", "flamingo", "c", "f")]
+    means = np.stack([rows[i].mean(0) for i in ids])
+    want = (means - means.mean(0)) / (means.std(0) + 1e-6)
+    np.testing.assert_allclose(found.vectors, want, atol=1e-6)
 
 
 def test_pictures_find_words_they_were_not_trained_with(features, tokenizer, embedding):
