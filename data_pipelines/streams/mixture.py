@@ -42,7 +42,8 @@ class Mixture:
         if state is not None and set(state) != set(names):
             raise ValueError(
                 f"the saved positions are of datasets {sorted(state)}, the mixture has "
-                f"{sorted(names)}: train on with the same datasets, or start anew"
+                f"{sorted(names)}: train on with the same datasets, or with others in another "
+                "workdir, from this one's parameters by init_from"
             )
         self.streams = {
             config.name: Stream(
