@@ -19,6 +19,7 @@ def _results(rows: Rows) -> dict[str, Any]:
     return {
         "retrieval": {
             name: {f"{way}@{k}": last[f"{way}/{name}@{k}"] for way in _WAYS for k in AT}
+            | {"num_pairs": last.get(f"validation_pairs/{name}")}
             for name in names
         }
     }
@@ -32,13 +33,13 @@ def _table(results: dict[str, Any]) -> list[str]:
         "",
         "## Retrieval among held-out pairs",
         "",
-        f"| dataset | picture to text {at} | text to picture {at} |",
-        "|---|" + "---|" * 2 * len(AT),
+        f"| dataset | pairs | picture to text {at} | text to picture {at} |",
+        "|---|---|" + "---|" * 2 * len(AT),
     ]
     for name, found in results["retrieval"].items():
         cells = [f"{found[f'{way}@{k}']:.1%}" for way in _WAYS for k in AT]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+        lines.append(f"| {name} | {found['num_pairs'] or ''} | {' | '.join(cells)} |")
+    return [*lines, "", "A guess is right for K of the pairs, for more where texts are equal."]
 
 
 def _draw(ax: Axes, rows: Rows) -> None:

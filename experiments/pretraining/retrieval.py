@@ -2,8 +2,9 @@
 
 A row of metrics has, for each dataset of `data.validation`: `text_recall/<name>@K`, the share of
 pictures that have their own text among the K nearest, `picture_recall/<name>@K` the other way, for
-K of 1, 5 and 10; besides `validation_s` that it all took, and `validation_skipped/<name>`. The
-pairs are those of `heldout_batches`, all of a dataset's against all.
+K of 1, 5 and 10; `validation_pairs/<name>`, among how many; besides
+`validation_s` that it all took, and `validation_skipped/<name>`. The pairs are those of
+`heldout_batches`, all of a dataset's against all.
 """
 
 import functools
@@ -69,6 +70,7 @@ class Retrieval(HeldoutBatches):
             for k in AT:
                 row[f"{TEXT}/{name}@{k}"] = recall(scores, ids, ids, k)
                 row[f"{PICTURE}/{name}@{k}"] = recall(scores.T, ids, ids, k)
+            row[f"validation_pairs/{name}"] = len(ids)
             row[f"validation_skipped/{name}"] = sum(skipped.values())
         return row | {"validation_s": time.perf_counter() - began_s}
 

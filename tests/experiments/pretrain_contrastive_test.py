@@ -55,7 +55,10 @@ def test_a_run_leaves_model_report_and_rows(bench, finished):
     recalls = report["retrieval"]["pairs"]
     assert recalls["picture_recall@5"] == rows[-1]["picture_recall/pairs@5"]
     assert 0 <= recalls["text_recall@1"] <= recalls["text_recall@10"] <= 1
-    assert "| pairs | 32 | 0 |" in (finished / "report.md").read_text()
+    text = (finished / "report.md").read_text()
+    assert "| pairs | 32 | 0 |" in text
+    assert f"| pairs | {recalls['num_pairs']} | {recalls['text_recall@1']:.1%} |" in text
+    assert recalls["num_pairs"] > 10  # else R@10 says nothing
     with Image.open(finished / "report.png") as picture:
         assert np.ptp(np.asarray(picture)) > 100
     assert (finished / "config.json").is_file()
