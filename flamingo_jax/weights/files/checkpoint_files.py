@@ -193,5 +193,11 @@ def _safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
         if entry["dtype"] not in DTYPES:
             raise BadWeightsFile(f"{file}: tensor {name} is of {entry['dtype']}, not {[*DTYPES]}")
         start, end = entry["data_offsets"]
-        found[name] = data[start:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        numbers = data[start:end].view(DTYPES[entry["dtype"]])
+        try:
+            found[name] = numbers.reshape(entry["shape"])
+        except ValueError as error:  # of more dims than numpy has, or empty and endless
+            raise BadWeightsFile(
+                f"{file} is damaged (tensor {name}: {error}): fetch it again"
+            ) from error
     return found

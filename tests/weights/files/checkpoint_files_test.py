@@ -62,6 +62,17 @@ def test_what_is_missing_doubled_or_cut_is_named(shards, tmp_path_factory):
         checkpoint_files.tensors(shards)
 
 
+@pytest.mark.parametrize("shape", [[1] * 70, [0, 2**62, 8]])
+def test_a_shape_that_no_array_has_is_named(tmp_path, shape):
+    """The package safetensors takes both: the sizes in the header agree."""
+    size = 4 * (0 not in shape)
+    header = {"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    with pytest.raises(BadWeightsFile, match=r"x\.safetensors is damaged \(tensor x"):
+        checkpoint_files.tensors(tmp_path)
+
+
 def test_a_shard_that_the_index_names_and_that_is_not_there_is_named(shards):
     first, second = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
     index = shards / "model.safetensors.index.json"
