@@ -1,7 +1,8 @@
 """A page's bytes as text, in whatever encoding they are.
 
 UTF-8 is tried first of all, whatever is said; then what HTTP and the page itself say, which is
-often wrong; then Windows-1252, in which anything is text.
+often wrong; then Windows-1252, in which anything is text. UTF-16 and UTF-32 begin with a mark: what
+is called so and has none is not, as tags would be full of zeros.
 """
 
 import codecs
@@ -19,7 +20,7 @@ _BOMS = (
 )
 # Python has others that no page is in, such as "hex", "punycode" and "unicode_escape".
 _TEXT_CODECS = re.compile(
-    r"ascii|big5.*|cp\d+|euc.*|gb.*|hz|iso.*|johab|koi8.*|mac.*|shift.*|tis.*|utf-(?:8|16|32).*"
+    r"ascii|big5.*|cp\d+|euc.*|gb.*|hz|iso.*|johab|koi8.*|mac.*|shift.*|tis.*|utf-8"
 )
 
 

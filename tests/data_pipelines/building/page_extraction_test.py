@@ -106,6 +106,7 @@ def test_what_the_head_says():
         ("<p>Caf\xe9 \u20ac</p>".encode("windows-1252"), "no-such-charset"),
         ("<p>Caf\xe9 \u20ac</p>".encode("windows-1252"), "hex"),
         ("<p>Caf\xe9 \u20ac</p>".encode("utf-16"), ""),
+        ("<meta charset=utf-16><p>Caf\xe9 \u20ac</p>".encode("windows-1252"), "utf-32"),
         ("<p>Caf\xe9 \u20ac</p>".encode(), "iso-8859-1"),
         ("<?xml encoding='iso-8859-15'?><p>Caf\xe9 \u20ac</p>".encode("iso8859-15"), ""),
         ("<meta charset=cp850><p>Caf\xe9 \u20ac</p>".replace("\u20ac", "x").encode("cp850"), ""),
