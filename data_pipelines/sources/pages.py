@@ -71,6 +71,7 @@ class Pages(Source):
             if not document.media:
                 raise BadRecord("no_image_kept", f"none of {len(page.images)} images was kept")
             if self.explicit and _function(self.explicit)(document):
+                counts.drop_media("in_a_dropped_record", number=len(document.media))
                 raise BadRecord("explicit", f"{self.explicit} says so")
         except BadRecord as error:
             raise BadRecord(error.reason, f"{item.place or item.url}: {error}") from error

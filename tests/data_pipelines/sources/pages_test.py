@@ -130,6 +130,7 @@ def test_the_hook_for_explicit_content(tmp_path):
     documents, counts = from_html(tmp_path, explicit=f"{__name__}:is_explicit")
     assert len(documents) == 2
     assert counts.dropped == {"explicit": 1}
+    assert counts.media_dropped == {"in_boilerplate": 3, "in_a_dropped_record": 2}
 
 
 def flags(module, *words):
