@@ -33,6 +33,7 @@ _STARTS = (b"\x1f\x8b\x08", b"WARC/1.")  # of a record, compressed and plain
 _HTML = ("text/html", "application/xhtml+xml")
 _IMAGE_NAMES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 _KINDS = ("response", "resource")
+_FOUND = "200"
 _SCANNED_BYTES = 1 << 16
 # What warcio and the libraries below it raise for damage: its own, of zlib, and of wrong headers,
 # AttributeError where one that it relies on is gone.
@@ -138,9 +139,8 @@ def _next_start(file: BinaryIO, start: int) -> int | None:
 
 
 def _page(record: ArcWarcRecord, place: str) -> RawPage | Dropped:
-    headers = record.http_headers
-    if headers is not None and headers.get_statuscode() != "200":
-        return Dropped("http_status", f"{place}: status {headers.get_statuscode()!r}")
+    if (status := _status(record)) != _FOUND:
+        return Dropped("http_status", f"{place}: status {status!r}")
     try:
         data = _payload(record, MAX_HTML_BYTES)
     except BadRecord as error:
@@ -178,6 +178,11 @@ def _read_image(path: str, offset: int) -> bytes:
             raise BadMedia("damaged_record", f"{path} at {offset}: {error}") from error
 
 
+def _status(record: ArcWarcRecord) -> str:
+    """HTTP's, of what has none that of a good answer."""
+    return _FOUND if record.http_headers is None else record.http_headers.get_statuscode()
+
+
 def _content_type(record: ArcWarcRecord) -> tuple[str, str]:
     """Media type in lower case, and charset, "" where none is stated."""
     headers = record.http_headers or record.rec_headers
@@ -191,6 +196,8 @@ def _content_type(record: ArcWarcRecord) -> tuple[str, str]:
 
 
 def _is_image(record: ArcWarcRecord) -> bool:
+    if _status(record) != _FOUND:
+        return False
     kind = _content_type(record)[0]
     if kind.startswith("image/"):
         return True

@@ -189,6 +189,15 @@ def test_pictures_in_another_file_and_of_the_other_scheme(tmp_path):
     assert document.media == (picture(0), picture(1))
 
 
+def test_a_picture_that_was_asked_for_twice_is_the_one_that_came(tmp_path):
+    """Crawlers come back to what a server was too busy for."""
+    page, *images = page_responses(1)
+    busy = [response(url, kind, b"later", status="503 Busy") for url, kind, *_ in images]
+    (document,), counts = from_warc(write_warc(tmp_path / "a.warc.gz", [page, *busy, *images]))
+    assert document.media == (picture(0), picture(1))
+    assert not counts.media_dropped.keys() - {"in_boilerplate"}
+
+
 def test_what_was_not_answered_with_a_page_is_counted(tmp_path):
     compressed = gzip.compress(page(5, ["/0/0.jpg"]), mtime=0)
     lying = response("http://a.example/l", "text/html", b"no gzip at all" * 9,
