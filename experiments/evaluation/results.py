@@ -71,13 +71,15 @@ def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: delete it") from error
     rows |= {(result.task, result.shots): result.to_json() for result in results}
-    ordered = [rows[key] for key in sorted(rows)]
     try:
+        ordered = [rows[key] for key in sorted(rows)]
         table = _markdown(about, ordered)
-    except KeyError as error:
+        _ = [row["retrieval"] for row in ordered]  # which the figure shows
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        wrong = f"has no {error}" if isinstance(error, KeyError) else f"cannot be shown ({error})"
         raise UserError(
-            f"{path}: a row has no {error}: delete the file and give the same command again, which "
-            "scores the predictions that are there"
+            f"{path}: a row {wrong}: delete the file and give the same command again, which scores "
+            "the predictions that are there"
         ) from error
     write_json(
         path,

@@ -104,11 +104,21 @@ def test_rows_of_earlier_commands_stay_unless_they_are_another_models(tmp_path):
     assert len(results.write(tmp_path, other, [result("coco", 8, 1.0)])) == 1
 
 
-def test_a_row_that_lacks_something_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"metric": None}, "a row has no 'metric': delete the file"),
+        ({"retrieval": None}, "a row has no 'retrieval': delete the file"),
+        ({"shots": "?"}, "a row cannot be shown .*: delete the file"),
+        ({"low": "?"}, "a row cannot be shown .*: delete the file"),
+        ({"skipped_queries": [1]}, "a row cannot be shown .*: delete the file"),
+    ],
+)
+def test_a_row_that_lacks_something_or_cannot_be_shown_is_told(tmp_path, changes, says):
     (row,) = results.write(tmp_path, ABOUT, [result("coco", 0, 50.0)])
-    del row["metric"]
-    (tmp_path / "results.json").write_text(json.dumps(ABOUT | {"results": [row]}))
-    with pytest.raises(
-        cli.UserError, match=r"results.json: a row has no 'metric': delete the file"
-    ):
+    row = {key: value for key, value in (row | changes).items() if value is not None}
+    text = json.dumps(ABOUT | {"results": [row]})
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(cli.UserError, match=rf"results\.json: {says}"):
         results.write(tmp_path, ABOUT, [result("coco", 4, 60.0)])
+    assert (tmp_path / "results.json").read_text() == text
