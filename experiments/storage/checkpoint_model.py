@@ -45,15 +45,15 @@ def folder(name: str, value: str, untrained: pathlib.Path) -> pathlib.Path:
         bucket.check(name, value)
     place = epath.Path(value.rstrip("/") if in_bucket else pathlib.Path(value).absolute())
     with bucket.reached(asked) if in_bucket else contextlib.nullcontext():
+        try:
+            identity = checkpoint_params.identity(place)
+        except CheckpointError as error:
+            raise cli.UserError(f"{asked}: {error}") from error
         if not untrained.is_dir():
             raise cli.UserError(
                 f"{asked}: {untrained} is missing, which a run writes when it begins: give its "
                 "command again, with more steps where it has ended"
             )
-        try:
-            identity = checkpoint_params.identity(place)
-        except CheckpointError as error:
-            raise cli.UserError(f"{asked}: {error}") from error
         told = [str(place), identity, *(p.read_text() for p in sorted(untrained.glob("*.json")))]
         digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
         name = f"{place.parent.parent.name[:100]}-{place.name}-{digest}"

@@ -26,7 +26,8 @@ def identity(checkpoint: epath.Path) -> str:
         return (checkpoint / "_CHECKPOINT_METADATA").read_text()  # when it was saved
     beside = checkpoint.parent.iterdir() if checkpoint.parent.is_dir() else ()
     steps = sorted(int(path.name) for path in beside if path.name.isdigit())
-    raise CheckpointError(f"no checkpoint of that step is there, but of {steps or 'none'}")
+    others = f"but of {steps}" if steps else "nor of another"
+    raise CheckpointError(f"no checkpoint of that step is there, {others}")
 
 
 def read(checkpoint: epath.Path) -> Tree:
