@@ -76,9 +76,7 @@ def byte_pairs(
     *,
     normalizer: normalizers.Normalizer | None = None,
     ignore_merges: bool = False,  # of words that the vocabulary has
-    added: Sequence[
-        str
-    ] = (),  # tokens of the vocabulary that a text has whole wherever it has them
+    added: Sequence[str] = (),  # tokens that stay whole wherever a text has them
 ) -> BytePairs:
     """Byte-level BPE of a vocabulary; ValueError where merges and vocabulary do not fit."""
     try:

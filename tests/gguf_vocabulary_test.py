@@ -1,6 +1,5 @@
 """Tokenizers out of GGUF metadata against the libraries that they come from."""
 
-import io
 import json
 import pickle
 
@@ -17,6 +16,7 @@ from flamingo_jax import gguf_vocabulary
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.tokenizer_models import byte_characters
 from flamingo_jax.weights.files import gguf_file
+from tests import sentencepiece_model
 from tests.language_model_folder import write_tokenizer
 from tests.torch_reference import import_torch
 
@@ -40,20 +40,8 @@ TEXTS = [
 
 
 def trained(**options) -> sentencepiece.SentencePieceProcessor:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES),
-        model_writer=model,
-        vocab_size=420,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **options,
-    )
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    model = sentencepiece_model.train(LINES, 420, **options)
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 def llama_fields(pieces: sentencepiece.SentencePieceProcessor, **settings) -> dict:

@@ -1,6 +1,5 @@
 """Round trips, special ids that text cannot forge, and ids equal to transformers'."""
 
-import io
 import json
 import pickle
 
@@ -9,7 +8,7 @@ import sentencepiece
 
 from flamingo_jax.tokenizer import Tokenizer
 from flamingo_jax.weights.files import gguf_file
-from tests import parts
+from tests import parts, sentencepiece_model
 from tests.torch_reference import import_torch
 
 _TEXTS = [
@@ -38,21 +37,9 @@ def _gguf_fields() -> dict:
 
 
 def train_sentencepiece(path) -> None:
-    """Keeps spaces as they are and has bytes for what it has no piece for, as LLaMA's."""
-    model = io.BytesIO()
+    """A file of a model that was trained on a few lines."""
     lines = [f"a picture of {name} number {i}" for i, name in enumerate(["flamingo", "cat"] * 20)]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        vocab_size=300,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
+    path.write_bytes(sentencepiece_model.train(lines, 300))
 
 
 def test_byte_level_ids_are_the_bytes():

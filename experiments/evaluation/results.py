@@ -63,30 +63,35 @@ class Result:
 def write(folder: pathlib.Path, about: Json, results: Sequence[Result]) -> list[Json]:
     """Writes both files; the rows, those of earlier commands too."""
     path = folder / JSON
+    rows = {(row["task"], row["shots"]): row for row in _earlier(path, about)}
+    rows |= {(result.task, result.shots): result.to_json() for result in results}
+    ordered = [rows[key] for key in sorted(rows)]
+    write_json(
+        path,
+        {**about, "unit": "as papers print it: 100 is best, but of CIDEr"} | {"results": ordered},
+    )
+    write_whole(folder / MARKDOWN, _markdown(about, ordered).encode())
+    return ordered
+
+
+def _earlier(path: pathlib.Path, about: Json) -> list[Json]:
+    """Rows of this model that are there; UserError for any that tables and figure cannot show."""
     try:
         before = read_json(path) if path.is_file() else about | {"results": []}
         same = all(before["model"][key] == about["model"][key] for key in _IDENTITY)
-        kept = before["results"] if same else []
-        rows = {(row["task"], row["shots"]): row for row in kept}
+        kept = list(before["results"]) if same else []
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: delete it") from error
-    rows |= {(result.task, result.shots): result.to_json() for result in results}
     try:
-        ordered = [rows[key] for key in sorted(rows)]
-        table = _markdown(about, ordered)
-        _ = [row["retrieval"] for row in ordered]  # which the figure shows
+        _markdown(about, kept)
+        _ = [f"{row['shots']:d} {row['retrieval']}" for row in kept]  # which the figure reads
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         wrong = f"has no {error}" if isinstance(error, KeyError) else f"cannot be shown ({error})"
         raise UserError(
             f"{path}: a row {wrong}: delete the file and give the same command again, which scores "
             "the predictions that are there"
         ) from error
-    write_json(
-        path,
-        {**about, "unit": "as papers print it: 100 is best, but of CIDEr"} | {"results": ordered},
-    )
-    write_whole(folder / MARKDOWN, table.encode())
-    return ordered
+    return kept
 
 
 def num_queries(rows: Sequence[Json]) -> str:

@@ -26,6 +26,13 @@ _LLAMA = Names(
     },
     head="output",
 )
+_FUSED = {
+    "attn_norm": "attn_norm",
+    "attn_qkv": "q k v",
+    "attn_output": "o",
+    "ffn_norm": "ffw_norm",
+    "ffn_down": "down",
+}
 _QK_NORMS = {"attn_q_norm": "q_norm", "attn_k_norm": "k_norm"}
 _POST_NORMS = {"post_attention_norm": "attn_post_norm", "post_ffw_norm": "ffw_post_norm"}
 _GEMMA = {"norm_offset": True, "scale_embedding": True, "activation": "gelu_tanh"}
@@ -83,31 +90,9 @@ ARCHITECTURES = {
         ),
         {"qk_norm": True, "norm_after": True},
     ),
-    "phi3": Architecture(
-        _LLAMA._replace(
-            modules={
-                "attn_norm": "attn_norm",
-                "attn_qkv": "q k v",
-                "attn_output": "o",
-                "ffn_norm": "ffw_norm",
-                "ffn_up": "gate up",
-                "ffn_down": "down",
-            }
-        ),
-        global_every=0,
-    ),
+    "phi3": Architecture(_LLAMA._replace(modules={**_FUSED, "ffn_up": "gate up"}), global_every=0),
     "gpt2": Architecture(
-        _LLAMA._replace(
-            modules={
-                "attn_norm": "attn_norm",
-                "attn_qkv": "q k v",
-                "attn_output": "o",
-                "ffn_norm": "ffw_norm",
-                "ffn_up": "up",
-                "ffn_down": "down",
-            },
-            positions="position_embd",
-        ),
+        _LLAMA._replace(modules={**_FUSED, "ffn_up": "up"}, positions="position_embd"),
         {
             "norm": "layernorm",
             "activation": "gelu_tanh",

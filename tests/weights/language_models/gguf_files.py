@@ -43,15 +43,26 @@ def write(
     tensors: dict[str, np.ndarray],  # of the state dict
     kinds: dict[str, gguf.GGMLQuantizationType] | None = None,  # by our names; else float32
 ) -> pathlib.Path:
-    writer = gguf.GGUFWriter(path, architecture)
     numbers, factors = metadata(architecture, hf)
-    for name, value in numbers.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-        add[type(value)](f"{architecture}.{name}", value)
+    writer = begun(path, architecture, numbers)
     for name, tensor in (converted(architecture, hf, tensors) | factors).items():
         kind = (kinds or {}).get(name)
         data = gguf.quantize(tensor, kind) if kind else np.ascontiguousarray(tensor, np.float32)
         writer.add_tensor(name, data, raw_dtype=kind)
+    return finished(writer, path)
+
+
+def begun(path: pathlib.Path, architecture: str, numbers: dict) -> gguf.GGUFWriter:
+    """With an architecture's own metadata."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for name, value in numbers.items():
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+        add[type(value)](f"{architecture}.{name}", value)
+    return writer
+
+
+def finished(writer: gguf.GGUFWriter, path: pathlib.Path) -> pathlib.Path:
+    """The file, whole."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

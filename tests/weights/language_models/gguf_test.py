@@ -19,6 +19,7 @@ from flamingo_jax.weights.language_models.gguf_names import ARCHITECTURES
 from flamingo_jax.weights.language_models.language_model import LAYER
 from tests import parts
 from tests.torch_reference import import_torch
+from tests.weights.language_models import gguf_files
 
 # Width, query heads, key heads, head dim, hidden, vocabulary, layers: all different.
 D, N, K, H, F, V, LAYERS = 64, 4, 2, 16, 96, 11, 2
@@ -74,20 +75,14 @@ def load(path: pathlib.Path):
 def _write(
     path: pathlib.Path, tensors, metadata=None, architecture="llama", quantise=()
 ) -> pathlib.Path:
-    writer = gguf_package.GGUFWriter(path, architecture)
-    for name, value in (_metadata() if metadata is None else metadata).items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-        add[type(value)](f"{architecture}.{name}", value)
+    numbers = _metadata() if metadata is None else metadata
+    writer = gguf_files.begun(path, architecture, numbers)
     writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(V)])
     for name, array in tensors.items():
         kind = gguf_package.GGMLQuantizationType.Q8_0 if name in quantise else None
         data = gguf_package.quantize(array, kind) if kind else array
         writer.add_tensor(name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return gguf_files.finished(writer, path)
 
 
 @pytest.fixture
