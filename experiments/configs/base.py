@@ -49,7 +49,7 @@ def base() -> ml_collections.ConfigDict:
     """What the paper says, and our choices where it is silent."""
     c = run("flamingo")
     c.steps = 500_000
-    c.init_from = ""  # a finished model (folder or workdir, or gs://...) to train on from
+    c.init_from = ""  # a model (folder, workdir, checkpoint, or gs://...) to train on from
     c.microbatches = 1  # parts of a step's batches, one after the other, for less memory
 
     c.dtypes.update({"frozen": "bfloat16", "trainable": "float32"})

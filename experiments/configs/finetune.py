@@ -3,10 +3,10 @@
     python -m experiments.train --config=experiments/configs/finetune.py:/models/open_flamingo_3b \
         --workdir=runs/mine --config.data.dir=/data
 
-Behind the colon stands a model directory or the workdir of a run, also one in a bucket. The
-tokenizer is the model's own, so its new tokens keep their rows; so is the precision. Data are pages
-and pairs as of `public.py`; text sees the picture before it, as in a prompt and in OpenFlamingo's
-training.
+Behind the colon stands a model directory, the workdir of a run or one of its checkpoints, also in a
+bucket. The tokenizer is the model's own, so its new tokens keep their rows; so is the precision.
+Data are pages and pairs as of `public.py`; text sees the picture before it, as in a prompt and in
+OpenFlamingo's training.
 """
 
 import pathlib

@@ -2,7 +2,8 @@
 
 Paper, section 2.4 and appendix B.1.2: one gradient a dataset and update, weighted by lambda and
 summed before a single optimizer step; better than visiting the datasets round-robin (70.7 to 62.9),
-which is the same step given a batch of one dataset at a time.
+which is the same step given a batch of one dataset at a time. The gradients are computed one after
+the other, or in one pass over the rows of all (`joined`), which gives their sum at once.
 
 Batches too large for the memory are cut into microbatches. A part's loss is its sum over the number
 of targets of the whole batch, so that losses and gradients of the parts add up to the batch's.
